@@ -1,0 +1,3 @@
+"""A distributed batch evaluator for diffusion models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,92 @@
+"""Every error that a user can meet, in one tree.
+
+```
+EvaluatorError                what went wrong, then how to mend it; never shown as a traceback
+├── ConfigError      (2)      the configuration or the command line is wrong; lists every fault
+├── InputError       (2)      prompts, images, packs or references are missing or malformed
+├── LaunchError      (2)      the processes that started are not the ones that were asked for
+├── RunDirectoryError (2)     the run directory belongs to another evaluation, or is no run at all
+├── StorageError     (1)      the file system refused: full, read-only, gone
+├── CorruptShardError (1)     a committed file does not match its checksum
+├── GenerationError  (1)      the model failed, or drew noise that no seed controls
+├── ProbeError       (1)      a probe saw nothing, or cannot observe under these settings
+├── MetricError      (1)      a metric cannot be computed from what there is
+├── IncompleteError  (3)      samples are missing; others may still be working on them
+└── Preempted       (75)      told to stop; nothing committed is lost, run the same command again
+SampleError                   one sample's own fault: becomes an error row, never stops a run
+```
+
+The number is the exit status of the command line.
+"""
+
+from __future__ import annotations
+
+
+class EvaluatorError(Exception):
+    """Base of all errors shown to users; the message says expected, got, and the remedy."""
+
+    exit_status = 1
+
+
+class ConfigError(EvaluatorError, ValueError):
+    """The configuration is wrong. `faults` holds one line for each fault."""
+
+    exit_status = 2
+
+    def __init__(self, message: str, faults: tuple[str, ...] = ()) -> None:
+        self.faults = faults
+        super().__init__("\n".join([message, *(f"  - {fault}" for fault in faults)]))
+
+
+class InputError(EvaluatorError, ValueError):
+    """Prompts, images, packs or references are missing or malformed."""
+
+    exit_status = 2
+
+
+class LaunchError(EvaluatorError, RuntimeError):
+    """The processes that were started are not the ones that were asked for."""
+
+    exit_status = 2
+
+
+class RunDirectoryError(EvaluatorError, ValueError):
+    """The directory holds another evaluation, or none."""
+
+    exit_status = 2
+
+
+class StorageError(EvaluatorError, OSError):
+    """The file system refused a write or a read."""
+
+
+class CorruptShardError(EvaluatorError, ValueError):
+    """A committed file is not what its checksum says."""
+
+
+class GenerationError(EvaluatorError, RuntimeError):
+    """The model failed, or used randomness that the sample's seed does not control."""
+
+
+class ProbeError(EvaluatorError, RuntimeError):
+    """A probe recorded nothing, or cannot observe this model under these settings."""
+
+
+class MetricError(EvaluatorError, ValueError):
+    """A metric cannot be computed from the samples at hand."""
+
+
+class IncompleteError(EvaluatorError):
+    """Planned samples are not there yet."""
+
+    exit_status = 3
+
+
+class Preempted(EvaluatorError):
+    """The process was told to stop. Everything committed stays; run the same command again."""
+
+    exit_status = 75
+
+
+class SampleError(Exception):
+    """One input's own fault (an undecodable image, a prompt the model refuses)."""
