@@ -1,0 +1,1 @@
+"""From tables to numbers: the one path that `run` and `aggregate` share."""

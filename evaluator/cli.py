@@ -1,0 +1,165 @@
+"""The verbs: each parses, calls one function, and prints what it returns.
+
+Heavy packages are imported inside the verbs that need them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="evaluator",
+    help="A distributed batch evaluator for diffusion models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
+]
+AllowCodeOption = Annotated[
+    bool, typer.Option("--allow-code", help="Import code that the configuration names.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="Run directory; default: output/name of the configuration.")
+    ] = None,
+    overrides: SetOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N prompts.")] = None,
+    allow_code: AllowCodeOption = False,
+    report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
+) -> None:
+    """Run an evaluation, or continue one; the same command resumes it."""
+    from evaluator.config import load_config
+    from evaluator.runner.session import run_session
+
+    settings = list(overrides or [])
+    if limit is not None:
+        settings.append(f"prompts.limit={limit}")
+    loaded = load_config(config, settings)
+    name = loaded.name if limit is None else f"{loaded.name}-limit{limit}"
+    path = output if output is not None else Path(loaded.output) / name
+    outcome = run_session(loaded, path, allow_code=allow_code, relative_to=config.parent)
+    if outcome is None:
+        return  # another process of this launch speaks
+    if report:
+        from evaluator.report import write_report
+
+        typer.echo(f"report: {write_report(outcome.run)}")
+    _leave(outcome.exit_status)
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Say how far a run is: exit status 0 complete, 1 failed, 3 incomplete."""
+    from evaluator.runner.status import read_status
+    from evaluator.store.rundir import RunDirectory
+
+    state = read_status(RunDirectory.open(run))
+    for line in state.lines():
+        typer.echo(_plain(line))
+    _leave(state.exit_status)
+
+
+@app.command()
+def aggregate(run: RunArgument) -> None:
+    """Compute the metrics of a run again from its tables; works under accelerate launch too."""
+    from evaluator.runner.session import aggregate_session
+
+    outcome = aggregate_session(run)
+    if outcome is not None:
+        _leave(outcome.exit_status)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    output: Annotated[Path | None, typer.Option(help="Folder; default: RUN/report.")] = None,
+) -> None:
+    """Write the report of a run: one page that opens offline, and its pictures."""
+    from evaluator.report import write_report
+    from evaluator.store.rundir import RunDirectory
+
+    typer.echo(str(write_report(RunDirectory.open(run), output)))
+
+
+@app.command()
+def validate(
+    config: ConfigArgument, overrides: SetOption = None, allow_code: AllowCodeOption = False
+) -> None:
+    """Check a configuration and say what it would do; imports no code that it names."""
+    from evaluator.config import load_config
+    from evaluator.runner.dryrun import describe_job
+
+    for line in describe_job(
+        load_config(config, overrides or []), relative_to=config.parent, allow_code=allow_code
+    ):
+        typer.echo(_plain(line))
+
+
+@app.command()
+def pack(
+    source: Annotated[str, typer.Argument(help="Prompts file, or folder, zip, Parquet of images.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the pack.")],
+    key_column: Annotated[str | None, typer.Option(help="Column with the keys.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column with the texts.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
+) -> None:
+    """Pack prompts or images into webdataset tars with an index."""
+    from evaluator.data import PackOptions
+    from evaluator.data import pack as pack_source
+    from evaluator.locations import expand
+
+    options = PackOptions(
+        key_column=key_column, text_column=text_column, image_column=image_column
+    )
+    packed = pack_source(expand(source), output, options=options)
+    typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
+
+
+@app.command()
+def ls(
+    what: Annotated[
+        str, typer.Argument(help="metrics, extractors, models, probes, or a folder with runs.")
+    ] = "runs",
+) -> None:
+    """List what there is: parts by kind, or the runs in a folder."""
+    from evaluator.runner.listing import list_lines
+
+    for line in list_lines(what):
+        typer.echo(_plain(line))
+
+
+def _plain(text: str) -> str:
+    """Without control characters: prompts and keys are untrusted text."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _leave(status: int) -> None:
+    if status:
+        raise typer.Exit(status)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a user's mistake ends with a message, never with a traceback."""
+    import sys
+
+    from evaluator.errors import EvaluatorError
+
+    try:
+        return app(arguments, standalone_mode=True)
+    except EvaluatorError as error:
+        print(f"error: {_plain(str(error))}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None

@@ -1,0 +1,298 @@
+"""What a configuration file may say. Each field's docstring is its documentation."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evaluator.locations import CODE
+
+KEEP_IMAGES = re.compile(r"(none|png|webp|webp:([1-9]\d?|100))\Z")
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and nothing unknown passes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SchedulerConfig(Section):
+    """Which scheduler takes the place of the pipeline's own."""
+
+    name: str
+    """Class name in diffusers: `DPMSolverMultistepScheduler`."""
+    arguments: dict[str, Any] = {}
+    """Arguments that replace those of the pipeline's scheduler."""
+
+
+class DiffusersModelConfig(Section):
+    """A diffusers pipeline, by id on the hub or by folder."""
+
+    kind: Literal["diffusers"]
+    """Any diffusers pipeline."""
+    id: str
+    """Hub id, folder, or `package://name/path` inside an installed package."""
+    revision: str | None = None
+    """Branch, tag or commit; the commit it stands for is pinned in the run."""
+    variant: str | None = None
+    """Weights variant, such as `fp16`."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Type that weights are loaded as."""
+    scheduler: SchedulerConfig | None = None
+    """Another scheduler than the pipeline's own."""
+    arguments: dict[str, Any] = {}
+    """Further arguments for every call of the pipeline, such as `eta` or `clip_skip`."""
+
+
+class ImagesModelConfig(Section):
+    """Images that exist already, judged as if a model had made them."""
+
+    kind: Literal["images"]
+    """Images from a folder, a zip, tar shards, a Parquet file or a pack."""
+
+
+class CustomModelConfig(Section):
+    """Any other model, found by name or `module:attr`."""
+
+    kind: Literal["custom"]
+    """A GenerativeModel of your own."""
+    target: str
+    """Entry point in the group `evaluator.model`, or `module:attr`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for it."""
+
+
+ModelConfig = Annotated[
+    DiffusersModelConfig | ImagesModelConfig | CustomModelConfig, Field(discriminator="kind")
+]
+
+
+class SeedRange(Section):
+    """Consecutive seeds, as EDM-style evaluations use them."""
+
+    range: str
+    """`first-last`, both included: `100000-109999`."""
+
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, value: str) -> str:
+        match = re.fullmatch(r"(\d+)-(\d+)", value)
+        if match is None or not int(match[1]) <= int(match[2]) < 2**32:
+            raise ValueError("expected 'first-last' with first <= last < 2**32")
+        return value
+
+
+class GenerationConfig(Section):
+    """How images are sampled."""
+
+    steps: int = Field(50, ge=1, le=10000)
+    """Denoising steps."""
+    guidance_scale: float = Field(7.5, ge=0)
+    """Classifier-free guidance; 1 turns it off where the pipeline says so."""
+    height: int | None = Field(None, ge=8)
+    """Pixels; None takes the pipeline's own."""
+    width: int | None = Field(None, ge=8)
+    """Pixels; None takes the pipeline's own."""
+    images_per_prompt: int = Field(1, ge=1)
+    """Images made from each prompt."""
+    negative_prompt: str | None = None
+    """For all prompts that have none of their own."""
+    seed: int = Field(0, ge=0)
+    """Seed of the run, from which each sample's is derived."""
+    seeds: Literal["hashed"] | SeedRange = "hashed"
+    """`hashed` from (run seed, key, image index), or `{range: first-last}` in plan order."""
+
+
+class SourceConfig(Section):
+    """Where prompts or images come from."""
+
+    source: str
+    """File, folder, zip, tar shards, pack, or `package://name/path`."""
+    limit: int | None = Field(None, ge=1)
+    """Take the first N only."""
+    key_column: str | None = None
+    """Column that holds the keys; found by its name when not given."""
+    text_column: str | None = None
+    """Column that holds the text; found by its name when not given."""
+    image_column: str | None = None
+    """Column that holds the images; found by its name when not given."""
+
+
+class FeatureConfig(Section):
+    """One extractor."""
+
+    name: str
+    """What tables and metrics call it: `clip`."""
+    kind: str | None = None
+    """Built-in kind, entry point in `evaluator.extractor`, or `module:attr`; None: the name."""
+    id: str | None = None
+    """Weights: hub id, folder, or `package://name/path`; None takes the kind's own."""
+    revision: str | None = None
+    """Branch, tag or commit of the weights."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Type of the network's arithmetic; features are stored as float32."""
+    options: dict[str, Any] = {}
+    """Further keyword arguments for extractors of your own."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", value):
+            raise ValueError("expected lower-case letters, digits, '_' and '.': it names files")
+        return value
+
+
+class MetricConfig(BaseModel):
+    """One metric; fields that are not named here are its options (`k: 5`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """`fid`, `kid`, `prdc`, `fd_<extractor>`, or `module:attr`."""
+    extractor: str | None = None
+    """Features to compute it from; None takes the metric's own."""
+    reference: str | None = None
+    """Which reference; None takes the only one."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the metric itself understands."""
+        return dict(self.model_extra or {})
+
+
+Steps = Literal["all"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class AttentionConfig(Section):
+    """Cross-attention statistics."""
+
+    steps: Steps = 10
+    """`all`, how many steps spread over the run, or a list of step numbers."""
+    layers: Literal["groups", "all"] = "groups"
+    """Average layers of one kind and resolution, or keep every layer."""
+    maps: int = Field(8, ge=0)
+    """Keep heat maps of the first N samples of the plan."""
+
+
+class LatentsConfig(Section):
+    """Latent and predicted-noise statistics."""
+
+    steps: Steps = "all"
+    """`all`, how many steps spread over the run, or a list of step numbers."""
+
+
+class CustomProbeConfig(Section):
+    """A probe of your own."""
+
+    target: str
+    """Entry point in the group `evaluator.probe`, or `module:attr`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for it."""
+
+
+class ProbesConfig(Section):
+    """What watches the model while it generates."""
+
+    attention: AttentionConfig | None = None
+    """Cross-attention statistics; None: off."""
+    latents: LatentsConfig | None = None
+    """Latent statistics; None: off."""
+    custom: tuple[CustomProbeConfig, ...] = ()
+    """Further probes."""
+
+
+class RuntimeConfig(Section):
+    """How the work is done; nothing here changes what a number means."""
+
+    batch_size: int = Field(8, ge=1)
+    """Samples a forward pass; batches are cut inside a shard and the tail is padded."""
+    shard_size: int = Field(256, ge=1)
+    """Samples a shard, rounded to whole prompts: about minutes of work."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """CPU threads a process; `auto` shares the cores among the machine's processes."""
+    images: str = "png"
+    """Images kept: `none`, `png`, `webp` (lossless), or `webp:<quality>`."""
+    lease_seconds: float = Field(600, gt=0)
+    """Seconds without progress after which another worker takes a shard over."""
+    cache: str | None = None
+    """Where packs and references are kept; None: $EVALUATOR_CACHE, or the user's cache folder."""
+    num_processes: int | None = Field(None, ge=1)
+    """Refuse to start with another number of processes; None takes what was launched."""
+    deterministic: bool = False
+    """Use deterministic GPU kernels only (slower)."""
+
+    @field_validator("images")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if not KEEP_IMAGES.match(value):
+            raise ValueError("expected 'none', 'png', 'webp' or 'webp:<quality 1 to 100>'")
+        return value
+
+
+class RunConfig(Section):
+    """One evaluation."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Name of the evaluation, and of its directory under `output`."""
+    model: ModelConfig
+    """What makes the images."""
+    generation: GenerationConfig = GenerationConfig()  # type: ignore[call-arg]
+    """How they are sampled."""
+    prompts: SourceConfig
+    """What they are made from; with `kind: images`, the images themselves."""
+    references: dict[str, SourceConfig] = {}
+    """Real images to compare with, by name."""
+    features: tuple[FeatureConfig, ...] = ()
+    """What embeds the images."""
+    metrics: tuple[MetricConfig, ...] = ()
+    """What is computed from the features."""
+    probes: ProbesConfig = ProbesConfig()
+    """What watches the model."""
+    runtime: RuntimeConfig = RuntimeConfig()  # type: ignore[call-arg]
+    """How the work is done."""
+    output: str = "runs"
+    """Folder under which the run directory is made."""
+
+    @field_validator("features", "metrics", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        """`inception` stands for `{name: inception}`."""
+        if isinstance(value, (list, tuple)):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        names = [feature.name for feature in self.features]
+        faults = [f"features: '{n}' is there twice" for n in sorted({*names}) if names.count(n) > 1]
+        for metric in self.metrics:
+            if metric.reference is not None and metric.reference not in self.references:
+                faults.append(
+                    f"metrics: '{metric.name}' names reference '{metric.reference}', "
+                    f"expected one of {sorted(self.references)}"
+                )
+        if self.model.kind == "images":
+            if self.probes != ProbesConfig():
+                faults.append("probes: images that exist already have no model to watch")
+            if self.generation.images_per_prompt != 1:
+                faults.append("generation.images_per_prompt: expected 1 with 'kind: images'")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def code(self) -> list[str]:
+        """Every `module:attr` that this configuration would import."""
+        named = [metric.name for metric in self.metrics]
+        named += [feature.kind or feature.name for feature in self.features]
+        named += [probe.target for probe in self.probes.custom]
+        if self.model.kind == "custom":
+            named.append(self.model.target)
+        return [name for name in named if CODE.match(name)]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes the samples: a run directory takes no other. Where things lie is left out."""
+        record = self.model_dump(mode="json", include={"model", "generation", "probes"})
+        record["runtime"] = {"shard_size": self.runtime.shard_size, "images": self.runtime.images}
+        return record

@@ -1,0 +1,116 @@
+"""Finding out what a raw source is: by its extension, or by what a folder holds."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from pathlib import Path
+
+from evaluator.data.attachments import attached_inputs
+from evaluator.data.files import Folder, Zip
+from evaluator.data.images import IMAGE_SUFFIXES, read_images
+from evaluator.data.lines import read_json_lines, read_table, read_text
+from evaluator.data.raw import RawSource
+from evaluator.data.tables import read_parquet
+from evaluator.errors import InputError
+
+SOURCE_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".zip")
+_INSTEAD = {
+    ".json": "write one object on each line and call it .jsonl",
+    ".ndjson": "call it .jsonl",
+    ".xlsx": "export it as .csv",
+    ".gz": "gunzip it first",
+    ".tgz": "unpack it, or make it a plain .tar",
+    ".7z": "unpack it",
+    **{f".{suffix}": "name the folder it lies in" for suffix in IMAGE_SUFFIXES},
+}
+
+
+def open_raw(
+    path: Path, *, key_column: str | None, text_column: str | None, image_column: str | None
+) -> RawSource:
+    """The source at `path`, not read yet. InputError if it is missing or of no known kind."""
+    require_there(path)
+    if path.is_dir():
+        return _open_folder(path, key_column, text_column, image_column)
+    match path.suffix.lower():
+        case ".txt":
+            return RawSource(path, (path,), partial(read_text, path))
+        case ".jsonl":
+            read = partial(
+                read_json_lines, path, key_column=key_column, text_column=text_column
+            )
+            return RawSource(path, (path, *attached_inputs(path)), read)
+        case ".csv" | ".tsv" as kind:
+            delimiter = "," if kind == ".csv" else "\t"
+            columns = {"key_column": key_column, "text_column": text_column}
+            return RawSource(
+                path, (path,), partial(read_table, path, delimiter=delimiter, **columns)
+            )
+        case ".parquet":
+            return _parquet(path, (path,), key_column, text_column, image_column)
+        case ".zip":
+            files = Zip(path)
+            return RawSource(path, (path,), partial(read_images, files, text_column=text_column))
+        case other:
+            raise unsupported(path, other)
+
+
+def require_there(path: Path) -> None:
+    """InputError, with the nearest name beside it, unless `path` exists."""
+    if path.exists():
+        return
+    folder = path.parent
+    names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        hint = f"did you mean {folder / close[0]}?"
+    else:
+        hint = "check the path" if folder.is_dir() else f"{folder} does not exist either"
+    raise InputError(f"{path}: expected a file or folder, got nothing there; {hint}")
+
+
+def unsupported(path: Path, suffix: str) -> InputError:
+    """The error for a file of no known kind."""
+    kinds = (*SOURCE_SUFFIXES, ".tar")
+    close = difflib.get_close_matches(suffix.lower(), kinds, n=1, cutoff=0.5)
+    hint = _INSTEAD.get(suffix.lower()) or (f"did you mean {close[0]}?" if close else "convert it")
+    return InputError(
+        f"{path}: expected {', '.join(kinds)}, or a folder of images, got"
+        f" {suffix or 'no extension'!r}; {hint}"
+    )
+
+
+def _open_folder(
+    path: Path, key_column: str | None, text_column: str | None, image_column: str | None
+) -> RawSource:
+    """A folder of Parquet files and nothing else to pack, or a folder of images."""
+    parquet = tuple(sorted(path.glob("*.parquet")))
+    folder = Folder(path)
+    has_images = any(name.lower().endswith(IMAGE_SUFFIXES) for name in folder.names)
+    if parquet and not has_images:
+        return _parquet(path, parquet, key_column, text_column, image_column)
+    inputs = tuple(path / name for name in folder.names if _matters(name))
+    return RawSource(path, inputs, partial(read_images, folder, text_column=text_column))
+
+
+def _matters(name: str) -> bool:
+    """Whether a file in a folder of images can change the pack."""
+    return name.lower().endswith((*IMAGE_SUFFIXES, ".txt", ".jsonl", ".csv"))
+
+
+def _parquet(
+    path: Path,
+    files: tuple[Path, ...],
+    key_column: str | None,
+    text_column: str | None,
+    image_column: str | None,
+) -> RawSource:
+    read = partial(
+        read_parquet,
+        files,
+        key_column=key_column,
+        text_column=text_column,
+        image_column=image_column,
+    )
+    return RawSource(path, files, read)

@@ -1,0 +1,121 @@
+"""Walking a tar: every member with its place and hash, or the fault that would lose samples."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+_CHUNK = 1 << 20
+_BLOCK = 512
+
+_SKIPPED_BY_WEBDATASET = re.compile(r"__[^/]*__($|/)")
+
+
+class TarFault(Exception):
+    """What is wrong with a tar; says nothing of whose fault it is, which the caller knows."""
+
+
+class Member(NamedTuple):
+    """A regular file in a tar."""
+
+    name: str
+    offset: int
+    """Of its first byte of data."""
+    size: int
+    sha256: str
+
+
+class MemberName(NamedTuple):
+    """A member's name as webdataset splits it."""
+
+    base: str
+    """Folders and the stem up to the first dot: the sample's key."""
+    part: str
+    """All extensions, in lower case: the name of the part."""
+
+
+def split_name(name: str) -> MemberName:
+    """Split at the first dot of the last component; TarFault if there is no extension."""
+    folder, slash, last = name.rpartition("/")
+    stem, _, part = last.partition(".")
+    if not stem or not part:
+        raise TarFault(
+            f"expected members named key.extension, got {name!r}, which webdataset would skip"
+            " or misread (macOS leaves such files: set COPYFILE_DISABLE=1); remove or rename it"
+        )
+    return MemberName(f"{folder}{slash}{stem}", part.lower())
+
+
+def walk_tar(path: Path) -> Iterator[Member]:
+    """Each regular member in order, hashed while reading. Nothing is extracted.
+
+    Raises TarFault where webdataset and tar would stop early without a word: a tar cut inside
+    a member or between two, a damaged header, two tars one after the other; and for links,
+    devices and compressed tars.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            raise TarFault("expected a plain tar, got a gzipped one; gunzip it first")
+        file.seek(0)
+        try:
+            tar = tarfile.open(fileobj=file, mode="r:", errors="surrogateescape")
+        except tarfile.TarError as error:
+            raise TarFault(f"expected a tar, got {error}; copy or write it again") from error
+        end = 0
+        while (info := _next(tar)) is not None:
+            # Otherwise tarfile remembers every member it has passed.
+            tar.members.clear()
+            end = tar.offset
+            if info.isdir() or _SKIPPED_BY_WEBDATASET.match(info.name):
+                continue
+            if not info.isreg() or info.issparse():
+                raise TarFault(
+                    f"expected regular files only, got the link or device {info.name!r};"
+                    " pack the file itself (tar --dereference)"
+                )
+            yield Member(info.name, info.offset_data, info.size, _sha256_at(file, info))
+        _require_end(file, end)
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    try:
+        return tar.next()
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise TarFault(f"cut short or damaged ({error}); copy or write it again") from error
+
+
+def _sha256_at(file: IO[bytes], info: tarfile.TarInfo) -> str:
+    digest, left = hashlib.sha256(), info.size
+    file.seek(info.offset_data)
+    while left:
+        chunk = file.read(min(_CHUNK, left))
+        if not chunk:
+            raise TarFault(
+                f"cut short: expected {info.size} bytes in {info.name!r}, got"
+                f" {info.size - left}; copy or write it again"
+            )
+        digest.update(chunk)
+        left -= len(chunk)
+    return digest.hexdigest()
+
+
+def _require_end(file: IO[bytes], end: int) -> None:
+    """TarFault unless nothing but zeros, and at least one block of them, follows `end`."""
+    file.seek(end)
+    block = file.read(_BLOCK)
+    if len(block) < _BLOCK:
+        raise TarFault(
+            "cut short: expected blocks of zeros at the end of the archive, got the end of the"
+            " file, so members may be missing; copy or write it again"
+        )
+    while block:
+        if block.strip(b"\0"):
+            raise TarFault(
+                f"expected nothing after the end of the archive (byte {end}), got more data: a"
+                " damaged header, or tars put together by cat; write it again"
+            )
+        block = file.read(_CHUNK)

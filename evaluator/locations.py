@@ -1,0 +1,43 @@
+"""Where a configuration's `source`, `id` or `weights` points: a path, a package's file, a hub id."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path, PurePosixPath
+
+from evaluator.errors import InputError
+
+CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
+"""`module:attr`, which names code to import."""
+
+PACKAGE_SCHEME = "package://"
+"""`package://name/path/file`: a file that an installed package brings along."""
+
+
+def expand(location: str, *, relative_to: Path | None = None) -> Path:
+    """The path that `location` stands for; it need not exist.
+
+    A relative path is taken from `relative_to` (the folder of the configuration file) when it
+    exists there, else from the current folder. Raises InputError when the package is not there.
+    """
+    if location.startswith(PACKAGE_SCHEME):
+        return _inside_package(location)
+    path = Path(location).expanduser()
+    if relative_to is not None and not path.is_absolute() and (relative_to / path).exists():
+        return relative_to / path
+    return path
+
+
+def _inside_package(location: str) -> Path:
+    package, _, inner = location.removeprefix(PACKAGE_SCHEME).partition("/")
+    if ".." in PurePosixPath(inner).parts or not package.isidentifier() or not inner:
+        raise InputError(
+            f"{location}: expected package://name/path without '..', such as "
+            "package://evaluator/demo/data/test.parquet."
+        )
+    # A top-level name is looked up without importing it: nothing of the package runs.
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"{location}: expected an installed package '{package}', got none.")
+    return Path(next(iter(spec.submodule_search_locations))) / inner

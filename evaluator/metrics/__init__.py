@@ -1,0 +1,87 @@
+"""Metrics: pure functions over features, logits and scores, and what accumulates for them.
+
+The functions take numpy arrays or torch tensors and return Python floats. The classes are
+torchmetrics `Metric`s that gather samples from any number of processes and call the functions.
+`evaluator.metrics.catalog` says which metrics there are without importing torch; every other
+name here is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluator.metrics.accumulators import PlannedMetric as PlannedMetric
+    from evaluator.metrics.catalog import MetricPlan as MetricPlan
+    from evaluator.metrics.catalog import resolve as resolve
+    from evaluator.metrics.entropy import InceptionScoreValue as InceptionScoreValue
+    from evaluator.metrics.entropy import inception_score as inception_score
+    from evaluator.metrics.frechet import frechet_distance as frechet_distance
+    from evaluator.metrics.frechet import (
+        frechet_distance_from_features as frechet_distance_from_features,
+    )
+    from evaluator.metrics.frechet_metric import FrechetDistance as FrechetDistance
+    from evaluator.metrics.intervals import Interval as Interval
+    from evaluator.metrics.intervals import clustered_mean_interval as clustered_mean_interval
+    from evaluator.metrics.intervals import grouped_jackknife as grouped_jackknife
+    from evaluator.metrics.intervals import jackknife_groups as jackknife_groups
+    from evaluator.metrics.intervals import jackknife_interval as jackknife_interval
+    from evaluator.metrics.kernel import KernelDistanceValue as KernelDistanceValue
+    from evaluator.metrics.kernel import kernel_distance as kernel_distance
+    from evaluator.metrics.kernel import kernel_distance_unbiased as kernel_distance_unbiased
+    from evaluator.metrics.moments import Moments as Moments
+    from evaluator.metrics.neighbours import NeighbourScores as NeighbourScores
+    from evaluator.metrics.neighbours import (
+        precision_recall_density_coverage as precision_recall_density_coverage,
+    )
+    from evaluator.metrics.results import Result as Result
+    from evaluator.metrics.score_metrics import ClipScore as ClipScore
+    from evaluator.metrics.score_metrics import MeanScore as MeanScore
+    from evaluator.metrics.scores import clip_score as clip_score
+    from evaluator.metrics.set_metrics import InceptionScore as InceptionScore
+    from evaluator.metrics.set_metrics import KernelDistance as KernelDistance
+    from evaluator.metrics.set_metrics import (
+        PrecisionRecallDensityCoverage as PrecisionRecallDensityCoverage,
+    )
+
+_HOME = {
+    "ClipScore": "score_metrics",
+    "FrechetDistance": "frechet_metric",
+    "InceptionScore": "set_metrics",
+    "InceptionScoreValue": "entropy",
+    "Interval": "intervals",
+    "KernelDistance": "set_metrics",
+    "KernelDistanceValue": "kernel",
+    "MeanScore": "score_metrics",
+    "MetricPlan": "catalog",
+    "Moments": "moments",
+    "NeighbourScores": "neighbours",
+    "PlannedMetric": "accumulators",
+    "PrecisionRecallDensityCoverage": "set_metrics",
+    "Result": "results",
+    "clip_score": "scores",
+    "clustered_mean_interval": "intervals",
+    "frechet_distance": "frechet",
+    "frechet_distance_from_features": "frechet",
+    "grouped_jackknife": "intervals",
+    "inception_score": "entropy",
+    "jackknife_groups": "intervals",
+    "jackknife_interval": "intervals",
+    "kernel_distance": "kernel",
+    "kernel_distance_unbiased": "kernel",
+    "precision_recall_density_coverage": "neighbours",
+    "resolve": "catalog",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "catalog"]

@@ -1,0 +1,62 @@
+"""Inputs of the pure functions: numpy arrays or torch tensors, made float64 and checked."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluator.errors import MetricError
+
+ArrayLike: TypeAlias = NDArray[Any] | Tensor
+"""What every pure function takes."""
+
+EPSILON = torch.finfo(torch.float64).eps
+"""Spacing of float64 at 1."""
+
+
+def as_float64(values: ArrayLike, name: str) -> Tensor:
+    """`values` as a detached float64 tensor on its own device; raises on NaN and infinity."""
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+    if tensor.is_complex():
+        raise MetricError(f"{name}: expected real numbers, got {tensor.dtype}; take the real part")
+    tensor = tensor.detach().to(torch.float64)
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise MetricError(
+            f"{name}: expected finite numbers, got {bad} that are not; drop or recompute them"
+        )
+    return tensor
+
+
+def as_matrix(values: ArrayLike, name: str, *, at_least: int = 1) -> Tensor:
+    """`values` as a finite (N, D) float64 tensor with N >= `at_least`."""
+    tensor = as_float64(values, name)
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        raise MetricError(
+            f"{name}: expected shape (samples, features), got {tuple(tensor.shape)}; reshape it"
+        )
+    if tensor.shape[0] < at_least:
+        raise MetricError(
+            f"{name}: expected at least {at_least} samples, got {tensor.shape[0]}; add samples"
+        )
+    return tensor
+
+
+def as_pair(
+    a: ArrayLike, b: ArrayLike, names: tuple[str, str], *, at_least: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Two checked (N, D) float64 tensors with the same D."""
+    first, second = (
+        as_matrix(values, name, at_least=at_least)
+        for values, name in zip((a, b), names, strict=True)
+    )
+    if first.shape[1] != second.shape[1]:
+        raise MetricError(
+            f"{names[1]}: expected {first.shape[1]} features as in {names[0]}, "
+            f"got {second.shape[1]}; use one extractor for both"
+        )
+    return first, second

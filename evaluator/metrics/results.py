@@ -1,0 +1,28 @@
+"""What a metric says: a number with its sample count, direction, interval and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evaluator.metrics.intervals import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One number of one metric, and all that a reader needs to trust or doubt it."""
+
+    name: str
+    """Name of the number: `fid`, `precision_dinov2`."""
+    value: float | None
+    """The number, float64; None where it cannot be computed, and then `warnings` says why."""
+    n: int
+    """How many generated samples the number was computed from."""
+    higher_is_better: bool | None
+    """Direction; None where neither is better."""
+    interval: Interval | None = None
+    """Confidence interval; None where there are too few prompts for one."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for the reader, to be shown next to the number."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """Further numbers behind this one: reference count, standard deviation over subsets."""

@@ -1,0 +1,1 @@
+"""What generates: any diffusers pipeline, or images that exist already."""

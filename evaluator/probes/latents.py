@@ -1,0 +1,176 @@
+"""The latents probe: what x_t, the predicted x0 and the predicted noise look like at each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import torch
+
+from evaluator.errors import ProbeError
+from evaluator.probes.branches import BranchRows, samples_of
+from evaluator.probes.latent_statistics import LatentTables, latent_statistics
+from evaluator.probes.latents_table import latents_table
+from evaluator.probes.noise import NoiseLevel, noise_family, predict
+from evaluator.probes.steps import StepChoice
+from evaluator.probes.watch import PipelineWatch, StepCall, denoiser_of, is_compiled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from evaluator.protocols import GenerativeModel
+    from evaluator.records import Prompt
+
+MAX_PENDING_BYTES = 64 * 2**20
+"""Latents waiting to be digested; more is digested at once."""
+
+
+class LatentsProbe:
+    """Moments of x_t and of the predictions made from it, for each observed step.
+
+    Works for every pipeline whose scheduler mixes signal and noise in a known way; a step's row
+    is that of its first model evaluation (second-order samplers make several).
+    """
+
+    def __init__(self, *, steps: str | int | Sequence[int] = "all") -> None:
+        self.name = "latents"
+        self.steps = StepChoice.parse(steps)
+
+    @contextmanager
+    def attach(
+        self, model: GenerativeModel, prompts: Sequence[Prompt], positions: Sequence[int]
+    ) -> Iterator[LatentsObservation]:
+        """Watch one call of `model.generate(prompts, …)`; `positions` are not needed."""
+        pipeline = model.pipeline
+        observation = LatentsObservation(pipeline, prompts, self.steps)
+        denoiser = denoiser_of(pipeline)
+        # A hook on a compiled module would make it compile again, and differently.
+        hook_denoiser = denoiser is not None and not is_compiled(denoiser)
+        with observation.watch.attached(hook_denoiser=hook_denoiser):
+            yield observation
+        observation.digest()
+
+
+class Snapshot(NamedTuple):
+    """One observed step. The tensors are copies: schedulers may work in place."""
+
+    latents: Tensor
+    """(B, …)."""
+    previous: Tensor | None
+    """(B, …) of the step before; None at the first."""
+    model_output: Tensor
+    """(B, …)."""
+    guidance_norm: Tensor | None
+    """(B,), None where the branches are unknown."""
+    level: NoiseLevel
+
+
+class LatentsObservation:
+    """What the scheduler was given during one batch."""
+
+    def __init__(self, pipeline: Any, prompts: Sequence[Prompt], steps: StepChoice) -> None:
+        scheduler = getattr(pipeline, "scheduler", None)
+        self._family = noise_family(scheduler) if scheduler is not None else None
+        self.watch = PipelineWatch(pipeline, self, steps=steps, family=self._family)
+        self._scheduler = scheduler
+        self._prompts = prompts
+        self._previous: Tensor | None = None
+        self._conditional: Tensor | None = None
+        self._unconditional: Tensor | None = None
+        self._pending: list[Snapshot] = []
+        self._pending_bytes = 0
+        self._calls: dict[int, StepCall] = {}
+        self._parts: list[LatentTables] = []
+        self._num_rows = 0
+
+    def denoiser_starts(self, step: int, latents: Tensor, rows: BranchRows | None) -> None:
+        """Nothing to do: what counts is the answer."""
+
+    def denoiser_ends(self, step: int, output: Tensor, rows: BranchRows | None) -> None:
+        """Keep each branch's answer; guidance may come in one pass or in two."""
+        if rows is None:
+            return
+        if rows.conditional is not None and self._conditional is None:
+            self._conditional = output[rows.conditional].detach().clone()
+        if rows.unconditional is not None and self._unconditional is None:
+            self._unconditional = output[rows.unconditional].detach().clone()
+
+    def stepping(self, step: int, latents: Tensor, call: StepCall | None) -> None:
+        """Keep copies of what the scheduler receives."""
+        latents = latents.detach().clone()
+        if call is not None:
+            assert call.level is not None
+            output = _without_variance(call.model_output.detach().clone(), latents)
+            guidance_norm = self._guidance_norm(output)
+            snapshot = Snapshot(latents, self._previous, output, guidance_norm, call.level)
+            # The table needs the time and the level; the output lives in the snapshot.
+            self._calls[step] = call._replace(model_output=output[:0])
+            self._pending.append(snapshot)
+            self._pending_bytes += 2 * latents.nbytes
+            self._num_rows = latents.shape[0]
+        self._previous = latents
+        self._conditional = self._unconditional = None
+        if self._pending_bytes > MAX_PENDING_BYTES:
+            self.digest()
+
+    def _guidance_norm(self, output: Tensor) -> Tensor | None:
+        """‖c − u‖/√d of each sample; None without both branches."""
+        if self._conditional is None or self._unconditional is None:
+            return None
+        difference = (self._conditional - self._unconditional)[:, : output.shape[1]]
+        if difference.shape[0] != output.shape[0]:
+            return None
+        flat = difference.flatten(1).double()
+        return flat.norm(dim=1) / math.sqrt(flat.shape[1])
+
+    def digest(self) -> None:
+        """Statistics of the pending steps, all at once, in float64."""
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if not pending:
+            return
+        with torch.no_grad():
+            self._parts.append(self._statistics(pending))
+
+    def _statistics(self, pending: list[Snapshot]) -> LatentTables:
+        assert self._family is not None
+        # Apple's GPUs have no float64.
+        exact = torch.float32 if pending[0].latents.device.type == "mps" else torch.float64
+        latents = torch.stack([snapshot.latents for snapshot in pending]).to(exact)
+        outputs = torch.stack([snapshot.model_output for snapshot in pending]).to(exact)
+        nothing = torch.full_like(pending[0].latents, math.nan)
+        previous = torch.stack(
+            [nothing if s.previous is None else s.previous for s in pending]
+        ).to(exact)
+        unknown = latents.new_full(latents.shape[1:2], math.nan)
+        guidance = torch.stack(
+            [unknown if s.guidance_norm is None else s.guidance_norm.to(unknown) for s in pending]
+        )
+        form = (-1, *[1] * (latents.ndim - 1))
+        alpha = latents.new_tensor([snapshot.level.alpha for snapshot in pending]).view(form)
+        sigma = latents.new_tensor([snapshot.level.sigma for snapshot in pending]).view(form)
+        levels = {"alpha": alpha, "sigma": sigma}
+        x0, noise = predict(self._scheduler, self._family, latents, outputs, **levels)
+        return latent_statistics(latents, previous, outputs, x0, noise, guidance, **levels)
+
+    def tables(self) -> Mapping[str, pa.Table]:
+        """`latents`; ProbeError if not every step was seen."""
+        missing = sorted(set(self.watch.observed) - set(self._calls))
+        if not self._parts or missing:
+            seen = f"steps {missing} did not come" if missing else "scheduler.step was never called"
+            raise ProbeError(
+                "Expected one run of the pipeline while the latents probe was attached; "
+                f"{seen}. Generate between entering and leaving attach(), with the pipeline that "
+                "the model exposes."
+            )
+        samples = samples_of(self._prompts, self.watch.encodings.texts, self._num_rows)
+        return {"latents": latents_table(self._parts, samples=samples, calls=self._calls)}
+
+
+def _without_variance(output: Tensor, latents: Tensor) -> Tensor:
+    """Drop the second half of the channels where the model also predicts the variance."""
+    if output.shape == latents.shape:
+        return output
+    return output[:, : latents.shape[1]]

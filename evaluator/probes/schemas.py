@@ -1,0 +1,102 @@
+"""Columns of the probes' tables. `sample` is the index in the batch; the runner adds the key.
+
+Statistics are float32: float16 loses the small probabilities of long prompts, and most tools
+read it poorly; compression earns the size back. Undefined values are null.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_VECTOR = pa.list_(pa.float32())
+
+ATTENTION_STATISTICS = (
+    "mass",
+    "peak",
+    "peak_ratio",
+    "top10_share",
+    "entropy",
+    "sharpness",
+    "centroid_y",
+    "centroid_x",
+    "spread",
+    "head_diversity",
+)
+"""In the order of `attention_statistics`; the formulas are there."""
+
+ATTENTION_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        ("step", pa.int16()),
+        ("timestep", pa.float32()),
+        ("log_snr", pa.float32()),
+        ("layer", _NAME),
+        ("token", pa.int16()),
+        ("token_text", _NAME),
+        ("word", pa.int16()),
+        ("branch", _NAME),
+        ("num_positions", pa.int32()),
+        *((name, pa.float32()) for name in ATTENTION_STATISTICS),
+        ("note", _NAME),
+    ]
+)
+"""One row for each (sample, observed step, layer or group of layers, token)."""
+
+HEATMAP_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        ("step", pa.int16()),
+        ("word", pa.int16()),
+        ("token", pa.int16()),
+        ("token_text", _NAME),
+        ("height", pa.int16()),
+        ("width", pa.int16()),
+        ("map", _VECTOR),
+    ]
+)
+"""One row for each (sample, observed step or −1 for all of them, content token)."""
+
+LATENT_STATISTICS = (
+    "mean",
+    "std",
+    "min",
+    "max",
+    "kurtosis",
+    "norm",
+    "norm_ratio",
+    "cosine_previous",
+    "x0_mean",
+    "x0_std",
+    "eps_mean",
+    "eps_std",
+    "eps_kurtosis",
+    "guidance_norm",
+)
+"""In the order of `latent_statistics`; the formulas are there."""
+
+LATENTS_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("step", pa.int16(), nullable=False),
+        ("timestep", pa.float32()),
+        ("log_snr", pa.float32()),
+        *((name, pa.float32()) for name in LATENT_STATISTICS),
+        ("channel_mean", _VECTOR),
+        ("channel_std", _VECTOR),
+        ("nonfinite", pa.int32()),
+    ]
+)
+"""One row for each (sample, observed step)."""
+
+SCHEDULE_SCHEMA = pa.schema(
+    [
+        pa.field("step", pa.int32(), nullable=False),
+        pa.field("timestep", pa.float64(), nullable=False),
+        pa.field("alpha", pa.float64(), nullable=False),
+        pa.field("sigma", pa.float64(), nullable=False),
+        pa.field("log_snr", pa.float64(), nullable=False),
+        ("train_log_snr", pa.float64()),
+    ]
+)
+"""One row for each step; float64, ±inf where there is no signal or no noise."""

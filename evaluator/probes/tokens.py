@@ -1,0 +1,111 @@
+"""Which token of a prompt belongs to which word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from evaluator.errors import ProbeError
+
+SPECIAL = -1
+"""Word index of tokens that belong to no word: begin and end of text."""
+
+
+class Token(NamedTuple):
+    """One position of the text encoder's input."""
+
+    position: int
+    """Column in the cross-attention's keys."""
+    id: int
+    text: str
+    """The characters it stands for; the special token's own name for begin and end of text."""
+    start: int
+    """First character in the prompt; equal to `end` for special tokens."""
+    end: int
+    word: int
+    """Index of the whitespace-separated word it starts in; `SPECIAL` for special tokens."""
+
+
+class TokenizedPrompt(NamedTuple):
+    """A prompt as its text encoder reads it: begin of text, the words, end of text, no padding."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    num_positions: int
+    """Columns with padding."""
+
+    @property
+    def content(self) -> tuple[Token, ...]:
+        """The tokens that belong to a word."""
+        return tuple(token for token in self.tokens if token.word != SPECIAL)
+
+
+def pipeline_tokenizer(pipeline: Any) -> Any:
+    """The tokenizer whose positions the cross-attention's columns are.
+
+    Stable Diffusion XL joins two text encoders along the features: both tokenizers number the
+    same positions, and the first one names them.
+    """
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipeline, name, None)
+        if tokenizer is not None:
+            return tokenizer
+    raise ProbeError(
+        f"Expected a pipeline with a tokenizer, to name the tokens; {type(pipeline).__name__} has "
+        "none. Remove attention from the probes of this model."
+    )
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> tuple[TokenizedPrompt, ...]:
+    """Tokenize as diffusers pipelines do: padded and truncated to `model_max_length`.
+
+    The end of a prompt is found by the attention mask: CLIP pads with its end-of-text token.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise ProbeError(
+            "Expected a tokenizer that reports character offsets (a fast tokenizer); got "
+            f"{type(tokenizer).__name__}. Load the tokenizer with use_fast=True."
+        )
+    encoded = tokenizer(
+        list(texts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        return_attention_mask=True,
+    )
+    special_ids = set(tokenizer.all_special_ids)
+    prompts = []
+    for i, text in enumerate(texts):
+        ids = encoded["input_ids"][i]
+        offsets = encoded["offset_mapping"][i]
+        words = [match.start() for match in re.finditer(r"\S+", text)]
+        tokens = tuple(
+            _token(tokenizer, text, words, special_ids, position, ids[position], offsets[position])
+            for position in range(len(ids))
+            if encoded["attention_mask"][i][position]
+        )
+        prompts.append(TokenizedPrompt(text, tokens, len(ids)))
+    return tuple(prompts)
+
+
+def _token(
+    tokenizer: Any,
+    text: str,
+    words: Sequence[int],
+    special_ids: set[int],
+    position: int,
+    token_id: int,
+    span: Sequence[int],
+) -> Token:
+    """One token; `words` holds the first character of every word."""
+    start, end = int(span[0]), int(span[1])
+    if token_id in special_ids or start == end:
+        name = str(tokenizer.convert_ids_to_tokens(token_id))
+        return Token(position, token_id, name, start, start, SPECIAL)
+    # Some tokenizers count the space before a piece as its own.
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    word = max(SPECIAL, sum(first <= start for first in words) - 1)
+    return Token(position, token_id, text[start:end].rstrip(), start, end, word)

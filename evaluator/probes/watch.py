@@ -1,0 +1,154 @@
+"""Follow one run of a pipeline: encode_prompt, the denoiser's calls, the scheduler's steps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from evaluator.errors import ProbeError
+from evaluator.probes.branches import BranchRows, PromptEncodings
+from evaluator.probes.noise import NoiseFamily, NoiseLevel, level_of_call
+from evaluator.probes.patching import replaced
+from evaluator.probes.steps import Place, StepChoice, num_steps_of, place_of_call
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StepCall(NamedTuple):
+    """One call of `scheduler.step`, before it happens."""
+
+    timestep: float
+    level: NoiseLevel | None
+    """None where the scheduler's noise levels are not known."""
+    model_output: Tensor
+    """What the model predicted, after guidance; (B, …)."""
+
+
+class Listener(Protocol):
+    """What a probe does with a run. Called only on the first model evaluation of a step."""
+
+    def denoiser_starts(self, step: int, latents: Tensor, rows: BranchRows | None) -> None:
+        """The denoiser is about to see `latents` (R, C, H, W) on an observed step."""
+
+    def denoiser_ends(self, step: int, output: Tensor, rows: BranchRows | None) -> None:
+        """The denoiser has answered `output` (R, …) on an observed step."""
+
+    def stepping(self, step: int, latents: Tensor, call: StepCall | None) -> None:
+        """The scheduler is about to move `latents`, x_t; `call` is None on unobserved steps."""
+
+
+def denoiser_of(pipeline: Any) -> Any:
+    """The pipeline's UNet or transformer; None where it has neither."""
+    for name in ("unet", "transformer"):
+        if (denoiser := getattr(pipeline, name, None)) is not None:
+            return denoiser
+    return None
+
+
+def is_compiled(denoiser: Any) -> bool:
+    """Whether torch.compile runs the denoiser, or any part of it, without its hooks."""
+    if hasattr(denoiser, "_orig_mod"):
+        return True
+    return any(
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+        for module in denoiser.modules()
+    )
+
+
+class PipelineWatch:
+    """Counts steps, recognises branches, and tells a listener what happens."""
+
+    def __init__(
+        self, pipeline: Any, listener: Listener, *, steps: StepChoice, family: NoiseFamily | None
+    ) -> None:
+        if getattr(pipeline, "scheduler", None) is None:
+            raise ProbeError(
+                "Expected a model with a diffusers pipeline and its scheduler; got "
+                f"{type(pipeline).__name__}. Remove the probes for this model."
+            )
+        self.encodings = PromptEncodings()
+        self.observed: tuple[int, ...] = ()
+        """Indices of the observed steps; known from the first denoiser call or step on."""
+        self.num_calls = 0
+        """Calls of `scheduler.step` so far."""
+        self._pipeline = pipeline
+        self._listener = listener
+        self._choice = steps
+        self._family = family
+        self._rows: BranchRows | None = None
+
+    @contextmanager
+    def attached(self, *, hook_denoiser: bool) -> Iterator[None]:
+        """Watch while inside; everything is put back on the way out, errors included."""
+        denoiser = denoiser_of(self._pipeline)
+        scheduler = self._pipeline.scheduler
+        handles = []
+        with (
+            self.encodings.watching(self._pipeline),
+            replaced(scheduler, "step", self._watched_step(scheduler)),
+        ):
+            try:
+                if hook_denoiser and denoiser is not None:
+                    handles.append(
+                        denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)
+                    )
+                    handles.append(denoiser.register_forward_hook(self._after_denoiser))
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _place(self) -> Place:
+        """Where the coming (or running) call of the scheduler lies."""
+        scheduler = self._pipeline.scheduler
+        if not self.observed:
+            # Only pipelines know how many timesteps they take (image-to-image skips some).
+            known = getattr(self._pipeline, "_num_timesteps", None)
+            num_calls = known if isinstance(known, int) else len(scheduler.timesteps)
+            self.observed = self._choice.select(num_steps_of(scheduler, num_calls))
+        return place_of_call(scheduler, self.num_calls)
+
+    def _before_denoiser(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        place = self._place()
+        if not place.first or place.step not in self.observed:
+            return
+        latents = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+        hidden = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+        self._rows = self.encodings.rows(hidden)
+        self._listener.denoiser_starts(place.step, latents, self._rows)
+
+    def _after_denoiser(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        place = self._place()
+        if place.first and place.step in self.observed:
+            answer = output[0] if isinstance(output, tuple) else output.sample
+            self._listener.denoiser_ends(place.step, answer, self._rows)
+
+    def _watched_step(self, scheduler: Any) -> Any:
+        """A `step` that looks like the original: pipelines inspect its signature."""
+        original = scheduler.step
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            place = self._place()
+            if place.first:
+                given = signature.bind(*args, **kwargs).arguments
+                observed = place.step in self.observed
+                call = self._step_call(scheduler, given) if observed else None
+                self._listener.stepping(place.step, given["sample"], call)
+            result = original(*args, **kwargs)
+            self.num_calls += 1
+            return result
+
+        return step
+
+    def _step_call(self, scheduler: Any, given: dict[str, Any]) -> StepCall:
+        timestep = given["timestep"]
+        level = None
+        if self._family is not None:
+            level = level_of_call(scheduler, self._family, timestep)
+        return StepCall(float(timestep), level, given["model_output"])

@@ -1,0 +1,209 @@
+"""Line charts as SVG: drawn once, shown in the page and written beside it.
+
+Colours are classes, which the page's style sheet defines for light and dark. A file of its own
+carries the same rules inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+from evaluator.report.text import number, plain
+
+WIDTH, HEIGHT = 460, 290
+NUM_COLOURS = 6
+_LEFT, _RIGHT, _BOTTOM = 58, 14, 44
+_LETTER = 6.3  # width of a letter at 11 pixels, about
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line; `low` and `high` bound its band where they are given. Same length each."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart with everything that is written on it."""
+
+    slug: str
+    """Names the file and the ids inside."""
+    title: str
+    description: str
+    """What is shown, in words, for those who do not see it."""
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    guide: float | None = None
+    """A value that theory expects, drawn as a dashed line."""
+
+
+class _Scale:
+    """Maps values onto pixels, and chooses round ticks."""
+
+    def __init__(self, values: Sequence[float], start: float, stop: float, aim: int) -> None:
+        low, high = min(values), max(values)
+        if high - low < 1e-9 * max(1.0, abs(high)):
+            margin = 0.5 * abs(high) or 0.5
+            low, high = low - margin, high + margin
+        self.step = _round_step((high - low) / aim)
+        self.low = math.floor(low / self.step + 1e-6) * self.step
+        self.high = math.ceil(high / self.step - 1e-6) * self.step
+        self._start, self._scale = start, (stop - start) / (self.high - self.low)
+
+    def __call__(self, value: float) -> float:
+        return round(self._start + (value - self.low) * self._scale, 2)
+
+    def ticks(self) -> list[float]:
+        count = round((self.high - self.low) / self.step)
+        return [round(self.low + i * self.step, 12) for i in range(count + 1)]
+
+    def label(self, tick: float) -> str:
+        if max(abs(self.low), abs(self.high)) >= 1e5:
+            return f"{tick:.1e}".replace("-", "−")
+        places = max(0, -math.floor(math.log10(self.step) + 1e-9))
+        return f"{tick:.{places}f}".replace("-", "−")
+
+
+def _round_step(raw: float) -> float:
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999)
+
+
+def draw(chart: Chart) -> ET.Element:
+    """The chart as an `<svg>` element. Values that are not finite leave gaps."""
+    series = [finite for line in chart.series[:NUM_COLOURS] if (finite := _finite(line)).x]
+    svg = canvas(chart.slug, chart.title, chart.description, WIDTH, HEIGHT)
+    if not series:
+        text(svg, WIDTH / 2, HEIGHT / 2, "no finite value", anchor="middle")
+        return svg
+    top = _legend(svg, chart, series)
+    ys = [v for line in series for v in (*line.y, *line.low, *line.high)]
+    if chart.guide is not None:
+        ys.append(chart.guide)
+    x = _Scale([v for line in series for v in line.x], _LEFT, WIDTH - _RIGHT, 6)
+    y = _Scale(ys, HEIGHT - _BOTTOM, top, 5)
+    _axes(svg, chart, x, y, top)
+    if chart.guide is not None:
+        line = {"x1": _LEFT, "x2": WIDTH - _RIGHT, "y1": y(chart.guide), "y2": y(chart.guide)}
+        element(svg, "line", "guide", **line)
+    for i, one in enumerate(series):
+        _band(svg, one, i, x, y)
+    for i, one in enumerate(series):
+        _line(svg, one, i, x, y)
+    return svg
+
+
+def _finite(series: Series) -> Series:
+    columns = [series.x, series.y, *((series.low, series.high) if series.low else ())]
+    rows = [row for row in zip(*columns, strict=True) if all(map(math.isfinite, row))]
+    kept = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in columns]
+    return Series(series.name, *kept)
+
+
+def _legend(svg: ET.Element, chart: Chart, series: Sequence[Series]) -> float:
+    """Draw title and legend; returns where the plot may begin."""
+    text(svg, 8, 18, chart.title, kind="title")
+    left, top = 8.0, 38.0
+    if len(series) < 2:
+        return 34
+    for i, line in enumerate(series):
+        name = plain(line.name, limit=40)
+        width = 34 + _LETTER * len(name)
+        if left + width > WIDTH and left > 8:
+            left, top = 8.0, top + 16
+        element(svg, "line", f"line s{i}", x1=left, x2=left + 20, y1=top - 4, y2=top - 4)
+        text(svg, left + 25, top, name)
+        left += width + 4
+    return top + 14
+
+
+def _axes(svg: ET.Element, chart: Chart, x: _Scale, y: _Scale, top: float) -> None:
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    for tick in y.ticks():
+        element(svg, "line", "grid", x1=_LEFT, x2=right, y1=y(tick), y2=y(tick))
+        text(svg, _LEFT - 6, y(tick) + 4, y.label(tick), anchor="end")
+    for tick in x.ticks():
+        element(svg, "line", "grid", x1=x(tick), x2=x(tick), y1=bottom, y2=bottom + 4)
+        text(svg, x(tick), bottom + 17, x.label(tick), anchor="middle")
+    element(svg, "line", "axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
+    text(svg, (_LEFT + right) / 2, HEIGHT - 8, chart.x_label, anchor="middle")
+    middle = (top + bottom) / 2
+    label = text(svg, 13, middle, chart.y_label, anchor="middle")
+    label.set("transform", f"rotate(-90 13 {middle})")
+
+
+def _band(svg: ET.Element, line: Series, i: int, x: _Scale, y: _Scale) -> None:
+    if not line.low or len(line.x) < 2:
+        return
+    upper = [f"{x(a)},{y(b)}" for a, b in zip(line.x, line.high, strict=True)]
+    lower = [f"{x(a)},{y(b)}" for a, b in zip(line.x, line.low, strict=True)]
+    element(svg, "polygon", f"band s{i}", points=" ".join([*upper, *reversed(lower)]))
+
+
+def _line(svg: ET.Element, line: Series, i: int, x: _Scale, y: _Scale) -> None:
+    points = list(zip(line.x, line.y, strict=True))
+    if len(points) > 1:
+        path = " ".join(f"{x(a)},{y(b)}" for a, b in points)
+        element(svg, "polyline", f"line s{i}", points=path)
+    if len(points) > 120:  # a dot for each would only thicken the line
+        return
+    for j, (a, b) in enumerate(points):
+        dot = element(svg, "circle", f"dot s{i}", cx=x(a), cy=y(b), r=2.2)
+        band = f" ({number(line.low[j])} to {number(line.high[j])})" if line.low else ""
+        says = f"{plain(line.name)}: {number(b)}{band} at {number(a)}"
+        ET.SubElement(dot, "title").text = says
+
+
+# -- the pieces that other drawings use -----------------------------------------------------------
+
+
+def canvas(slug: str, title: str, description: str, width: float, height: float) -> ET.Element:
+    """An empty drawing that names and describes itself to screen readers."""
+    svg = ET.Element("svg", {
+        "xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width:g} {height:g}",
+        "class": "chart", "role": "img", "aria-labelledby": f"{slug}-title {slug}-desc",
+        "font-family": "system-ui, sans-serif", "font-size": "11",
+    })  # fmt: skip
+    ET.SubElement(svg, "title", {"id": f"{slug}-title"}).text = plain(title)
+    ET.SubElement(svg, "desc", {"id": f"{slug}-desc"}).text = plain(description)
+    return svg
+
+
+def element(parent: ET.Element, tag: str, kind: str, **attributes: object) -> ET.Element:
+    """A child with a class; numbers are written with two decimals at most."""
+    texts = {n: f"{round(v, 2):g}" if isinstance(v, int | float) else str(v) for n, v in attributes.items()}  # fmt: skip
+    return ET.SubElement(parent, tag, {"class": kind, **texts})
+
+
+def text(
+    parent: ET.Element, x: float, y: float, says: str, *, kind: str = "label", anchor: str = "start"
+) -> ET.Element:
+    """A line of text."""
+    label = element(parent, "text", kind, x=x, y=y)
+    label.set("text-anchor", anchor)
+    label.text = plain(says)
+    return label
+
+
+def inline(svg: ET.Element) -> str:
+    """The drawing as part of the page, whose style sheet colours it."""
+    return ET.tostring(svg, encoding="unicode")
+
+
+def standalone(svg: ET.Element, rules: str) -> str:
+    """The drawing as a file of its own, with `rules` as its style sheet."""
+    copy = ET.fromstring(ET.tostring(svg))
+    style = ET.Element("{http://www.w3.org/2000/svg}style")
+    style.text = rules
+    copy.insert(0, style)
+    ET.register_namespace("", "http://www.w3.org/2000/svg")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(copy, encoding="unicode") + "\n"

@@ -1,0 +1,78 @@
+"""Results in a terminal: one aligned line a metric, its warnings beneath."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluator.report.results import Result, parse_results
+from evaluator.report.text import decimals, number
+
+_TITLES = ("metric", "value", "interval", "n / expected", "extractor")
+_RIGHT = (False, True, True, True, False)
+_GAP = "  "
+
+
+def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:
+    """The `metrics` of metrics.json as plain text.
+
+    Holds no escape sequence, whatever the names and warnings hold. Narrower than the table,
+    `width` drops the extractor, then wraps only the warnings; None means as wide as it takes.
+    """
+    results = parse_results(metrics)
+    if not results:
+        return "no metrics"
+    titles = (*_TITLES[:2], _interval_title(results), *_TITLES[3:])
+    rows = [titles, *(_cells(result) for result in results)]
+    widths = [max(_columns(row[i]) for row in rows) for i in range(len(titles))]
+    if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+        widths = widths[:-1]
+    lines = [_line(titles, widths), _GAP.join("─" * w for w in widths)]
+    for result, row in zip(results, rows[1:], strict=True):
+        lines.append(_line(row, widths))
+        for warning in result.warnings:
+            lines += textwrap.wrap(
+                warning,
+                max(24, width or 100),
+                initial_indent="  ! ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _interval_title(results: Sequence[Result]) -> str:
+    levels = {result.interval.level for result in results if result.interval}
+    return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "interval"
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    name = f"{result.name} {result.arrow}".rstrip()
+    return (name, result.shown_value, _spread(result), result.shown_count, result.shown_extractor)
+
+
+def _spread(result: Result) -> str:
+    """`± half-width` where the interval is centred on the value, else `low – high`."""
+    interval, value = result.interval, result.value
+    if interval is None or value is None:
+        return result.shown_interval
+    below, above = value - interval.low, interval.high - value
+    if below > 0 and abs(below - above) <= 0.02 * below:
+        return "± " + number((below + above) / 2, places=decimals(value))
+    return result.shown_interval
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = []
+    for cell, width, right in zip(cells, widths, _RIGHT, strict=False):
+        space = " " * (width - _columns(cell))
+        padded.append(space + cell if right else cell + space)
+    return _GAP.join(padded).rstrip()
+
+
+def _columns(text: str) -> int:
+    """Terminal columns that `text` takes: wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)

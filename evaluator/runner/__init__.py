@@ -1,0 +1,1 @@
+"""The job: plan, claim, generate, embed, observe, commit, aggregate."""

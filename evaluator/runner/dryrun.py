@@ -1,0 +1,66 @@
+"""What a configuration would do, said before a GPU is booked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluator.aggregate.asked import asked_metrics
+from evaluator.config.schema import RunConfig
+from evaluator.errors import ConfigError, InputError
+from evaluator.locations import expand
+from evaluator.runner.job import cache_folder, open_pack
+from evaluator.runner.parts import Trust, check_names
+from evaluator.runner.plan import make_plan
+
+
+def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> list[str]:
+    """Lines that say what would be made: samples, shards, batches, metrics.
+
+    Raises ConfigError with everything that is wrong or missing, all at once. Imports nothing
+    that the configuration names.
+    """
+    trust = Trust(allow_code=allow_code, relative_to=relative_to)
+    faults: list[str] = []
+    lines = [f"{config.name}: the configuration is valid"]
+    try:
+        check_names(config, trust)
+    except ConfigError as error:
+        faults += error.faults
+    try:
+        names = [plan.name for plan in asked_metrics(config).plans]
+        lines.append(f"metrics: {', '.join(names) or 'none'}")
+    except ConfigError as error:
+        faults += error.faults or (str(error),)
+    for where, location in _folders(config):
+        path = expand(location, relative_to=relative_to)
+        if not path.exists() and (location.count("/") != 1 or location.startswith((".", "/"))):
+            faults.append(f"{where}: expected a folder or a hub id, got nothing at {path}")
+    sources = {"prompts": config.prompts}
+    sources |= {f"references.{name}": source for name, source in config.references.items()}
+    for where, source in sources.items():
+        try:
+            pack = open_pack(source, cache_folder(config), trust)
+            lines.append(f"{where}: {pack.num_samples} from {source.source}")
+            if where == "prompts":
+                lines += _plan_lines(config, pack.keys)
+        except (InputError, ConfigError) as error:
+            faults.append(f"{where}: {error}")
+    if faults:
+        raise ConfigError("the configuration is well-formed, but cannot run:", tuple(faults))
+    return lines
+
+
+def _folders(config: RunConfig) -> list[tuple[str, str]]:
+    named = [(f"features.{f.name}.id", f.id) for f in config.features if f.id is not None]
+    if config.model.kind == "diffusers":
+        named.append(("model.id", config.model.id))
+    return named
+
+
+def _plan_lines(config: RunConfig, keys: tuple[str, ...]) -> list[str]:
+    plan = make_plan(config, keys, [""] * len(keys))
+    shards = plan.column("shard")[-1].as_py() + 1 if plan.num_rows else 0
+    batch = config.runtime.batch_size
+    starts = plan.column("shard").to_pylist()
+    batches = sum(-(-starts.count(shard) // batch) for shard in range(shards))
+    return [f"plan: {plan.num_rows} samples in {shards} shards, {batches} batches of {batch}"]

@@ -1,0 +1,135 @@
+"""Whether a run directory is this evaluation's, and what it was made with."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from evaluator import __version__
+from evaluator.config.schema import RunConfig
+from evaluator.errors import RunDirectoryError
+from evaluator.store.rundir import RunDirectory
+
+PACKAGES = (
+    "torch", "diffusers", "transformers", "torchmetrics", "accelerate", "webdataset", "pyarrow",
+    "numpy", "pillow", "safetensors", "tokenizers",
+)  # fmt: skip
+"""Packages whose versions can change a number."""
+
+
+def init_files(
+    config: RunConfig, pack_fingerprint: str, model: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The files of `init/`: the resolved configuration, and what the run was made with."""
+    record = config.model_dump(mode="json")
+    if model.get("revision") is not None:
+        record["model"]["revision"] = model["revision"]
+    provenance = {
+        "versions": versions(),
+        "git_revision": _git_revision(),
+        "platform": platform.platform(),
+        "model": dict(model),
+        "prompts": {"fingerprint": pack_fingerprint},
+    }
+    return {
+        "config.yaml": yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode(),
+        "provenance.json": json.dumps(provenance, indent=1, sort_keys=True).encode(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and those that compute."""
+    found = {"python": platform.python_version(), "evaluator": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def stored_config(run: RunDirectory) -> RunConfig:
+    """The configuration that made a run."""
+    return RunConfig.model_validate(yaml.safe_load(run.init_file("config.yaml")))
+
+
+def provenance(run: RunDirectory) -> dict[str, Any]:
+    """What a run was made with."""
+    record: dict[str, Any] = json.loads(run.init_file("provenance.json"))
+    return record
+
+
+def require_same(run: RunDirectory, config: RunConfig, pack_fingerprint: str) -> None:
+    """Raise RunDirectoryError with every difference between `config` and the run's own."""
+    stored = stored_config(run)
+    mine, theirs = config.identity(), stored.identity()
+    if mine["model"].get("revision", 0) is None:
+        mine["model"]["revision"] = theirs["model"].get("revision")
+    differences = [
+        f"{path}: the run has {there!r}, this configuration {here!r}"
+        for path, there, here in _differences(theirs, mine)
+    ]
+    made_from = provenance(run)["prompts"]["fingerprint"]
+    if made_from != pack_fingerprint:
+        differences.append(
+            f"prompts: the run was planned from other content (fingerprint {made_from[:12]}, now "
+            f"{pack_fingerprint[:12]})"
+        )
+    if differences:
+        lines = "\n".join(f"  - {line}" for line in differences)
+        raise RunDirectoryError(
+            f"{run.path}: this directory holds another evaluation:\n{lines}\n"
+            "Choose another --output, or another name, or undo the changes."
+        )
+
+
+def require_same_plan(run: RunDirectory, plan: pa.Table) -> None:
+    """Raise RunDirectoryError unless the run was planned as this configuration would."""
+    if not run.plan.replace_schema_metadata(None).equals(plan):
+        raise RunDirectoryError(
+            f"{run.path}: expected a plan of {plan.num_rows} samples as this configuration makes "
+            f"it, got one of {run.num_samples} with other samples, order or seeds. Choose another "
+            "--output."
+        )
+
+
+def require_same_model(run: RunDirectory, model: Mapping[str, Any]) -> None:
+    """Raise RunDirectoryError when the weights changed since the run was planned."""
+    made_with = provenance(run)["model"].get("fingerprint")
+    if made_with is not None and model.get("fingerprint") != made_with:
+        raise RunDirectoryError(
+            f"{run.path}: expected the model that the run began with (fingerprint "
+            f"{made_with[:12]}), got {str(model.get('fingerprint'))[:12]}: its weights or settings "
+            "changed. Restore them, or choose another --output."
+        )
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
+    elif a != b:
+        yield path, a, b
+
+
+def _git_revision() -> str | None:
+    """The revision of this code where it runs from a checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

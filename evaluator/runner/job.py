@@ -1,0 +1,336 @@
+"""One evaluation from start to end: references, shards, late tables, numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluator.aggregate.asked import Asked, asked_metrics
+from evaluator.aggregate.compute import Summary, aggregate
+from evaluator.config.schema import (
+    FeatureConfig,
+    ImagesModelConfig,
+    ProbesConfig,
+    RunConfig,
+    RuntimeConfig,
+    SourceConfig,
+)
+from evaluator.data import Pack, PackOptions, open_source
+from evaluator.distributed import StopRequest, World, gloo_group, set_threads, use_deterministic_kernels  # fmt: skip # noqa: E501
+from evaluator.errors import InputError
+from evaluator.locations import expand
+from evaluator.models.images import ImagesModel
+from evaluator.runner import identity
+from evaluator.runner.commit import Circumstances, Committer
+from evaluator.runner.late import LateFeatures
+from evaluator.runner.parts import (
+    Trust,
+    build_extractor,
+    build_model,
+    build_probes,
+    check_names,
+    codec_fingerprint,
+)
+from evaluator.runner.plan import PromptsOf, make_plan
+from evaluator.runner.progress import Progress
+from evaluator.runner.shard import ShardMaker
+from evaluator.runner.work import ShardWork
+from evaluator.store import schemas
+from evaluator.store.claims import Claims, Worker
+from evaluator.store.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from evaluator.protocols import FeatureExtractor, GenerativeModel
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Where packs and references are kept."""
+    configured = config.runtime.cache or os.environ.get("EVALUATOR_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(configured or f"{base}/diffusion-evaluator").expanduser()
+
+
+def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
+    """The pack that a `source` stands for, packed on first use."""
+    options = PackOptions(
+        key_column=source.key_column,
+        text_column=source.text_column,
+        image_column=source.image_column,
+    )
+    path = expand(source.source, relative_to=trust.relative_to)
+    return open_source(path, cache=cache / "packs", options=options, limit=source.limit)
+
+
+@dataclass
+class Surroundings:
+    """What all runs of one process share: its place in the world, and what it has loaded."""
+
+    world: World
+    stop: StopRequest
+    trust: Trust
+    threads: int
+    extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
+
+    def extractor(self, config: FeatureConfig) -> FeatureExtractor:
+        """An extractor, loaded once."""
+        key = config.model_dump_json()
+        if key not in self.extractors:
+            self.extractors[key] = build_extractor(
+                config, device=self.world.device, trust=self.trust
+            )
+        return self.extractors[key]
+
+
+@dataclass
+class RunJob:
+    """The samples and features of one run directory; a reference is one too."""
+
+    config: RunConfig
+    path: Path
+    features: Sequence[FeatureConfig]
+    around: Surroundings
+
+    @cached_property
+    def pack(self) -> Pack:
+        """The prompts, or the images."""
+        return open_pack(self.config.prompts, cache_folder(self.config), self.around.trust)
+
+    @cached_property
+    def model(self) -> GenerativeModel:
+        """The model, loaded on first use."""
+        return build_model(
+            self._pinned, self.pack, device=self.around.world.device, trust=self.around.trust
+        )
+
+    @property
+    def _pinned(self) -> RunConfig:
+        """The configuration, with the revision that the run began with."""
+        if self.config.model.kind != "diffusers" or self.config.model.revision is not None:
+            return self.config
+        if not (self.path / "init").is_dir():
+            return self.config
+        stored = identity.stored_config(RunDirectory(self.path)).model
+        revision = getattr(stored, "revision", None)
+        model = self.config.model.model_copy(update={"revision": revision})
+        return self.config.model_copy(update={"model": model})
+
+    @cached_property
+    def run(self) -> RunDirectory:
+        """The run directory: made when it is not there, checked when it is."""
+        plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
+        if not plan.num_rows:
+            raise InputError(
+                f"{self.config.prompts.source}: expected at least one prompt, got none."
+            )
+        if not (self.path / "init").is_dir():
+            init = identity.init_files(
+                self.config, self.pack.fingerprint, self.model.describe()
+            )
+            RunDirectory.create(self.path, init, plan)
+        run = RunDirectory.open(self.path)
+        identity.require_same(run, self.config, self.pack.fingerprint)
+        identity.require_same_plan(run, plan)
+        return run
+
+    @cached_property
+    def claims(self) -> Claims:
+        """The leases, seen by this process."""
+        return Claims(
+            self.run.claims_folder,
+            Worker.current(self.around.world.rank),
+            lease_seconds=self.config.runtime.lease_seconds,
+        )
+
+    def complete(self, *, label: str) -> list[str]:
+        """Work until all samples and features are there; returns errors of shards set aside."""
+        progress = Progress(
+            self.run, self.claims, label=label, speaks=self.around.world.is_main
+        )
+        errors = self._make_shards(progress)
+        self._add_late_features(progress)
+        progress.end()
+        return errors
+
+    def fingerprints(self) -> dict[str, str]:
+        """Extractor name → fingerprint of its features, codec included."""
+        return {
+            feature.name: codec_fingerprint(
+                self.around.extractor(feature).fingerprint, self.config.runtime.images
+            )
+            for feature in self.features
+        }
+
+    def _make_shards(self, progress: Progress) -> list[str]:
+        runtime, world = self.config.runtime, self.around.world
+        circumstances = Circumstances(
+            self.claims.worker.name, world.rank, world.device, self.around.threads,
+            runtime.batch_size, runtime.images,
+        )  # fmt: skip
+        with ExitStack() as stack:
+            encoders = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="encode"))
+            committer = stack.enter_context(Committer(self.run, self.claims, circumstances))
+            work = ShardWork(
+                run=self.run,
+                claims=self.claims,
+                maker=lambda: self._maker(encoders),
+                prompts=PromptsOf(self.pack, self.config.generation.images_per_prompt),
+                committer=committer,
+                stop=self.around.stop,
+                progress=progress,
+                world=world,
+            )
+            return work.finish()
+
+    def _maker(self, encoders: ThreadPoolExecutor) -> ShardMaker:
+        if self._loaded_maker is None:
+            identity.require_same_model(self.run, self.model.describe())
+            self._record_schedule()
+            self._loaded_maker = ShardMaker(
+                self.model,
+                [self.around.extractor(feature) for feature in self.features],
+                build_probes(self.config, trust=self.around.trust),
+                batch_size=self.config.runtime.batch_size,
+                images=self.config.runtime.images,
+                encoders=encoders,
+            )
+        return self._loaded_maker
+
+    _loaded_maker: ShardMaker | None = None
+
+    def _record_schedule(self) -> None:
+        """Keep the noise schedule beside the shards: step, timestep, signal and noise levels."""
+        scheduler = getattr(self.model.pipeline, "scheduler", None)
+        path = self.run.path / "schedule.parquet"
+        if scheduler is None or path.exists():
+            return
+        from evaluator.errors import ProbeError
+        from evaluator.probes.schedule import describe_schedule
+
+        try:
+            table = describe_schedule(scheduler, self.config.generation.steps)
+        except ProbeError:
+            return  # a schedule that cannot be described stops no run; the report says so
+        staged = self.run.stage("schedule")
+        schemas.write_table(table, staged / "schedule.parquet", kind="schedule")
+        os.replace(staged / "schedule.parquet", path)
+        self.run.discard(staged)
+
+    def _add_late_features(self, progress: Progress) -> None:
+        prompts_of = PromptsOf(self.pack, self.config.generation.images_per_prompt)
+        source = ImagesModel(self.pack) if self.config.model.kind == "images" else None
+        for feature in self.features:
+            late = LateFeatures(
+                self.run, self.claims, self.around.extractor(feature),
+                self.config.runtime.images, self.config.runtime.batch_size,
+                self.around.stop, progress, source,
+            )  # fmt: skip
+            late.finish(prompts_of)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    run: RunDirectory
+    summary: Summary
+    errors: tuple[str, ...] = ()
+
+
+def run_evaluation(
+    config: RunConfig,
+    path: Path,
+    *,
+    world: World,
+    stop: StopRequest,
+    trust: Trust,
+) -> Outcome:
+    """The whole job in this process, together with all others that work on `path`."""
+    check_names(config, trust)
+    metrics = asked_metrics(config)
+    features = _with_implied(config.features, [plan.extractor for plan in metrics.plans])
+    if config.runtime.deterministic:
+        use_deterministic_kernels()
+    threads = set_threads(config.runtime.threads, world)
+    around = Surroundings(world, stop, trust, threads)
+    job = RunJob(config, path, features, around)
+    run = job.run  # made or checked before anything is computed
+    references = {
+        name: reference_job(config, name, features, around) for name in config.references
+    }
+    errors: list[str] = []
+    for name, reference in references.items():
+        errors += [f"reference {name}: {e}" for e in reference.complete(label=f"reference {name}")]
+    errors += job.complete(label=config.name)
+    asked = Asked(
+        metrics=tuple(config.metrics),
+        fingerprints=job.fingerprints(),
+        references={name: str(reference.run.path) for name, reference in references.items()},
+    )
+    if world.is_main:
+        run.record_launch(_launch_name(), _launch_record(config, world, asked))
+    summary = aggregate(run, asked, world=world, group=gloo_group(world))
+    return Outcome(run, summary, tuple(errors))
+
+
+def reference_job(
+    config: RunConfig, name: str, features: Sequence[FeatureConfig], around: Surroundings
+) -> RunJob:
+    """The run of kind `images` that stands for a reference, kept in the cache by content."""
+    source = config.references[name]
+    cache = cache_folder(config)
+    pack = open_pack(source, cache, around.trust)
+    runtime = RuntimeConfig(
+        batch_size=config.runtime.batch_size,
+        threads=config.runtime.threads,
+        lease_seconds=config.runtime.lease_seconds,
+        cache=config.runtime.cache,
+        images="none",
+    )
+    reference = RunConfig(
+        name="reference",
+        model=ImagesModelConfig(kind="images"),
+        prompts=source,
+        probes=ProbesConfig(),
+        runtime=runtime,
+    )
+    digest = hashlib.sha256(f"{pack.fingerprint}/{runtime.shard_size}".encode()).hexdigest()
+    job = RunJob(reference, cache / "references" / digest[:16], features, around)
+    job.pack = pack
+    return job
+
+
+def _with_implied(
+    features: Sequence[FeatureConfig], needed: Sequence[str | None]
+) -> list[FeatureConfig]:
+    """The extractors asked for, and those that metrics need without naming them there."""
+    known = {feature.name for feature in features}
+    implied = sorted({name for name in needed if name is not None} - known)
+    return [*features, *(FeatureConfig(name=name) for name in implied)]
+
+
+def _launch_name() -> str:
+    """Names sort by time; the process makes them unique."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    return f"{stamp}.{time.time_ns() % 10**9:09d}-{Worker.current().name.replace(':', '-')}"
+
+
+def _launch_record(config: RunConfig, world: World, asked: Asked) -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "world_size": world.size,
+        "device": world.device,
+        "worker": Worker.current().name,
+        "versions": identity.versions(),
+        "runtime": config.runtime.model_dump(mode="json"),
+        "asked": json.loads(asked.to_json()),
+    }

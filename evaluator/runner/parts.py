@@ -1,0 +1,115 @@
+"""Building the parts that a configuration names: model, extractors, probes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluator import plugins
+from evaluator.config.schema import FeatureConfig, RunConfig
+from evaluator.errors import ConfigError
+from evaluator.features import BUILT_IN as EXTRACTORS
+from evaluator.metrics.catalog import BUILT_IN as METRICS
+from evaluator.models.images import ImagesModel
+
+if TYPE_CHECKING:
+    from evaluator.data import Pack
+    from evaluator.protocols import FeatureExtractor, GenerativeModel, Probe
+
+LOSSLESS = ("none", "png", "webp")
+"""Ways to keep images that do not change a pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a configuration may do here."""
+
+    allow_code: bool = False
+    """Whether `module:attr` in it is imported."""
+    relative_to: Path | None = None
+    """Folder of the configuration file: relative paths are looked for there first."""
+
+
+def check_names(config: RunConfig, trust: Trust) -> None:
+    """Raise ConfigError with every part that cannot be found. Imports none of them."""
+    faults: list[str] = []
+
+    def check(kind: str, name: str, built_in: Mapping[str, str]) -> None:
+        try:
+            plugins.check(kind, name, built_in, allow_code=trust.allow_code)
+        except ConfigError as error:
+            faults.append(str(error))
+
+    for feature in config.features:
+        check("extractor", feature.kind or feature.name, EXTRACTORS)
+    for probe in config.probes.custom:
+        check("probe", probe.target, {})
+    if config.model.kind == "custom":
+        check("model", config.model.target, {})
+    for metric in config.metrics:
+        if plugins.CODE.match(metric.name) or plugins.is_known("metric", metric.name, {}):
+            check("metric", metric.name, METRICS)
+    if faults:
+        raise ConfigError("the configuration names parts that cannot be used:", tuple(faults))
+
+
+def build_model(config: RunConfig, pack: Pack, *, device: str, trust: Trust) -> GenerativeModel:
+    """The model of the run, loaded on its device."""
+    model = config.model
+    if model.kind == "images":
+        return ImagesModel(pack)
+    if model.kind == "custom":
+        factory = plugins.find("model", model.target, {}, allow_code=trust.allow_code)
+        built: GenerativeModel = factory(device=device, **model.options)
+        return built
+    from evaluator.models.diffusers import DiffusersModel
+
+    return DiffusersModel(model, config.generation, device=device, relative_to=trust.relative_to)
+
+
+def build_extractor(config: FeatureConfig, *, device: str, trust: Trust) -> FeatureExtractor:
+    """One extractor, loaded on its device."""
+    name = config.kind or config.name
+    factory = plugins.find("extractor", name, EXTRACTORS, allow_code=trust.allow_code)
+    options: dict[str, Any] = {"device": device, "dtype": config.dtype, **config.options}
+    if name in EXTRACTORS:
+        options |= {"name": config.name, "relative_to": trust.relative_to}
+    for field in ("id", "revision"):
+        if getattr(config, field) is not None:
+            options[field] = getattr(config, field)
+    try:
+        built: FeatureExtractor = factory(**options)
+    except TypeError as error:
+        raise ConfigError(
+            f"features: '{config.name}' does not take these options ({error}); got "
+            f"{sorted(options)}."
+        ) from error
+    return built
+
+
+def build_probes(config: RunConfig, *, trust: Trust) -> list[Probe]:
+    """The probes that are switched on."""
+    from evaluator.probes.attention import AttentionProbe
+    from evaluator.probes.latents import LatentsProbe
+
+    probes: list[Probe] = []
+    if (attention := config.probes.attention) is not None:
+        probes.append(
+            AttentionProbe(steps=attention.steps, layers=attention.layers, maps=attention.maps)
+        )
+    if (latents := config.probes.latents) is not None:
+        probes.append(LatentsProbe(steps=latents.steps))
+    for custom in config.probes.custom:
+        factory = plugins.find("probe", custom.target, {}, allow_code=trust.allow_code)
+        probes.append(factory(**custom.options))
+    return probes
+
+
+def codec_fingerprint(extractor_fingerprint: str, images: str) -> str:
+    """The fingerprint of features: the extractor's, and the codec's where it loses pixels."""
+    if images in LOSSLESS:
+        return extractor_fingerprint
+    return hashlib.sha256(f"{extractor_fingerprint}\n{images}".encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""How far all workers are, with an ETA; a line at a time where the output is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection
+from typing import TextIO
+
+from evaluator.store.claims import Claims
+from evaluator.store.rundir import RunDirectory
+
+TERMINAL_SECONDS = 0.5
+LINE_SECONDS = 15.0
+
+
+class Progress:
+    """Progress over all workers of a run, as the run directory shows it.
+
+    Only the main process of a launch speaks. What it says comes from the claims and shards on
+    disk, so that workers of other launches count too.
+    """
+
+    def __init__(
+        self, run: RunDirectory, claims: Claims, *, label: str, speaks: bool,
+        stream: TextIO | None = None,
+    ) -> None:  # fmt: skip
+        self._run = run
+        self._claims = claims
+        self._label = label
+        self._speaks = speaks
+        self._stream = stream or sys.stderr
+        self._on_terminal = self._stream.isatty()
+        self._committed: set[int] = set()
+        self._began = time.monotonic()
+        self._done_at_start: int | None = None
+        self._last = 0.0
+
+    def update(self, committed: Collection[int]) -> None:
+        """Note which shards are committed."""
+        self._committed = set(committed)
+        self._show()
+
+    def batch_done(self, shard: int, done: int) -> None:
+        """Note that this worker finished `done` samples of its shard."""
+        self._show()
+
+    def say(self, message: str) -> None:
+        """A line of its own, above the progress."""
+        if self._on_terminal:
+            self._stream.write("\r\x1b[K")
+        print(message, file=self._stream, flush=True)
+
+    def end(self) -> None:
+        """Leave the last state on the terminal."""
+        self._show(force=True)
+        if self._speaks and self._on_terminal:
+            print(file=self._stream, flush=True)
+
+    def _show(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        interval = TERMINAL_SECONDS if self._on_terminal else LINE_SECONDS
+        if not self._speaks or (now - self._last < interval and not force):
+            return
+        self._last = now
+        line = self._line(now)
+        if self._on_terminal:
+            self._stream.write(f"\r\x1b[K{line}")
+            self._stream.flush()
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def _line(self, now: float) -> str:
+        self._committed = set(self._run.committed())
+        attempts = self._claims.attempts()
+        live = [
+            claims[-1]
+            for task, claims in attempts.items()
+            if task.isdecimal() and int(task) not in self._committed and claims[-1].live
+        ]
+        starts = self._run.shard_starts
+        done = sum(starts[i + 1] - starts[i] for i in self._committed if i + 1 < len(starts))
+        done += sum(claim.done for claim in live)
+        if self._done_at_start is None:
+            self._done_at_start = done
+        planned = self._run.num_samples
+        rate = (done - self._done_at_start) / max(now - self._began, 1e-9)
+        left = f"{_duration((planned - done) / rate)} left" if rate > 0 and done < planned else ""
+        parts = [
+            f"{self._label}: {done}/{planned} samples",
+            f"{len(self._committed)}/{self._run.num_shards} shards",
+            f"{len(live)} in work",
+            f"{rate:.1f} images/s" if rate > 0 else "",
+            left,
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def _duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,184 @@
+"""Making one shard: generate, embed, observe, batch by batch; the result waits to be committed."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from evaluator.data import decode_image, encode_image
+from evaluator.errors import GenerationError, SampleError
+from evaluator.records import Prompt, Sample, Shard
+from evaluator.runner.embedding import EmbeddedRows
+from evaluator.runner.parts import LOSSLESS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from evaluator.protocols import FeatureExtractor, GenerativeModel, Observation, Probe
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass
+class ShardResult:
+    """Everything that one shard's directory will hold, in memory."""
+
+    shard: Shard
+    prompts: list[Prompt]
+    truncated: list[bool] = field(default_factory=list)
+    sizes: list[tuple[int, int] | None] = field(default_factory=list)
+    digests: list[str | None] = field(default_factory=list)
+    errors: list[str | None] = field(default_factory=list)
+    encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
+    features: list[EmbeddedRows] = field(default_factory=list)
+    observed: dict[str, list[pa.Table]] = field(default_factory=dict)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+class ShardMaker:
+    """Makes shards with one model, its extractors and probes."""
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        extractors: Sequence[FeatureExtractor],
+        probes: Sequence[Probe],
+        *,
+        batch_size: int,
+        images: str,
+        encoders: Executor,
+    ) -> None:
+        self._model = model
+        self._extractors = extractors
+        self._probes = probes
+        self._batch_size = batch_size
+        self._images = images
+        self._encoders = encoders
+
+    def make(
+        self, shard: Shard, prompts: list[Prompt], after_batch: Callable[[int], None]
+    ) -> ShardResult:
+        """Make a shard; `after_batch(done)` is called after each batch and may raise to stop."""
+        result = ShardResult(shard, prompts)
+        result.features = [EmbeddedRows(extractor) for extractor in self._extractors]
+        with result.watch.stage("tokenize"):
+            result.truncated = self._model.truncated(prompts)
+        for start in range(0, len(shard.samples), self._batch_size):
+            stop = min(start + self._batch_size, len(shard.samples))
+            self._make_batch(result, start, stop)
+            after_batch(stop)
+        return result
+
+    def _make_batch(self, result: ShardResult, start: int, stop: int) -> None:
+        samples, prompts = result.shard.samples[start:stop], result.prompts[start:stop]
+        made = self._generate(result, samples, prompts)
+        images = self._record_images(result, made)
+        for rows in result.features:
+            with result.watch.stage(f"embed:{rows.extractor.name}"):
+                rows.add_batch(images, prompts, self._batch_size)
+
+    def _generate(
+        self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]
+    ) -> list[Tensor | SampleError]:
+        """One batch of images; the tail of a shard is padded by repeating its last sample."""
+        padding = self._batch_size - len(samples)
+        padded_prompts = [*prompts, *[prompts[-1]] * padding]
+        padded = [*samples, *[samples[-1]] * padding]
+        with ExitStack() as stack, result.watch.stage("generate"):
+            positions = [sample.position for sample in padded]
+            observations = [
+                stack.enter_context(probe.attach(self._model, padded_prompts, positions))
+                for probe in self._probes
+            ]
+            made = self._model.generate(
+                padded_prompts, [s.image_index for s in padded], [s.seed for s in padded]
+            )
+        if len(made) != len(padded):
+            raise GenerationError(
+                f"expected {len(padded)} images from the model, got {len(made)}: generate() must "
+                "return one for each prompt."
+            )
+        for observation in observations:
+            with result.watch.stage("observe"):
+                self._collect(result, observation, samples)
+        return made[: len(samples)]
+
+    def _collect(
+        self, result: ShardResult, observation: Observation, samples: Sequence[Sample]
+    ) -> None:
+        """Name the rows by sample and drop those of the padding."""
+        for name, table in observation.tables().items():
+            result.observed.setdefault(name, []).append(name_rows(table, samples))
+
+    def _record_images(
+        self, result: ShardResult, made: Sequence[Tensor | SampleError]
+    ) -> list[Tensor | None]:
+        """Note each image's size and hash, start encoding it, and return what is to be judged."""
+        images: list[Tensor | None] = []
+        for image in made:
+            if isinstance(image, SampleError):
+                result.sizes.append(None)
+                result.digests.append(None)
+                result.errors.append(str(image))
+                result.encoded.append(None)
+                images.append(None)
+                continue
+            encoded = None
+            if self._images != "none":
+                encoded = self._encoders.submit(encode_image, image, self._images)
+            if self._images not in LOSSLESS and encoded is not None:
+                # What is judged is what is kept: a lossy codec is part of the features.
+                image = decode_image(encoded.result()[0])
+            result.sizes.append((int(image.shape[-2]), int(image.shape[-1])))
+            result.digests.append(hashlib.sha256(image.contiguous().numpy()).hexdigest())
+            result.errors.append(None)
+            result.encoded.append(encoded)
+            images.append(image)
+        return images
+
+
+def name_rows(table: pa.Table, samples: Sequence[Sample]) -> pa.Table:
+    """Replace the column `sample` (place in the batch) by key and image index.
+
+    Rows of the padding, whose place is past the last sample, are dropped. Dictionaries become
+    plain strings: the file encodes them again, in the order of the rows.
+    """
+    import pyarrow.compute as pc
+
+    place = table.column("sample").combine_chunks()
+    keep = pc.less(place, len(samples))
+    table, place = table.filter(keep), place.filter(keep)
+    keys = pa.array([sample.key for sample in samples], pa.string())
+    indices = pa.array([sample.image_index for sample in samples], pa.int32())
+    columns: dict[str, Any] = {"key": keys.take(place), "image_index": indices.take(place)}
+    for name in table.column_names:
+        if name == "sample":
+            continue
+        column = table.column(name)
+        columns[name] = column.cast(pa.string()) if _is_dictionary(column.type) else column
+    return pa.table(columns)
+
+
+def _is_dictionary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_dictionary(kind))

@@ -1,0 +1,239 @@
+"""Leases on shards: they save wasted work, and nothing depends on them for correctness.
+
+`claims/00007.0` is the first attempt at shard 7, `claims/00007.1` the second. An attempt begins
+by creating its file with O_EXCL, so it has one owner. The owner rewrites the file after every
+batch: that renews the lease and says how far it is. A lease lapses when its file is older than
+`lease_seconds` by the file system's own clock (machines' clocks are never compared), or at once
+when its owner was a process of this machine that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from evaluator.store.files import explained
+
+MAX_ATTEMPTS = 3
+"""Attempts that ended at the same point, after which a shard is set aside."""
+
+_ATTEMPT = re.compile(r"(?P<task>.+)\.(?P<attempt>\d+)\Z")
+
+State = Literal["held", "released", "failed", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that claims shards."""
+
+    host: str
+    """Machine, boot and process-id namespace: equal only where process ids mean the same."""
+    pid: int
+    started: str
+    """Start time of the process in clock ticks since boot: a recycled pid does not match."""
+    rank: int = 0
+
+    @classmethod
+    def current(cls, rank: int = 0) -> Worker:
+        """This process."""
+        return cls(_machine(), os.getpid(), _start_time(os.getpid()) or "", rank)
+
+    @property
+    def name(self) -> str:
+        """For people: `host:pid`."""
+        return f"{self.host.split('/')[0]}:{self.pid}"
+
+    def is_gone(self) -> bool:
+        """True only when it certainly ended: same machine, and no such process any more."""
+        return self.host == _machine() and _start_time(self.pid) != self.started
+
+
+def _machine() -> str:
+    def read(path: str) -> str:
+        try:
+            return Path(path).read_text().strip()
+        except OSError:
+            return ""
+
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()}/{read('/proc/sys/kernel/random/boot_id')}/{namespace}"
+
+
+def _start_time(pid: int) -> str | None:
+    """Start time of a live process, or None. A zombie counts as gone: it will not work again."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt at one task, as its file says."""
+
+    task: str
+    attempt: int
+    worker: Worker | None = None
+    state: State = "held"
+    done: int = 0
+    """Samples finished in this attempt."""
+    error: str | None = None
+    age: float = 0.0
+    """Seconds since the last sign of progress, by the file system's clock."""
+    allowance: float = 0.0
+    """Seconds without progress after which the lease lapses."""
+
+    @property
+    def lapsed(self) -> bool:
+        """Held by nobody any more, though never released."""
+        if self.state != "held":
+            return False
+        return self.age > self.allowance or (self.worker is not None and self.worker.is_gone())
+
+    @property
+    def live(self) -> bool:
+        """Held by somebody who is still working on it."""
+        return self.state == "held" and not self.lapsed
+
+
+class Claims:
+    """The leases of one run directory, seen by one worker."""
+
+    def __init__(self, folder: Path, worker: Worker, *, lease_seconds: float) -> None:
+        self.folder = folder
+        self.worker = worker
+        self.lease_seconds = lease_seconds
+
+    def attempts(self) -> dict[str, list[Claim]]:
+        """Task → its attempts in order, for every task that was ever claimed."""
+        found: dict[str, list[Claim]] = {}
+        now = self._file_system_time()
+        with explained("list", self.folder), os.scandir(self.folder) as entries:
+            for entry in entries:
+                match = _ATTEMPT.match(entry.name)
+                if match is None or entry.name.startswith("."):
+                    continue
+                claim = self._read(match["task"], int(match["attempt"]), now)
+                if claim is not None:
+                    found.setdefault(claim.task, []).append(claim)
+        for claims in found.values():
+            claims.sort(key=lambda claim: claim.attempt)
+        return found
+
+    def of(self, task: str) -> list[Claim]:
+        """The attempts at one task, in order."""
+        now = self._file_system_time()
+        claims: list[Claim] = []
+        while (claim := self._read(task, len(claims), now)) is not None:
+            claims.append(claim)
+        return claims
+
+    def take(self, task: str) -> Claim | None:
+        """Begin an attempt at `task`; None when somebody holds it or it failed too often."""
+        attempts = self.of(task)
+        if attempts and attempts[-1].live or is_set_aside(attempts):
+            return None
+        claim = Claim(task, len(attempts), self.worker, allowance=self.lease_seconds)
+        path = self._path(claim)
+        with explained("claim", path):
+            try:
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                return None
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._encode(claim))
+        return claim
+
+    def renew(self, claim: Claim, *, done: int) -> Claim:
+        """Progress was made: `done` samples of the shard are finished."""
+        return self._write(replace(claim, done=done))
+
+    def release(self, claim: Claim) -> None:
+        """Give the task back untouched; counts as no attempt."""
+        self._write(replace(claim, state="released"))
+
+    def fail(self, claim: Claim, error: str) -> None:
+        """Give the task back with the reason why it failed; counts as an attempt."""
+        self._write(replace(claim, state="failed", error=error[:2000]))
+
+    def finish(self, claim: Claim, *, done: int) -> None:
+        """The task is committed."""
+        self._write(replace(claim, state="done", done=done))
+
+    def _path(self, claim: Claim) -> Path:
+        return self.folder / f"{claim.task}.{claim.attempt}"
+
+    def _encode(self, claim: Claim) -> bytes:
+        record = {
+            "worker": asdict(claim.worker) if claim.worker else None,
+            "state": claim.state,
+            "done": claim.done,
+            "error": claim.error,
+            "allowance": claim.allowance,
+        }
+        return json.dumps(record).encode()
+
+    def _write(self, claim: Claim) -> Claim:
+        path = self._path(claim)
+        aside = self.folder / f".{path.name}.{uuid.uuid4().hex}"
+        with explained("renew the lease", path):
+            try:
+                aside.write_bytes(self._encode(claim))
+                os.replace(aside, path)
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+        return claim
+
+    def _read(self, task: str, attempt: int, now: float) -> Claim | None:
+        path = self.folder / f"{task}.{attempt}"
+        try:
+            age = now - path.stat().st_mtime
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            record = json.loads(content)
+        except ValueError:
+            # Its owner has created the file and not yet written it, or died in between.
+            return Claim(task, attempt, None, age=age, allowance=self.lease_seconds)
+        worker = Worker(**record["worker"]) if record["worker"] else None
+        return Claim(
+            task, attempt, worker, record["state"], record["done"], record["error"], age,
+            record["allowance"],
+        )  # fmt: skip
+
+    def _file_system_time(self) -> float:
+        """The file system's idea of now: the modification time of a file touched just now."""
+        clock = self.folder / f".clock-{self.worker.pid}-{uuid.uuid4().hex[:8]}"
+        with explained("touch", clock):
+            clock.touch()
+            try:
+                return clock.stat().st_mtime
+            finally:
+                clock.unlink(missing_ok=True)
+
+
+def counted(attempts: list[Claim]) -> list[Claim]:
+    """The attempts that count against a task: those that failed or whose worker died."""
+    return [claim for claim in attempts if claim.state == "failed" or claim.lapsed]
+
+
+def is_set_aside(attempts: list[Claim]) -> bool:
+    """Whether a task is left alone and reported: it ended `MAX_ATTEMPTS` times at one point.
+
+    Workers that are killed at random die at different points; a shard that kills its workers
+    does so at the same sample every time.
+    """
+    last = counted(attempts)[-MAX_ATTEMPTS:]
+    return len(last) == MAX_ATTEMPTS and len({claim.done for claim in last}) == 1

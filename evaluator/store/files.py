@@ -1,0 +1,106 @@
+"""Durable file operations: write aside, flush to disk, then appear under the final name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evaluator.errors import StorageError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space (or choose another --output), then run the same command again",
+    errno.EDQUOT: "the quota is used up; free some space, then run the same command again",
+    errno.EROFS: "the file system is read-only; choose another --output",
+    errno.EACCES: "check the permissions of the directory, or choose another --output",
+    errno.EPERM: "check the permissions of the directory, or choose another --output",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOENT: "the directory vanished; check that the file system is still mounted",
+    errno.ESTALE: "the network file system was remounted; run the same command again",
+    errno.EIO: "the disk failed to read or write; check it, then run the same command again",
+}
+
+
+@contextmanager
+def explained(doing: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says what was being done, where, and the remedy."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "run the same command again once it is mended")
+        raise StorageError(
+            f"could not {doing} {path}: {error.strerror or error}. "
+            f"Everything committed so far is kept; {remedy}."
+        ) from error
+
+
+def flush_to_disk(path: Path) -> None:
+    """fsync a file or a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`: a reader sees the old file or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
+    with explained("write", path):
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def publish_directory(staged: Path, final: Path) -> bool:
+    """Rename a filled directory to its final name; first writer wins.
+
+    Returns whether this call won. The loser's directory is removed. All files are flushed first,
+    so that a directory which exists under its final name is complete even after a power cut.
+    """
+    with explained("commit", final):
+        for file in staged.iterdir():
+            flush_to_disk(file)
+        flush_to_disk(staged)
+        try:
+            os.rename(staged, final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(staged, ignore_errors=True)
+            return False
+        flush_to_disk(final.parent)
+    return True
+
+
+def publish_file(aside: Path, final: Path) -> bool:
+    """Link a filled file to its final name; first writer wins. Returns whether this call won."""
+    with explained("commit", final):
+        flush_to_disk(aside)
+        try:
+            os.link(aside, final)
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+        flush_to_disk(final.parent)
+    return True

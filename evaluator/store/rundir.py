@@ -1,0 +1,227 @@
+"""A run on disk: where things are, how they come to be there, and what counts as committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from evaluator.errors import CorruptShardError, RunDirectoryError
+from evaluator.records import Sample, Shard
+from evaluator.store import schemas
+from evaluator.store.files import (
+    explained,
+    publish_directory,
+    publish_file,
+    sha256_file,
+    write_atomically,
+)
+
+COMMIT_FORMAT = 1
+"""Version of commit.json."""
+
+UNCHECKED = frozenset({"timings.parquet"})
+"""Files that differ between two runs of the same plan; commit.json does not hold their hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What commit.json of a shard says: the files committed with it."""
+
+    rows: Mapping[str, int | None]
+    """File name → rows; None for a file that is no table."""
+    sha256: Mapping[str, str]
+    """File name → SHA-256; files that may differ between equal runs are left out."""
+
+
+class RunDirectory:
+    """One run. Made by `open_or_create`, or opened to be read by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """A run that exists. Raises RunDirectoryError where there is none."""
+        if not (path / "init").is_dir():
+            found = "nothing there" if not path.exists() else "a folder without init/"
+            raise RunDirectoryError(
+                f"{path}: expected a run directory (made by `evaluator run`), got {found}. "
+                "Check the path, or start the run."
+            )
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path, init: Mapping[str, bytes], plan: pa.Table) -> RunDirectory:
+        """Publish `init/` by one rename; when another process was first, its init stands."""
+        run = cls(path)
+        if path.exists() and not (path / "init").exists() and _foreign_content(path):
+            raise RunDirectoryError(
+                f"{path}: expected a new or empty folder or a run directory, got a folder with "
+                f"other files ({', '.join(_foreign_content(path)[:3])}). Choose another --output."
+            )
+        with explained("create", path):
+            for folder in ("launches", "claims", "staging", "shards", "quarantine"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
+            if (path / "init").exists():
+                return run
+            staged = path / "staging" / f"init.{uuid.uuid4().hex}"
+            staged.mkdir()
+            for name, content in init.items():
+                (staged / name).write_bytes(content)
+        schemas.write_table(plan, staged / "plan.parquet", kind="plan")
+        publish_directory(staged, path / "init")
+        return run
+
+    # -- what was planned ---------------------------------------------------------------------
+
+    @property
+    def claims_folder(self) -> Path:
+        """Where leases are."""
+        return self.path / "claims"
+
+    def init_file(self, name: str) -> bytes:
+        """A file of `init/`: `config.yaml`, `provenance.json`."""
+        with explained("read", self.path / "init" / name):
+            return (self.path / "init" / name).read_bytes()
+
+    @cached_property
+    def plan(self) -> pa.Table:
+        """The plan: shard, key, image index, seed, content hash; one row a sample."""
+        return schemas.read_table(self.path / "init" / "plan.parquet", kind="plan")
+
+    @cached_property
+    def num_samples(self) -> int:
+        """Samples planned."""
+        return int(self.plan.num_rows)
+
+    @cached_property
+    def shard_starts(self) -> list[int]:
+        """Position of the first sample of each shard, and the total at the end."""
+        shards = self.plan.column("shard").to_numpy()
+        changes = (shards[1:] != shards[:-1]).nonzero()[0] + 1
+        return [0, *changes.tolist(), self.num_samples] if self.num_samples else [0]
+
+    @property
+    def num_shards(self) -> int:
+        """Shards planned."""
+        return len(self.shard_starts) - 1
+
+    def shard(self, index: int) -> Shard:
+        """The samples of one shard, in the order of the plan."""
+        start, stop = self.shard_starts[index], self.shard_starts[index + 1]
+        rows = self.plan.slice(start, stop - start)
+        columns = [rows.column(name).to_pylist() for name in ("key", "image_index", "seed")]
+        samples = (Sample(start + i, *row) for i, row in enumerate(zip(*columns, strict=True)))
+        return Shard(index, tuple(samples))
+
+    # -- what is committed --------------------------------------------------------------------
+
+    def shard_path(self, index: int) -> Path:
+        """Where a shard is, or will be, once committed."""
+        return self.path / "shards" / f"{index:05d}"
+
+    def is_committed(self, index: int) -> bool:
+        """Whether a shard is committed."""
+        return self.shard_path(index).is_dir()
+
+    def committed(self) -> list[int]:
+        """The committed shards, in order."""
+        with explained("list", self.path / "shards"):
+            names = os.listdir(self.path / "shards")
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def read(self, index: int, name: str, *, kind: str, columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
+        """One table of a committed shard, checked against the plan's number of rows."""
+        path = self.shard_path(index) / name
+        table = schemas.read_table(path, kind=kind, columns=columns)
+        expected = self.shard_starts[index + 1] - self.shard_starts[index]
+        if kind in ("samples", "features") and table.num_rows != expected:
+            raise CorruptShardError(
+                f"{path}: expected {expected} rows as planned, got {table.num_rows}. Delete the "
+                "shard's directory and run the same command again."
+            )
+        return table
+
+    def commit_record(self, index: int) -> Commit:
+        """What was committed with a shard."""
+        path = self.shard_path(index) / "commit.json"
+        try:
+            record = json.loads(path.read_bytes())
+            return Commit(record["rows"], record["sha256"])
+        except (OSError, ValueError, KeyError) as error:
+            raise CorruptShardError(
+                f"{path}: expected the record of a committed shard, got {error!r}. Delete the "
+                "shard's directory and run the same command again."
+            ) from error
+
+    def verify(self, index: int) -> None:
+        """Check every file committed with a shard against its checksum."""
+        for name, expected in self.commit_record(index).sha256.items():
+            path = self.shard_path(index) / name
+            got = sha256_file(path) if path.exists() else "no file"
+            if got != expected:
+                raise CorruptShardError(
+                    f"{path}: expected SHA-256 {expected}, got {got}. Delete the shard's "
+                    "directory and run the same command again."
+                )
+
+    # -- committing ---------------------------------------------------------------------------
+
+    def stage(self, name: str) -> Path:
+        """A new empty folder to fill aside; `publish_shard` or `discard` ends its life."""
+        folder = self.path / "staging" / f"{name}.{uuid.uuid4().hex[:12]}"
+        with explained("create", folder):
+            folder.mkdir(parents=True)
+        return folder
+
+    def publish_shard(self, index: int, staged: Path, rows: Mapping[str, int | None]) -> bool:
+        """Commit a filled folder as shard `index`; returns False when another copy was first."""
+        with explained("commit", staged):
+            hashes = {n: sha256_file(staged / n) for n in sorted(rows) if n not in UNCHECKED}
+            record = {"format": COMMIT_FORMAT, "rows": dict(sorted(rows.items())), "sha256": hashes}
+            content = json.dumps(record, indent=1, sort_keys=True).encode()
+            (staged / "commit.json").write_bytes(content)
+        return publish_directory(staged, self.shard_path(index))
+
+    def publish_late_table(self, index: int, staged: Path) -> bool:
+        """Link a table made after its shard was committed; it carries its own page checksums."""
+        won = publish_file(staged, self.shard_path(index) / staged.name)
+        shutil.rmtree(staged.parent, ignore_errors=True)
+        return won
+
+    def discard(self, staged: Path) -> None:
+        """Remove a staging folder that will not be committed."""
+        shutil.rmtree(staged, ignore_errors=True)
+
+    def record_launch(self, name: str, record: Mapping[str, Any]) -> None:
+        """Note a start of the run: command, world size, host, device, what was asked."""
+        content = json.dumps(record, indent=1, sort_keys=True).encode()
+        write_atomically(self.path / "launches" / f"{name}.json", content)
+
+    def launches(self) -> list[dict[str, Any]]:
+        """Every recorded start, oldest first."""
+        records = []
+        for path in sorted((self.path / "launches").glob("[0-9]*.json")):
+            try:
+                records.append(json.loads(path.read_bytes()))
+            except ValueError:
+                continue  # a launch record is information; a damaged one stops nothing
+        return records
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a file at the top of the run directory: `metrics.json`."""
+        write_atomically(self.path / name, content)
+
+
+def _foreign_content(path: Path) -> list[str]:
+    ours = {"init", "launches", "claims", "staging", "shards", "quarantine", "report"}
+    return sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")

@@ -1,0 +1,134 @@
+"""The public layout of every table: columns, types, schema version. The only place that says it.
+
+Every table starts with `key` (string) and `image_index` (int32) and keeps the order of the plan.
+A table's schema version is in its Parquet metadata under `evaluator.schema`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evaluator.errors import CorruptShardError
+from evaluator.store.files import explained
+
+VERSION = 1
+"""Version of all schemas here; a reader refuses a newer one."""
+
+IDENTITY = (pa.field("key", pa.string(), nullable=False),
+            pa.field("image_index", pa.int32(), nullable=False))  # fmt: skip
+
+PLAN = pa.schema([
+    pa.field("shard", pa.int32(), nullable=False),
+    *IDENTITY,
+    pa.field("seed", pa.int64(), nullable=False),
+    pa.field("content", pa.string(), nullable=False),  # SHA-256 of the packed prompt or image
+])  # fmt: skip
+
+SAMPLES = pa.schema([
+    *IDENTITY,
+    pa.field("seed", pa.int64(), nullable=False),
+    pa.field("prompt", pa.string()),
+    pa.field("negative_prompt", pa.string()),
+    pa.field("class_label", pa.int64()),
+    pa.field("tags", pa.map_(pa.string(), pa.string())),
+    pa.field("truncated", pa.bool_()),  # longer than the model's text encoder takes
+    pa.field("height", pa.int32()),
+    pa.field("width", pa.int32()),
+    pa.field("pixels_sha256", pa.string()),  # of the (3, H, W) uint8 array
+    pa.field("error", pa.string()),  # why there is no image; null where there is one
+])  # fmt: skip
+
+TIMINGS = pa.schema([
+    pa.field("stage", pa.string(), nullable=False),
+    pa.field("seconds", pa.float64(), nullable=False),
+    pa.field("samples", pa.int32(), nullable=False),
+    pa.field("worker", pa.string(), nullable=False),
+    pa.field("rank", pa.int32(), nullable=False),
+    pa.field("device", pa.string(), nullable=False),
+    pa.field("threads", pa.int32(), nullable=False),
+    pa.field("batch_size", pa.int32(), nullable=False),
+])  # fmt: skip
+
+
+def features_schema(
+    outputs: Mapping[str, int], scores: Sequence[tuple[str, pa.DataType]]
+) -> pa.Schema:
+    """Schema of one extractor's table.
+
+    Each output is a FixedSizeList<float32> column of its own dimension; each per-sample score is
+    a column after them. Both are null where the sample has an error.
+    """
+    fields = [pa.field(name, pa.list_(pa.float32(), dim)) for name, dim in outputs.items()]
+    return pa.schema([*IDENTITY, *fields, *(pa.field(name, kind) for name, kind in scores)])
+
+
+def features_name(extractor: str, fingerprint: str) -> str:
+    """File name of an extractor's table: `features-<extractor>-<fp8>.parquet`."""
+    return f"features-{extractor}-{fingerprint[:8]}.parquet"
+
+
+def write_table(
+    table: pa.Table, path: Path, *, kind: str, metadata: Mapping[str, object] | None = None
+) -> None:
+    """Write one table with page checksums, and its kind and schema version in the metadata.
+
+    The bytes depend on the table and the version of pyarrow only. Only strings are dictionary
+    encoded: on floats it costs time and space.
+    """
+    note = {"kind": kind, "version": VERSION, **(metadata or {})}
+    table = table.replace_schema_metadata({"evaluator.schema": json.dumps(note, sort_keys=True)})
+    strings = [f.name for f in table.schema if _is_text(f.type)]
+    with explained("write", path):
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            use_dictionary=strings,
+            write_statistics=strings,
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+
+def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one table, verifying page checksums and the schema version.
+
+    Raises CorruptShardError when the file is not what was written, FileNotFoundError when it is
+    not there.
+    """
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        with file:
+            note = json.loads((file.schema_arrow.metadata or {}).get(b"evaluator.schema", b"{}"))
+            if note.get("kind") != kind or note.get("version", 0) > VERSION:
+                raise CorruptShardError(
+                    f"{path}: expected a table '{kind}' of version {VERSION} or older, got "
+                    f"'{note.get('kind')}' of version {note.get('version')}. A newer evaluator "
+                    "may have written it: use that one."
+                )
+            table: pa.Table = file.read(columns=list(columns) if columns is not None else None)
+            return table
+    except (FileNotFoundError, CorruptShardError):
+        raise
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise CorruptShardError(
+            f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error}). "
+            "Delete its shard's directory and run the same command again."
+        ) from error
+
+
+def table_note(path: Path) -> dict[str, object]:
+    """What `write_table` noted in the metadata: kind, version, and the caller's own."""
+    with pq.ParquetFile(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+    note: dict[str, object] = json.loads(metadata.get(b"evaluator.schema", b"{}"))
+    return note
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
