@@ -22,8 +22,8 @@ from evaluator.data.kept import (
     write_image_tar,
 )
 from evaluator.data.locate import expand_source
-from evaluator.data.pack import Pack, open_pack
 from evaluator.data.packing import PackOptions, pack
+from evaluator.data.packs import Pack, open_pack
 from evaluator.data.stream import StreamedSample
 
 __all__ = [

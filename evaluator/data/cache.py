@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from evaluator.data.index import INDEX_VERSION, INDEXED, rows_table, write_index
-from evaluator.data.locate import TarSet, find_tars
+from evaluator.data.locate import TarSet, expand_source, find_tars
 from evaluator.data.open_raw import open_raw
-from evaluator.data.pack import Pack, is_pack, open_pack
 from evaluator.data.packing import PackOptions, move_into_place, publish, staged
+from evaluator.data.packs import Pack, is_pack, open_pack
 from evaluator.data.raw import RawSource
 from evaluator.data.tarsets import index_tars
 from evaluator.errors import InputError, StorageError
@@ -40,7 +40,8 @@ def open_source(
     other source is packed once into `cache`, found again by content and options. Many processes
     may open the same source at the same time: one packs, the others wait for it.
     """
-    path = Path(os.path.abspath(source))
+    path = expand_source(source) if isinstance(source, str) else source
+    path = Path(os.path.abspath(path))
     if is_pack(path):
         pack = open_pack(path)
         pack.verify()
@@ -64,13 +65,14 @@ def _packed(path: Path, cache: Path, options: PackOptions) -> Pack:
     suffix = path.suffix.lower() if path.is_file() else "folder"
     content = _content(raw, before, cache)
     output = cache / "packs" / _digest([str(INDEX_VERSION), suffix, settings, content])[:32]
-    if not is_pack(output):
-        pack = publish(raw, output, options=options)
+
+    def confirm() -> None:
+        # Otherwise what was packed might be neither the old content nor the new.
         if _signature(raw) != before:
-            # What was packed may be neither the old content nor the new.
-            (output / "index.parquet").unlink(missing_ok=True)
             raise InputError(f"{path}: changed while it was being packed; start again")
-        return pack
+
+    if not is_pack(output):
+        return publish(raw, output, options=options, confirm=confirm)
     pack = open_pack(output)
     pack.verify()
     return pack
@@ -79,7 +81,10 @@ def _packed(path: Path, cache: Path, options: PackOptions) -> Pack:
 def _indexed(found: TarSet, cache: Path) -> Pack:
     """The index of tars that exist, in the cache. Found by place, size and time of change."""
     stats = [(found.root / tar).stat() for tar in found.tars]
-    described = [f"{t}\x1f{s.st_size}\x1f{s.st_mtime_ns}" for t, s in zip(found.tars, stats, strict=True)]
+    described = [
+        f"{tar}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}"
+        for tar, stat in zip(found.tars, stats, strict=True)
+    ]
     name = _digest([str(INDEX_VERSION), str(found.root), *described])[:32]
     output = cache / "indexes" / name
     if not is_pack(output):

@@ -18,7 +18,7 @@ NEGATIVE_NAMES = ("negative_prompt",)
 CLASS_NAMES = ("class_label", "label")
 OBJECT_NAMES = ("objects", "include")
 GROUP_NAMES = frozenset(
-    "category subcategory challenge region country tag skill style difficulty".split()
+    {"category", "subcategory", "challenge", "region", "country", "tag", "skill", "style"}
 )
 """Strings under these names are tags wherever they come from; benchmarks group by them."""
 

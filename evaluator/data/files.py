@@ -102,5 +102,3 @@ class Zip:
                 f"{where}: expected at most {MAX_MEMBER_BYTES} bytes, got more; remove it"
             )
         return data
-
-

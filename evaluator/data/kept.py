@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.data.tars import TarFault, split_name, walk_tar
+from evaluator.data.tars import BrokenTarError, split_name, walk_tar
 from evaluator.data.webdata import open_tar_writer
 from evaluator.errors import CorruptShardError, StorageError
 from evaluator.records import is_safe_key
@@ -33,7 +33,8 @@ class KeptImage(NamedTuple):
 
 def format_member(key: str, image_index: int) -> str:
     """The member's name, without extension, of image `image_index` of prompt `key`."""
-    assert is_safe_key(key) and image_index >= 0, (key, image_index)
+    assert is_safe_key(key), key
+    assert image_index >= 0, image_index
     return f"{key}__{image_index:04d}"
 
 
@@ -56,7 +57,8 @@ def write_image_tar(path: Path, items: Iterable[tuple[str, str, bytes]]) -> int:
         with path.open("xb") as file:
             with open_tar_writer(file) as writer:
                 for key, extension, data in items:
-                    assert not set(key) & set("./") and key not in written, key
+                    assert not set(key) & set("./"), f"{key!r} would not be read back"
+                    assert key not in written, f"{key!r} was written already"
                     writer.write({"__key__": key, extension: data})
                     written.add(key)
             file.flush()
@@ -80,7 +82,7 @@ def read_image_tar(path: Path) -> Iterator[KeptImage]:
             for member in walk_tar(path):
                 file.seek(member.offset)
                 yield KeptImage(split_name(member.name).base, file.read(member.size))
-    except TarFault as fault:
+    except BrokenTarError as fault:
         raise CorruptShardError(f"{path}: {fault}") from fault
     except OSError as error:
         raise CorruptShardError(

@@ -41,8 +41,7 @@ def derive_keys(names: Sequence[str], *, stems: Sequence[str] | None = None) -> 
     plain = {
         clean
         for clean, stem in zip(cleaned, stems, strict=True)
-        if is_safe_key(clean)
-        and (alike[clean] == 1 or (stem == clean and unchanged[clean] == 1))
+        if is_safe_key(clean) and (alike[clean] == 1 or (stem == clean and unchanged[clean] == 1))
     }
     keys: list[str] = []
     for name, stem, clean in zip(names, stems, cleaned, strict=True):

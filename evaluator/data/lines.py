@@ -167,9 +167,7 @@ def read_table(
     """Rows of a CSV or TSV file. Columns that mean nothing to us become tags."""
     with path.open("rb") as file:
         columns = None
-        for place, number, record in table_records(
-            file, source=path.name, delimiter=delimiter
-        ):
+        for place, number, record in table_records(file, source=path.name, delimiter=delimiter):
             if columns is None:
                 columns = find_columns(record, key_column=key_column, text_column=text_column)
                 require_columns(record, columns.text, key_column, path=path)
@@ -183,9 +181,7 @@ def read_table(
             yield RawSample(prompt, place, original=f"{path.name}:{number}")
 
 
-def require_columns(
-    names: Iterable[str], text: str | None, key: str | None, *, path: Path
-) -> None:
+def require_columns(names: Iterable[str], text: str | None, key: str | None, *, path: Path) -> None:
     """InputError unless the text column (and the key column, if one is named) exist."""
     names = list(names)
     for column in (text, key):

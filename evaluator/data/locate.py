@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from evaluator.errors import InputError
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//|\S+ )")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(pipe):")
 _MAX_TARS = 1_000_000
 
 
@@ -32,7 +32,7 @@ def expand_source(source: str, *, relative_to: Path | None = None) -> Path:
     match = _SCHEME.match(source)
     if match and match[1] == "package":
         return _in_package(source, source.removeprefix("package://"))
-    if match or source.startswith("pipe:"):
+    if match:
         raise InputError(
             f"{source}: expected a path or package://…, got the scheme"
             f" {source.partition(':')[0]!r}; copy the data to a file system that is mounted"
@@ -83,11 +83,11 @@ def find_tars(source: Path) -> TarSet | None:
 
 
 def _expand_braces(pattern: Path) -> TarSet:
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     try:
         names = list(islice(braceexpand(str(pattern)), _MAX_TARS + 1))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise InputError(f"{pattern}: expected balanced braces, got {error}; close them") from error
     if len(names) > _MAX_TARS:
         raise InputError(f"{pattern}: expected at most {_MAX_TARS} tars, got more; shorten it")

@@ -37,9 +37,7 @@ def open_raw(
         case ".txt":
             return RawSource(path, (path,), partial(read_text, path))
         case ".jsonl":
-            read = partial(
-                read_json_lines, path, key_column=key_column, text_column=text_column
-            )
+            read = partial(read_json_lines, path, key_column=key_column, text_column=text_column)
             return RawSource(path, (path, *attached_inputs(path)), read)
         case ".csv" | ".tsv" as kind:
             delimiter = "," if kind == ".csv" else "\t"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from evaluator.data.index import PACKED, rows_table, write_index
+from evaluator.data.locate import expand_source, find_tars
 from evaluator.data.open_raw import open_raw
-from evaluator.data.pack import Pack, is_pack, open_pack
+from evaluator.data.packs import Pack, is_pack, open_pack
 from evaluator.data.raw import RawSample, RawSource, checked
 from evaluator.data.tarsets import index_packed_tar
 from evaluator.data.webdata import open_tar_writer
@@ -56,8 +57,14 @@ def pack(source: str | Path, output: Path, *, options: PackOptions = _DEFAULTS) 
     Written beside `output` and renamed to it. If another process was first, its pack is kept
     and returned, provided that it holds the same; otherwise InputError.
     """
+    path = expand_source(source) if isinstance(source, str) else source
+    if is_pack(path) or find_tars(path):
+        raise InputError(
+            f"{path}: expected prompts or images to pack, got a pack or tars; they need no"
+            " packing: use them as the source"
+        )
     raw = open_raw(
-        Path(source),
+        path,
         key_column=options.key_column,
         text_column=options.text_column,
         image_column=options.image_column,
@@ -65,8 +72,14 @@ def pack(source: str | Path, output: Path, *, options: PackOptions = _DEFAULTS) 
     return publish(raw, output, options=options)
 
 
-def publish(raw: RawSource, output: Path, *, options: PackOptions) -> Pack:
-    """`pack` for a source that is already open."""
+def publish(
+    raw: RawSource,
+    output: Path,
+    *,
+    options: PackOptions,
+    confirm: Callable[[], None] = lambda: None,
+) -> Pack:
+    """`pack` for a source that is already open. `confirm` may still object once it is written."""
     if output.exists() and not is_pack(output) and (output.is_file() or any(output.iterdir())):
         raise InputError(
             f"{output}: expected an empty place for the pack, got other files; name another"
@@ -74,6 +87,7 @@ def publish(raw: RawSource, output: Path, *, options: PackOptions) -> Pack:
     with staged(output) as staging:
         write_pack(raw, staging, options=options)
         ours = open_pack(staging)
+        confirm()
         if not move_into_place(staging, output):
             there = open_pack(output)
             if there.fingerprint != ours.fingerprint:
@@ -148,13 +162,13 @@ def write_pack(raw: RawSource, folder: Path, *, options: PackOptions) -> None:
 
 
 def _fill(
-    file: object, first: RawSample, rest: Iterator[RawSample], *, options: PackOptions
+    file: IO[bytes], first: RawSample, rest: Iterator[RawSample], *, options: PackOptions
 ) -> tuple[dict[str, str], RawSample | None]:
     """Write one tar. Returns its members' original names, and the sample that comes next."""
     originals: dict[str, str] = {}
     num_samples = num_bytes = 0
     sample: RawSample | None = first
-    with open_tar_writer(file) as writer:  # type: ignore[arg-type]
+    with open_tar_writer(file) as writer:
         while sample is not None:
             key = sample.prompt.key
             members = {"json": sample.prompt.to_json().encode()}

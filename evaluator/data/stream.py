@@ -18,7 +18,7 @@ from evaluator.data.webdata import secure_webdataset
 from evaluator.errors import CorruptShardError
 
 if TYPE_CHECKING:
-    from evaluator.data.pack import Pack
+    from evaluator.data.packs import Pack
 
 _BLOCK = 512
 
@@ -62,7 +62,7 @@ def stream_samples(pack: Pack, positions: range) -> Iterator[StreamedSample]:
     Raises CorruptShardError, which names the tar and the key, when webdataset sees anything else
     than what was packed.
     """
-    samples = pack.samples(positions)
+    samples = pack.rows(positions)
     for tar, group in groupby(samples, key=lambda rows: rows[0].tar):
         yield from _stream_tar(pack, tar, list(group))
 
@@ -113,5 +113,5 @@ def _data_end_before(pack: Pack, row: Row) -> int:
     position = pack.position(row.key)
     if position == 0:
         return 0
-    before = pack.samples(range(position - 1, position))[0][-1]
+    before = pack.rows(range(position - 1, position))[0][-1]
     return _padded(before.offset + before.size) if before.tar == row.tar else 0

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,21 +77,13 @@ def read_parquet(
                     place=place,
                     strings_are_tags=True,
                 )
-                parts, original = (), f"{path.name}:{number}"
+                parts: tuple[RawPart, ...] = ()
+                original = f"{path.name}:{number}"
                 if image is not None:
                     found = _image(row[image], column=image, place=place)
                     original = printable(found.name) or original
-                    parts = (RawPart(sniffed_suffix(found), original, _Held(found.data)),)
+                    parts = (RawPart(sniffed_suffix(found), original, partial(bytes, found.data)),)
                 yield RawSample(prompt, place, original, parts)
-
-
-class _Held(NamedTuple):
-    """Bytes already in memory, behind the call that reads a part."""
-
-    data: bytes
-
-    def __call__(self) -> bytes:
-        return self.data
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -121,7 +114,7 @@ def _is_bytes(schema: pa.Schema, name: str) -> bool:
     import pyarrow as pa
 
     kind = schema.field(name).type
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _holds_image(schema: pa.Schema, name: str) -> bool:
@@ -136,7 +129,7 @@ def _holds_image(schema: pa.Schema, name: str) -> bool:
 
 def _image_column(schema: pa.Schema, wanted: str | None, *, path: Path) -> str | None:
     """The column with images: the named one, a usual name, or the only one that could be."""
-    able = [name for name in schema.names if _holds_image(schema, name)]
+    able: list[str] = [name for name in schema.names if _holds_image(schema, name)]
     if wanted is not None:
         if wanted in able:
             return wanted

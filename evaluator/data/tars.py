@@ -15,7 +15,7 @@ _BLOCK = 512
 _SKIPPED_BY_WEBDATASET = re.compile(r"__[^/]*__($|/)")
 
 
-class TarFault(Exception):
+class BrokenTarError(Exception):
     """What is wrong with a tar; says nothing of whose fault it is, which the caller knows."""
 
 
@@ -39,11 +39,11 @@ class MemberName(NamedTuple):
 
 
 def split_name(name: str) -> MemberName:
-    """Split at the first dot of the last component; TarFault if there is no extension."""
+    """Split at the first dot of the last component; BrokenTarError if there is no extension."""
     folder, slash, last = name.rpartition("/")
     stem, _, part = last.partition(".")
     if not stem or not part:
-        raise TarFault(
+        raise BrokenTarError(
             f"expected members named key.extension, got {name!r}, which webdataset would skip"
             " or misread (macOS leaves such files: set COPYFILE_DISABLE=1); remove or rename it"
         )
@@ -53,27 +53,27 @@ def split_name(name: str) -> MemberName:
 def walk_tar(path: Path) -> Iterator[Member]:
     """Each regular member in order, hashed while reading. Nothing is extracted.
 
-    Raises TarFault where webdataset and tar would stop early without a word: a tar cut inside
+    Raises BrokenTarError where webdataset and tar would stop early without a word: a tar cut inside
     a member or between two, a damaged header, two tars one after the other; and for links,
     devices and compressed tars.
     """
     with path.open("rb") as file:
         if file.read(2) == b"\x1f\x8b":
-            raise TarFault("expected a plain tar, got a gzipped one; gunzip it first")
+            raise BrokenTarError("expected a plain tar, got a gzipped one; gunzip it first")
         file.seek(0)
         try:
-            tar = tarfile.open(fileobj=file, mode="r:", errors="surrogateescape")
+            tar = tarfile.TarFile(fileobj=file, errors="surrogateescape")
         except tarfile.TarError as error:
-            raise TarFault(f"expected a tar, got {error}; copy or write it again") from error
+            raise BrokenTarError(f"expected a tar, got {error}; copy or write it again") from error
         end = 0
         while (info := _next(tar)) is not None:
             # Otherwise tarfile remembers every member it has passed.
-            tar.members.clear()
+            tar.members.clear()  # type: ignore[attr-defined]
             end = tar.offset
             if info.isdir() or _SKIPPED_BY_WEBDATASET.match(info.name):
                 continue
             if not info.isreg() or info.issparse():
-                raise TarFault(
+                raise BrokenTarError(
                     f"expected regular files only, got the link or device {info.name!r};"
                     " pack the file itself (tar --dereference)"
                 )
@@ -85,7 +85,7 @@ def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return tar.next()
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise TarFault(f"cut short or damaged ({error}); copy or write it again") from error
+        raise BrokenTarError(f"cut short or damaged ({error}); copy or write it again") from error
 
 
 def _sha256_at(file: IO[bytes], info: tarfile.TarInfo) -> str:
@@ -94,7 +94,7 @@ def _sha256_at(file: IO[bytes], info: tarfile.TarInfo) -> str:
     while left:
         chunk = file.read(min(_CHUNK, left))
         if not chunk:
-            raise TarFault(
+            raise BrokenTarError(
                 f"cut short: expected {info.size} bytes in {info.name!r}, got"
                 f" {info.size - left}; copy or write it again"
             )
@@ -104,17 +104,17 @@ def _sha256_at(file: IO[bytes], info: tarfile.TarInfo) -> str:
 
 
 def _require_end(file: IO[bytes], end: int) -> None:
-    """TarFault unless nothing but zeros, and at least one block of them, follows `end`."""
+    """BrokenTarError unless nothing but zeros, and at least one block of them, follows `end`."""
     file.seek(end)
     block = file.read(_BLOCK)
     if len(block) < _BLOCK:
-        raise TarFault(
+        raise BrokenTarError(
             "cut short: expected blocks of zeros at the end of the archive, got the end of the"
             " file, so members may be missing; copy or write it again"
         )
     while block:
         if block.strip(b"\0"):
-            raise TarFault(
+            raise BrokenTarError(
                 f"expected nothing after the end of the archive (byte {end}), got more data: a"
                 " damaged header, or tars put together by cat; write it again"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluator.data.images import IMAGE_SUFFIXES
 from evaluator.data.index import Row
 from evaluator.data.keys import derive_keys, printable
-from evaluator.data.tars import Member, TarFault, split_name, walk_tar
+from evaluator.data.tars import Member, BrokenTarError, split_name, walk_tar
 from evaluator.errors import InputError
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -75,7 +75,8 @@ def index_tars(root: Path, tars: Sequence[str]) -> list[Row]:
 def scan_tar(root: Path, tar: str) -> Iterator[TarSample]:
     """The samples of one tar; InputError names the tar and the member at fault."""
     seen: set[str] = set()
-    base, parts = "", {}  # type: ignore[var-annotated]
+    base = ""
+    parts: dict[str, Member] = {}
     try:
         for member in walk_tar(root / tar):
             name = split_name(member.name)
@@ -83,18 +84,18 @@ def scan_tar(root: Path, tar: str) -> Iterator[TarSample]:
                 if parts:
                     yield _sample(base, tar, parts)
                 if name.base in seen:
-                    raise TarFault(
+                    raise BrokenTarError(
                         f"expected the members of a sample side by side, got {member.name!r}"
                         f" after other samples; write the tar in sorted order (tar --sort=name)"
                     )
                 seen.add(name.base)
                 base, parts = name.base, {}
             if name.part in parts:
-                raise TarFault(f"expected each member once, got {member.name!r} again; remove it")
+                raise BrokenTarError(f"expected each member once, got {member.name!r} again; remove it")
             parts[name.part] = member
         if parts:
             yield _sample(base, tar, parts)
-    except TarFault as fault:
+    except BrokenTarError as fault:
         raise InputError(f"{root / tar}: {fault}") from fault
     except OSError as error:
         raise InputError(
@@ -112,7 +113,7 @@ def _sample(base: str, tar: str, parts: dict[str, Member]) -> TarSample:
         return TarSample(base, tar, tuple(parts.items()))
     if len(middles) > 1:
         names = [member.name for member in parts.values()]
-        raise TarFault(
+        raise BrokenTarError(
             f"expected keys without dots, got {names[0]!r} and {names[-1]!r}, which webdataset"
             f" merges into one sample {base!r}; rename them ({base}_{sorted(middles)[0]}.…)"
         )

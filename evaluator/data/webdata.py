@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
 from typing import IO, Any
@@ -11,11 +12,10 @@ def secure_webdataset() -> ModuleType:
     """The webdataset package. Its pickle decoders and `pipe:` addresses are disabled."""
     # Read when webdataset is imported: it must be there before.
     os.environ["WDS_SECURE"] = "1"
-    import webdataset
-
+    module = importlib.import_module("webdataset")
     # Somebody else may have imported it first, without.
-    webdataset.utils.enforce_security = True
-    return webdataset
+    module.utils.enforce_security = True
+    return module
 
 
 def open_tar_writer(file: IO[bytes]) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
-import tarfile
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from evaluator.errors import CorruptShardError
+
 MAX_PIXELS = 50_000_000
 """Images with more pixels are left out of the report."""
-
-MAX_BYTES = 200_000_000
-"""Members with more bytes are left out of the report."""
 
 THUMBNAIL = 256
 """Longest side of a thumbnail; a smaller image keeps its size."""
@@ -24,7 +21,6 @@ THUMBNAIL = 256
 LARGE = 1024
 """Longest side of the image that a thumbnail links to."""
 
-_NAME = re.compile(r"(?P<key>[^/.]+)__(?P<index>\d+)\.(?:png|webp|jpg|jpeg)\Z")
 _FORMATS = ("PNG", "WEBP", "JPEG")
 
 
@@ -41,21 +37,20 @@ def read_images(tar: Path, wanted: Collection[SampleId]) -> Iterator[tuple[Sampl
     Nothing is extracted. What cannot be decoded within the limits is left out: a report shows
     what it can. A missing tar gives nothing.
     """
+    from evaluator.data.kept import parse_member, read_image_tar
+
     left = set(wanted)
     try:
-        with tarfile.open(tar, mode="r:") as archive:
-            while left and (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # else all are remembered
-                match = _NAME.match(member.name)
-                if match is None or not member.isreg() or member.size > MAX_BYTES:
-                    continue
-                sample = SampleId(match["key"], int(match["index"]))
-                file = archive.extractfile(member) if sample in left else None
-                image = decode(file.read()) if file is not None else None
-                left.discard(sample)
-                if image is not None:
+        members = read_image_tar(tar) if left and tar.exists() else iter(())
+        for name, content in members:
+            sample = SampleId(*parse_member(name))
+            if sample in left:
+                left.remove(sample)
+                if (image := decode(content)) is not None:
                     yield sample, image
-    except (OSError, tarfile.TarError):
+            if not left:
+                return
+    except (CorruptShardError, ValueError):
         return
 
 

@@ -95,7 +95,7 @@ def write_shard(
         fingerprint = codec_fingerprint(embedded.extractor.fingerprint, circumstances.images)
         name = schemas.features_name(embedded.extractor.name, fingerprint)
         tables[name] = ("features", embedded.table(keys, indices))
-        notes[name] = {"extractor": embedded.extractor.name, "fingerprint": fingerprint}
+        notes[name] = embedded.note(fingerprint)
     for name, parts in result.observed.items():
         tables[f"{name}.parquet"] = (name, pa.concat_tables(parts).combine_chunks())
     with result.watch.stage("write"):

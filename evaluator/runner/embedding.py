@@ -68,6 +68,14 @@ class EmbeddedRows:
             self.cosines.append(float(cosines[i]) if has_text and self.valid[i - count] else None)
             self.truncated.append(cut[i] if has_text else None)
 
+    def note(self, fingerprint: str) -> dict[str, object]:
+        """What the table's metadata says about where its numbers come from."""
+        return {
+            "extractor": self.extractor.name,
+            "fingerprint": fingerprint,
+            "logits": getattr(self.extractor, "logits", None),
+        }
+
     def table(self, keys: Sequence[str], image_indices: Sequence[int]) -> pa.Table:
         """The extractor's table for these samples."""
         scored = bool(self.cosines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import time
@@ -264,6 +263,8 @@ def run_evaluation(
     around = Surroundings(world, stop, trust, threads)
     job = RunJob(config, path, features, around)
     run = job.run  # made or checked before anything is computed
+    if world.is_main:
+        run.record_launch(_launch_name(), _launch_record(config, world))
     references = {
         name: reference_job(config, name, features, around) for name in config.references
     }
@@ -275,9 +276,12 @@ def run_evaluation(
         metrics=tuple(config.metrics),
         fingerprints=job.fingerprints(),
         references={name: str(reference.run.path) for name, reference in references.items()},
+        reference_fingerprints={
+            feature.name: around.extractor(feature).fingerprint for feature in features
+        },
     )
     if world.is_main:
-        run.record_launch(_launch_name(), _launch_record(config, world, asked))
+        asked.write(run)
     summary = aggregate(run, asked, world=world, group=gloo_group(world))
     return Outcome(run, summary, tuple(errors))
 
@@ -324,7 +328,7 @@ def _launch_name() -> str:
     return f"{stamp}.{time.time_ns() % 10**9:09d}-{Worker.current().name.replace(':', '-')}"
 
 
-def _launch_record(config: RunConfig, world: World, asked: Asked) -> dict[str, Any]:
+def _launch_record(config: RunConfig, world: World) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "world_size": world.size,
@@ -332,5 +336,4 @@ def _launch_record(config: RunConfig, world: World, asked: Asked) -> dict[str, A
         "worker": Worker.current().name,
         "versions": identity.versions(),
         "runtime": config.runtime.model_dump(mode="json"),
-        "asked": json.loads(asked.to_json()),
     }

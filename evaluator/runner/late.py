@@ -93,7 +93,7 @@ class LateFeatures:
                 [sample.image_index for sample in shard.samples],
             )
             staged = self.run.stage(f"{shard.name}.late") / self.file_name
-            note = {"extractor": self.extractor.name, "fingerprint": self.fingerprint}
+            note = rows.note(self.fingerprint)
             schemas.write_table(table, staged, kind="features", metadata=note)
             self.run.publish_late_table(index, staged)
         except BaseException:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from evaluator.data.decode import MAX_IMAGE_BYTES, MAX_PIXELS, decode_image
 from evaluator.data.foreign import foreign_prompt
@@ -61,17 +62,35 @@ class Pack:
             hashlib.sha256(
                 "".join(f"{parts[i]}\x1f{hashes[i]}\x1e" for i in range(start, stop)).encode()
             ).hexdigest()
-            for start, stop in zip(starts, starts[1:], strict=False)
+            for start, stop in pairwise(starts)
         ]
+
+    def position(self, key: str) -> int:
+        """Place of a key in the order of the plan, from 0."""
+        try:
+            return self._positions[key]
+        except KeyError:
+            raise InputError(
+                f"{self.path}: expected one of its {self.num_samples} keys, got {key!r}"
+            ) from None
+
+    def rows(self, positions: range) -> list[list[Row]]:
+        """The rows of each sample in a contiguous range."""
+        if not positions:
+            return []
+        starts = self.index.starts[positions.start : positions.stop + 1].tolist()
+        columns = self.index.table.slice(starts[0], starts[-1] - starts[0]).to_pydict()
+        rows = [Row(*values) for values in zip(*columns.values(), strict=True)]
+        return [rows[start - starts[0] : stop - starts[0]] for start, stop in pairwise(starts)]
 
     def prompt(self, key: str) -> Prompt:
         """The prompt of one sample."""
-        position = self._position(key)
+        position = self.position(key)
         return self.prompts(position, position + 1)[0]
 
     def prompts(self, start: int = 0, stop: int | None = None) -> list[Prompt]:
         """The prompts of samples `start` to `stop`, as in a slice."""
-        samples = self._samples(range(self.num_samples)[start:stop])
+        samples = self.rows(range(self.num_samples)[start:stop])
         texts = [row for rows in samples for row in rows if row.part in ("json", "txt", "cls")]
         data: dict[str, dict[str, bytes]] = {rows[0].key: {} for rows in samples}
         for row, loaded in zip(texts, self._load(texts), strict=True):
@@ -80,11 +99,11 @@ class Pack:
 
     def parts(self, key: str) -> tuple[str, ...]:
         """Names of the sample's parts, in the order of the tar."""
-        return tuple(row.part for row in self._rows(self._position(key)))
+        return tuple(row.part for row in self._rows(self.position(key)))
 
     def original(self, key: str) -> str:
         """What the source called the sample: its image's name, or its line."""
-        rows = self._rows(self._position(key))
+        rows = self._rows(self.position(key))
         return (_image_row(rows) or rows[0]).original
 
     def read(self, key: str, part: str) -> bytes:
@@ -96,12 +115,10 @@ class Pack:
 
     def image_part(self, key: str) -> str | None:
         """The part that is the sample's image; None for a prompt without one."""
-        row = _image_row(self._rows(self._position(key)))
+        row = _image_row(self._rows(self.position(key)))
         return None if row is None else row.part
 
-    def image(
-        self, key: str, *, part: str | None = None, max_pixels: int = MAX_PIXELS
-    ) -> Tensor:
+    def image(self, key: str, *, part: str | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
         """The sample's image (or another part that is one): (3, H, W) uint8 on the CPU.
 
         Raises SampleError if it cannot be decoded or is too large, InputError if there is none.
@@ -136,48 +153,32 @@ class Pack:
 
     def verify(self) -> None:
         """Check that every tar is there with its size; contents are checked when read."""
-        for tar, size in self.index.tars.items():
-            path = self.root / tar
-            if not path.is_file():
-                raise InputError(
-                    f"{path}: expected a tar of the pack {self.path}, got nothing there;"
-                    " copy it there, or pack the source again"
-                )
-            if (actual := path.stat().st_size) != size:
-                raise CorruptShardError(
-                    f"{path}: expected {size} bytes, got {actual}; copy it again, or pack the"
-                    " source again"
-                )
+        for tar in self.index.tars:
+            self.require_tar(tar)
+
+    def require_tar(self, tar: str) -> None:
+        """Check one tar: InputError if it is gone, CorruptShardError if its size changed."""
+        path, size = self.root / tar, self.index.tars[tar]
+        if not path.is_file():
+            raise InputError(
+                f"{path}: expected a tar of the pack {self.path}, got nothing there;"
+                " copy it there, or pack the source again"
+            )
+        if (actual := path.stat().st_size) != size:
+            raise CorruptShardError(
+                f"{path}: expected {size} bytes, got {actual}; copy it again, or pack the"
+                " source again"
+            )
 
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {key: position for position, key in enumerate(self.keys)}
 
-    def _position(self, key: str) -> int:
-        try:
-            return self._positions[key]
-        except KeyError:
-            raise InputError(
-                f"{self.path}: expected one of its {self.num_samples} keys, got {key!r}"
-            ) from None
-
     def _rows(self, position: int) -> list[Row]:
-        return self._samples(range(position, position + 1))[0]
-
-    def _samples(self, positions: range) -> list[list[Row]]:
-        """The rows of each sample in a contiguous range."""
-        if not positions:
-            return []
-        starts = self.index.starts[positions.start : positions.stop + 1].tolist()
-        columns = self.index.table.slice(starts[0], starts[-1] - starts[0]).to_pydict()
-        rows = [Row(*values) for values in zip(*columns.values(), strict=True)]
-        return [
-            rows[start - starts[0] : stop - starts[0]]
-            for start, stop in zip(starts, starts[1:], strict=False)
-        ]
+        return self.rows(range(position, position + 1))[0]
 
     def _row(self, key: str, part: str) -> Row:
-        rows = self._rows(self._position(key))
+        rows = self._rows(self.position(key))
         for row in rows:
             if row.part == part:
                 return row
@@ -214,8 +215,6 @@ class Pack:
             if file is not None:
                 file.close()
         return found
-
-
 
 
 def open_tar(path: Path) -> Any:

@@ -1,0 +1,114 @@
+"""What is asked of a run: metrics, the features they read, the references they compare with.
+
+It may grow while the samples stay; `asked.json` holds what the last start asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evaluator.config.schema import MetricConfig, RunConfig
+from evaluator.errors import ConfigError, RunDirectoryError
+from evaluator.metrics.catalog import MetricPlan, resolve
+from evaluator.store.rundir import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class AskedMetric:
+    """One metric and the reference it is computed against, if any."""
+
+    plan: MetricPlan
+    reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedMetrics:
+    """All metrics of a configuration."""
+
+    metrics: tuple[AskedMetric, ...]
+
+    @property
+    def plans(self) -> list[MetricPlan]:
+        """The metrics without their references."""
+        return [metric.plan for metric in self.metrics]
+
+
+def asked_metrics(config: RunConfig) -> AskedMetrics:
+    """Resolve the metrics of a configuration; raises ConfigError with every fault."""
+    return _resolve(config.metrics, tuple(config.references))
+
+
+def _resolve(metrics: tuple[MetricConfig, ...], references: tuple[str, ...]) -> AskedMetrics:
+    faults: list[str] = []
+    resolved: list[AskedMetric] = []
+    for metric in metrics:
+        try:
+            plan = resolve(metric.name, metric.extractor, metric.options)
+        except ConfigError as error:
+            faults.append(f"metrics: {error}")
+            continue
+        reference = metric.reference
+        if plan.against_reference and reference is None:
+            if len(references) != 1:
+                got = ", ".join(references) or "none"
+                faults.append(
+                    f"metrics: '{metric.name}' compares with a reference; expected one under "
+                    f"'references' (or its name as 'reference'), got {got}"
+                )
+                continue
+            reference = references[0]
+        resolved.append(AskedMetric(plan, reference if plan.against_reference else None))
+    if faults:
+        raise ConfigError("the metrics cannot be computed as asked:", tuple(faults))
+    return AskedMetrics(tuple(resolved))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the last start asked of a run, with all that is needed to compute it again."""
+
+    metrics: tuple[MetricConfig, ...]
+    fingerprints: Mapping[str, str]
+    """Extractor name → fingerprint of its features in this run."""
+    references: Mapping[str, str]
+    """Reference name → run directory."""
+    reference_fingerprints: Mapping[str, str]
+    """Extractor name → fingerprint of its features in the references."""
+
+    def resolved(self) -> AskedMetrics:
+        """The metrics, looked up."""
+        return _resolve(self.metrics, tuple(self.references))
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        record = {
+            "metrics": [metric.model_dump(mode="json") for metric in self.metrics],
+            "fingerprints": dict(self.fingerprints),
+            "references": dict(self.references),
+            "reference_fingerprints": dict(self.reference_fingerprints),
+        }
+        return json.dumps(record, indent=1, sort_keys=True)
+
+    def write(self, run: RunDirectory) -> None:
+        """Keep it as `asked.json`."""
+        run.write("asked.json", self.to_json().encode())
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Asked:
+        """What was asked last; raises RunDirectoryError when nothing was yet."""
+        try:
+            record = json.loads((run.path / "asked.json").read_bytes())
+            metrics = tuple(MetricConfig.model_validate(metric) for metric in record["metrics"])
+            return cls(
+                metrics,
+                record["fingerprints"],
+                record["references"],
+                record["reference_fingerprints"],
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise RunDirectoryError(
+                f"{run.path}: expected asked.json, which `run` writes when all samples are there, "
+                f"got {error}. Run the same `evaluator run` command again."
+            ) from error

@@ -1,0 +1,104 @@
+"""Configuration: every fault at once, with its path and the likely meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluator.config import load_config, parse_config
+from evaluator.errors import ConfigError
+
+GOOD = """
+name: test
+model: {kind: diffusers, id: some/model}
+prompts: {source: prompts.txt}
+"""
+
+
+def test_a_small_configuration_gets_the_defaults() -> None:
+    config = parse_config(GOOD, where="here")
+    assert config.generation.steps == 50
+    assert config.runtime.batch_size == 8
+    assert config.model.kind == "diffusers"
+
+
+def test_a_name_alone_stands_for_an_extractor_or_metric() -> None:
+    config = parse_config(GOOD + "features: [clip]\nmetrics: [fid, {name: prdc, k: 3}]", where="")
+    assert config.features[0].name == "clip"
+    assert config.metrics[1].options == {"k": 3}
+
+
+def test_every_fault_is_reported_at_once_with_its_path() -> None:
+    bad = GOOD + "generation: {stepz: 3, guidance_scale: -1}\nmetric: []\nruntime: {images: jpeg}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(bad, where="bad.yaml")
+    text = str(caught.value)
+    assert "4 faults" in text
+    assert "generation.stepz: unknown key; did you mean 'steps'?" in text
+    assert "generation.guidance_scale" in text
+    assert "metric: unknown key; did you mean 'metrics'?" in text
+    assert "runtime.images: expected 'none', 'png'" in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("references: {real: {sourc: a}}", r"references.real.sourc: unknown key; did you mean 'source'"),
+        ("probes: {attention: {step: 3}}", r"probes.attention.step: unknown key; did you mean 'steps'"),
+        ("features: [clip, clip]", r"'clip' is there twice"),
+        ("features: [{name: 'a/b'}]", r"features.0.name: expected lower-case letters"),
+        ("metrics: [{name: fid, reference: reel}]", r"names reference 'reel'"),
+        ("generation: {seeds: {range: 5-1}}", r"expected 'first-last'"),
+        ("name: a\nname: b", r"the key 'name' is given twice"),
+        ("generation: {steps: no}", r"generation.steps"),
+    ],
+)  # fmt: skip
+def test_a_fault_says_where_and_what(extra: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(GOOD + extra, where="bad.yaml")
+
+
+def test_images_have_no_model_to_watch() -> None:
+    text = GOOD.replace("{kind: diffusers, id: some/model}", "{kind: images}")
+    with pytest.raises(ConfigError, match="no model to watch"):
+        parse_config(text + "probes: {latents: {}}", where="")
+
+
+def test_set_overrides_reach_into_sections_and_lists() -> None:
+    text = GOOD + "metrics: [fid, {name: prdc, k: 3}]"
+    config = parse_config(
+        text, ["generation.steps=7", "metrics.1.k=5", "generation.guidance_scale=1e-1"], where=""
+    )
+    assert config.generation.steps == 7
+    assert config.metrics[1].options == {"k": 5}
+    assert config.generation.guidance_scale == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "name.x=3", "metrics.9.k=1"])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        parse_config(GOOD + "metrics: [fid]", [override], where="")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml: expected a configuration file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_the_identity_is_what_makes_the_samples() -> None:
+    base = parse_config(GOOD, where="").identity()
+    same = parse_config(GOOD + "metrics: [fid]\nruntime: {batch_size: 3}", where="").identity()
+    other = parse_config(GOOD + "generation: {steps: 3}", where="").identity()
+    assert base == same
+    assert base != other
+
+
+def test_code_is_only_named_never_imported() -> None:
+    config = parse_config(GOOD + "features: [{name: mine, kind: 'os:system'}]", where="")
+    assert config.code() == ["os:system"]
+
+
+def test_every_shipped_configuration_is_valid() -> None:
+    for path in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
+        load_config(path)

@@ -1,0 +1,43 @@
+"""What every test shares: no network, one thread, a cache of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WDS_SECURE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs and references of one test are not another's."""
+    monkeypatch.setenv("EVALUATOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The number of threads changes bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def prompts_file(tmp_path: Path) -> Path:
+    """Four captions of the digits world."""
+    path = tmp_path / "prompts.txt"
+    path.write_text(
+        "a red seven on a black background\n"
+        "a green two on a black background\n"
+        "a blue five on a black background\n"
+        "a yellow zero on a black background\n"
+    )
+    return path

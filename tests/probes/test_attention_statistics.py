@@ -1,0 +1,125 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+
+from evaluator.probes.attention_statistics import attention_statistics, text_probabilities
+from evaluator.probes.layers import Grid, grid_of
+from evaluator.probes.schemas import ATTENTION_STATISTICS
+
+GRID = Grid(4, 6)
+
+
+def statistics_of(maps, grid=GRID):
+    """(heads, N) of one token → name → value."""
+    values = attention_statistics(torch.as_tensor(maps, dtype=torch.float32)[:, None, :], grid)
+    return dict(zip(ATTENTION_STATISTICS, values[:, 0].tolist(), strict=True))
+
+
+def delta(row, column, grid=GRID):
+    maps = torch.zeros(grid.num_positions)
+    maps[row * grid.width + column] = 1.0
+    return maps
+
+
+def test_a_uniform_map_has_full_entropy_and_lies_in_the_middle():
+    found = statistics_of(torch.full((2, 24), 0.25))
+    assert found["mass"] == found["peak"] == pytest.approx(0.25)
+    assert found["peak_ratio"] == pytest.approx(1)
+    assert found["top10_share"] == pytest.approx(3 / 24)
+    assert found["entropy"] == pytest.approx(1, abs=1e-6)
+    assert found["sharpness"] == pytest.approx(0, abs=1e-6)
+    assert (found["centroid_y"], found["centroid_x"]) == pytest.approx((0.5, 0.5))
+    # The variance of k evenly spaced cells of the unit interval is (1 − 1/k²) / 12.
+    variance = (1 - 1 / 16) / 12 + (1 - 1 / 36) / 12
+    assert found["spread"] == pytest.approx(math.sqrt(variance), rel=1e-5)
+    assert found["head_diversity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_single_point_has_no_entropy_and_lies_where_it_is():
+    found = statistics_of(delta(3, 1)[None].repeat(3, 1))
+    assert (found["entropy"], found["sharpness"]) == (0, 1)
+    assert (found["centroid_y"], found["centroid_x"]) == pytest.approx((3.5 / 4, 1.5 / 6))
+    assert found["spread"] == pytest.approx(0, abs=1e-3)
+    assert found["peak_ratio"] == pytest.approx(24)
+    assert found["top10_share"] == pytest.approx(1)
+
+
+def test_heads_on_different_points_are_as_diverse_as_can_be():
+    disjoint = torch.stack([delta(0, 0), delta(1, 2), delta(2, 4), delta(3, 5)])
+    assert statistics_of(disjoint)["head_diversity"] == pytest.approx(1)
+    # Two heads on one point, two on another: H = ln 2 over ln 4.
+    pairs = torch.stack([delta(0, 0), delta(0, 0), delta(3, 5), delta(3, 5)])
+    assert statistics_of(pairs)["head_diversity"] == pytest.approx(0.5)
+    assert statistics_of(pairs[:1])["head_diversity"] == 0
+
+
+def test_head_diversity_agrees_with_scipy_and_ignores_mass():
+    maps = torch.rand(2, 24, generator=torch.Generator().manual_seed(1))
+    expected = jensenshannon(maps[0].numpy(), maps[1].numpy()) ** 2 / math.log(2)
+    weighted = maps * torch.tensor([[1.0], [0.01]])
+    assert statistics_of(maps)["head_diversity"] == pytest.approx(expected, rel=1e-4)
+    assert statistics_of(weighted)["head_diversity"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_statistics_agree_with_their_formulas_in_numpy():
+    maps = torch.rand(3, 24, generator=torch.Generator().manual_seed(2))
+    mean = maps.double().numpy().mean(0)
+    density = mean / mean.sum()
+    rows, columns = np.divmod(np.arange(24), 6)
+    y, x = (rows + 0.5) / 4, (columns + 0.5) / 6
+    centre = (density @ y, density @ x)
+    expected = {
+        "mass": mean.mean(),
+        "peak": mean.max(),
+        "peak_ratio": mean.max() / mean.mean(),
+        "top10_share": np.sort(density)[-3:].sum(),
+        "entropy": -(density * np.log(density)).sum() / np.log(24),
+        "centroid_y": centre[0],
+        "centroid_x": centre[1],
+        "spread": math.sqrt(density @ (y - centre[0]) ** 2 + density @ (x - centre[1]) ** 2),
+    }
+    found = statistics_of(maps)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_token_without_mass_has_no_shape():
+    found = statistics_of(torch.zeros(2, 24))
+    assert found["mass"] == 0
+    assert math.isnan(found["entropy"])
+    assert math.isnan(found["centroid_x"])
+
+
+def test_one_position_has_no_entropy():
+    assert math.isnan(statistics_of(torch.full((2, 1), 0.5), Grid(1, 1))["entropy"])
+
+
+def test_probabilities_are_a_softmax_over_all_text_positions_cut_to_the_first():
+    generator = torch.Generator().manual_seed(3)
+    query = torch.randn(2, 4, 24, 8, generator=generator)
+    key = torch.randn(2, 4, 12, 8, generator=generator)
+    expected = (query @ key.mT * 0.3).softmax(-1)[..., :5].mT
+    found = text_probabilities(query, key, None, scale=0.3, num_tokens=5)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["boolean", "added"])
+def test_masked_positions_get_nothing(kind):
+    generator = torch.Generator().manual_seed(4)
+    query = torch.randn(2, 4, 24, 8, generator=generator)
+    key = torch.randn(2, 4, 12, 8, generator=generator)
+    attended = torch.arange(12).expand(2, 1, 1, 12) < 7
+    mask = attended if kind == "boolean" else torch.zeros(2, 1, 1, 12).masked_fill(~attended, -1e4)
+    found = text_probabilities(query, key, mask, scale=0.5, num_tokens=12)
+    expected = text_probabilities(query, key[:, :, :7], None, scale=0.5, num_tokens=7)
+    torch.testing.assert_close(found[..., :7, :], expected, atol=1e-6, rtol=0)
+    assert found[..., 7:, :].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("num_positions", "grid"), [(63, (7, 9)), (20, (4, 5)), (6, (2, 3)), (2, (1, 2)), (1, (1, 1))]
+)
+def test_a_grid_is_found_for_latents_that_do_not_halve_evenly(num_positions, grid):
+    assert grid_of(num_positions, height=7, width=9) == grid

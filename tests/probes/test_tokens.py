@@ -1,0 +1,49 @@
+import pytest
+
+from evaluator.errors import ProbeError
+from evaluator.probes.tokens import SPECIAL, pipeline_tokenizer, tokenize
+
+
+def test_tokens_know_their_characters_and_their_word(tiny):
+    (prompt,) = tokenize(tiny.tokenizer(), ["A red  seven, zz"])
+    assert [token.text for token in prompt.tokens] == [
+        "<|startoftext|>",
+        *("A", "red", "seven", ",", "z", "z"),
+        "<|endoftext|>",
+    ]
+    assert [token.word for token in prompt.tokens] == [SPECIAL, 0, 1, 2, 2, 3, 3, SPECIAL]
+    assert [prompt.text[token.start : token.end] for token in prompt.content] == [
+        *("A", "red", "seven", ",", "z", "z")
+    ]
+    assert [token.position for token in prompt.tokens] == list(range(8))
+
+
+def test_the_end_is_found_although_padding_equals_it(tiny):
+    tokenizer = tiny.tokenizer()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    short, empty = tokenize(tokenizer, ["a dog", ""])
+    assert [token.id for token in short.tokens[-1:]] == [tokenizer.eos_token_id]
+    assert len(short.tokens) == 4
+    assert [token.word for token in empty.tokens] == [SPECIAL, SPECIAL]
+    assert short.num_positions == empty.num_positions == tokenizer.model_max_length
+
+
+def test_a_long_prompt_ends_where_the_encoder_stops_reading(tiny):
+    (prompt,) = tokenize(tiny.tokenizer(), ["a red dog " * 9])
+    assert len(prompt.tokens) == prompt.num_positions
+    assert prompt.tokens[-1].text == "<|endoftext|>"
+    assert prompt.tokens[-2].word == prompt.num_positions - 3
+
+
+def test_positions_are_those_the_pipeline_encodes(tiny, shared_pipeline):
+    texts = ["a red seven", "zebra"]
+    ids = shared_pipeline.tokenizer(
+        texts, padding="max_length", max_length=12, truncation=True
+    ).input_ids
+    for prompt, row in zip(tokenize(shared_pipeline.tokenizer, texts), ids, strict=True):
+        assert [token.id for token in prompt.tokens] == row[: len(prompt.tokens)]
+
+
+def test_a_pipeline_without_tokenizer_is_refused(tiny):
+    with pytest.raises(ProbeError, match="tokenizer"):
+        pipeline_tokenizer(tiny.unconditional("ddim"))

@@ -1,0 +1,132 @@
+"""Claims: one winner each, renewed by progress, lapsed when the owner is gone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluator.store.claims import Claim, Claims, Worker, counted, is_set_aside
+
+
+def claims(folder: Path, *, lease: float = 60.0, worker: Worker | None = None) -> Claims:
+    return Claims(folder, worker or Worker.current(), lease_seconds=lease)
+
+
+def test_a_task_has_one_owner(tmp_path: Path) -> None:
+    first, second = claims(tmp_path), claims(tmp_path)
+    taken = first.take("00000")
+    assert taken is not None
+    assert taken.attempt == 0
+    assert second.take("00000") is None
+
+
+def test_a_released_task_is_free_and_counts_as_no_attempt(tmp_path: Path) -> None:
+    ours = claims(tmp_path)
+    for attempt in range(5):
+        taken = ours.take("00000")
+        assert taken is not None
+        assert taken.attempt == attempt
+        ours.release(taken)
+    assert counted(ours.of("00000")) == []
+
+
+def test_a_task_that_failed_three_times_at_one_point_is_set_aside(tmp_path: Path) -> None:
+    ours = claims(tmp_path)
+    for _ in range(3):
+        taken = ours.take("00000")
+        assert taken is not None
+        ours.fail(taken, "boom")
+    assert is_set_aside(ours.of("00000"))
+    assert ours.take("00000") is None
+    assert ours.of("00000")[-1].error == "boom"
+
+
+def test_deaths_at_different_points_do_not_set_a_task_aside(tmp_path: Path) -> None:
+    ours = claims(tmp_path)
+    for done in range(5):
+        taken = ours.take("00000")
+        assert taken is not None
+        ours.fail(ours.renew(taken, done=done), "killed")
+    assert ours.take("00000") is not None
+
+
+def test_a_lease_lapses_without_progress_and_not_with_it(tmp_path: Path) -> None:
+    elsewhere = replace(Worker.current(), host="another-machine")
+    owner, other = claims(tmp_path, lease=0.4, worker=elsewhere), claims(tmp_path)
+    taken = owner.take("00000")
+    assert taken is not None
+    for done in range(4):
+        time.sleep(0.15)
+        taken = owner.renew(taken, done=done)
+        assert other.take("00000") is None
+    time.sleep(0.6)
+    stolen = other.take("00000")
+    assert stolen is not None
+    assert stolen.attempt == 1
+
+
+def test_the_claim_of_a_dead_process_of_this_machine_lapses_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from evaluator.store.claims import *\n"
+        "Claims(pathlib.Path(sys.argv[1]), Worker.current(), lease_seconds=3600).take('00000')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    taken = claims(tmp_path).take("00000")
+    assert taken is not None
+    assert taken.attempt == 1
+
+
+def test_a_process_with_a_recycled_pid_is_not_the_owner() -> None:
+    assert not Worker.current().is_gone()
+    assert replace(Worker.current(), started="1").is_gone()
+    assert not replace(Worker.current(), host="another-machine", pid=2**22 + 1).is_gone()
+
+
+def test_a_half_written_claim_is_somebodys_until_it_lapses(tmp_path: Path) -> None:
+    (tmp_path / "00000.0").write_bytes(b"")
+    assert claims(tmp_path).take("00000") is None
+    os.utime(tmp_path / "00000.0", (0, 0))
+    assert claims(tmp_path).take("00000") is not None
+
+
+def _contend(folder: str, start: float, results: multiprocessing.Queue[tuple[int, int]]) -> None:
+    ours = Claims(Path(folder), Worker.current(), lease_seconds=60)
+    time.sleep(max(0.0, start - time.time()))
+    for task in range(60):
+        if ours.take(f"{task:05d}") is not None:
+            results.put((task, os.getpid()))
+
+
+def test_contenders_never_share_a_task(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[tuple[int, int]] = context.Queue()
+    start = time.time() + 1.0
+    workers = [
+        context.Process(target=_contend, args=(str(tmp_path), start, results)) for _ in range(8)
+    ]
+    for worker in workers:
+        worker.start()
+    won = [results.get(timeout=60) for _ in range(60)]
+    for worker in workers:
+        worker.join(60)
+    assert sorted(task for task, _ in won) == list(range(60))
+    assert results.empty()
+
+
+@pytest.mark.parametrize("state", ["held", "released", "failed", "done"])
+def test_attempts_lists_every_task_with_its_state(tmp_path: Path, state: str) -> None:
+    ours = claims(tmp_path)
+    taken = ours.take("00007")
+    assert taken is not None
+    {"held": lambda c: None, "released": ours.release, "failed": lambda c: ours.fail(c, "x"),
+     "done": lambda c: ours.finish(c, done=3)}[state](taken)  # fmt: skip
+    (found,) = ours.attempts()["00007"]
+    assert isinstance(found, Claim)
+    assert found.state == state
