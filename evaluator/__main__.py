@@ -9,7 +9,7 @@ import os
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["WDS_SECURE"] = "1"
 
-from evaluator.cli import main  # noqa: E402
+from evaluator.cli import main
 
 if __name__ == "__main__":
     main()

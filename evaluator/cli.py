@@ -6,9 +6,12 @@ Heavy packages are imported inside the verbs that need them, so that `--help` an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from evaluator.runner.job import Outcome
 
 app = typer.Typer(
     name="evaluator",
@@ -54,6 +57,7 @@ def run(
     outcome = run_session(loaded, path, allow_code=allow_code, relative_to=config.parent)
     if outcome is None:
         return  # another process of this launch speaks
+    _print_outcome(outcome)
     if report:
         from evaluator.report import write_report
 
@@ -80,6 +84,7 @@ def aggregate(run: RunArgument) -> None:
 
     outcome = aggregate_session(run)
     if outcome is not None:
+        _print_outcome(outcome)
         _leave(outcome.exit_status)
 
 
@@ -122,9 +127,7 @@ def pack(
     from evaluator.data import pack as pack_source
     from evaluator.locations import expand
 
-    options = PackOptions(
-        key_column=key_column, text_column=text_column, image_column=image_column
-    )
+    options = PackOptions(key_column=key_column, text_column=text_column, image_column=image_column)
     packed = pack_source(expand(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
 
@@ -140,6 +143,26 @@ def ls(
 
     for line in list_lines(what):
         typer.echo(_plain(line))
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    """The table of results, what is missing, and where the run is."""
+    import shutil
+    import sys
+
+    from evaluator.report.table import results_table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    counts = outcome.summary.counts
+    typer.echo(results_table(outcome.summary.record()["metrics"], width=width))
+    parts = [f"{counts.committed}/{counts.planned} samples"]
+    parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
+    parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
+    typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}")
+    for error in outcome.errors:
+        typer.echo(_plain(f"failed: {error}"), err=True)
+    for line in outcome.summary.error_lines:
+        typer.echo(_plain(f"sample error: {line}"), err=True)
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Which process this is, on which device, with how many threads, and whether it was told to stop."""
+"""Which process this is, on which device, with how many threads; and whether it must stop."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def join_world(num_processes: int | None = None) -> World:
         raise LaunchError(
             f"expected {asked} processes as asked for, got {state.num_processes}. "
             "`accelerate launch --cpu` starts one process whatever --num_processes says: use "
-            "`accelerate launch --multi_gpu --num_machines 1 --num_processes N --mixed_precision no "
-            "--dynamo_backend no` (on a CPU too), or one of the files in launch/accelerate/."
+            "`accelerate launch --multi_gpu --num_machines 1 --num_processes N --mixed_precision "
+            "no --dynamo_backend no` (on a CPU too), or one of the files in launch/accelerate/."
         )
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = "cpu" if on_cpu else str(state.device)

@@ -1,4 +1,4 @@
-"""Where a configuration's `source`, `id` or `weights` points: a path, a package's file, a hub id."""
+"""Where a configuration's `source` or `id` points: a path, a package's file, a hub id."""
 
 from __future__ import annotations
 

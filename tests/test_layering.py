@@ -68,7 +68,11 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     assert text.count("\n") <= 320, f"{path}: one idea a module"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            length = (node.end_lineno or 0) - node.lineno - len((ast.get_docstring(node) or "").splitlines())  # noqa: E501
+            length = (
+                (node.end_lineno or 0)
+                - node.lineno
+                - len((ast.get_docstring(node) or "").splitlines())
+            )  # noqa: E501
             assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
 
 

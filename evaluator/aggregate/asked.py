@@ -8,18 +8,38 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from evaluator.config.schema import MetricConfig, RunConfig
 from evaluator.errors import ConfigError, RunDirectoryError
+from evaluator.locations import CODE
 from evaluator.metrics.catalog import MetricPlan, resolve
+from evaluator.plugins import find, is_known
 from evaluator.store.rundir import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class CustomPlan:
+    """A metric of the user's own: a class with the constructor `(dim, **options)`."""
+
+    name: str
+    extractor: str
+    input: str
+    """`features`, `logits`, or the column of a per-sample score."""
+    reference: bool
+    options: Mapping[str, Any]
+    result_names: tuple[str, ...]
+
+    def build(self, dim: int | None = None) -> Any:
+        """Import the class and build the metric; `--allow-code` was checked before."""
+        return find("metric", self.name, {}, allow_code=True)(dim=dim, **self.options)
 
 
 @dataclass(frozen=True, slots=True)
 class AskedMetric:
     """One metric and the reference it is computed against, if any."""
 
-    plan: MetricPlan
+    plan: MetricPlan | CustomPlan
     reference: str | None
 
 
@@ -30,7 +50,7 @@ class AskedMetrics:
     metrics: tuple[AskedMetric, ...]
 
     @property
-    def plans(self) -> list[MetricPlan]:
+    def plans(self) -> list[MetricPlan | CustomPlan]:
         """The metrics without their references."""
         return [metric.plan for metric in self.metrics]
 
@@ -45,12 +65,12 @@ def _resolve(metrics: tuple[MetricConfig, ...], references: tuple[str, ...]) -> 
     resolved: list[AskedMetric] = []
     for metric in metrics:
         try:
-            plan = resolve(metric.name, metric.extractor, metric.options)
+            plan = _plan(metric)
         except ConfigError as error:
             faults.append(f"metrics: {error}")
             continue
         reference = metric.reference
-        if plan.against_reference and reference is None:
+        if plan.reference and reference is None:
             if len(references) != 1:
                 got = ", ".join(references) or "none"
                 faults.append(
@@ -59,10 +79,23 @@ def _resolve(metrics: tuple[MetricConfig, ...], references: tuple[str, ...]) -> 
                 )
                 continue
             reference = references[0]
-        resolved.append(AskedMetric(plan, reference if plan.against_reference else None))
+        resolved.append(AskedMetric(plan, reference if plan.reference else None))
     if faults:
         raise ConfigError("the metrics cannot be computed as asked:", tuple(faults))
     return AskedMetrics(tuple(resolved))
+
+
+def _plan(metric: MetricConfig) -> MetricPlan | CustomPlan:
+    if not (CODE.match(metric.name) or is_known("metric", metric.name, {})):
+        return resolve(metric.name, metric.extractor, metric.options)
+    if metric.extractor is None:
+        raise ConfigError(f"'{metric.name}': expected an extractor to take features of, got none")
+    options = dict(metric.options)
+    wanted = str(options.pop("input", "features"))
+    names = (metric.name.rpartition(":")[2],)
+    return CustomPlan(
+        metric.name, metric.extractor, wanted, metric.reference is not None, options, names
+    )
 
 
 @dataclass(frozen=True, slots=True)

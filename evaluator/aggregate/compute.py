@@ -119,9 +119,7 @@ class _Aggregation:
             records += self._metric(metric, shards, counts)
         return Summary(counts, tuple(records), lines)
 
-    def _metric(
-        self, asked: AskedMetric, shards: list[int], counts: Counts
-    ) -> list[MetricRecord]:
+    def _metric(self, asked: AskedMetric, shards: list[int], counts: Counts) -> list[MetricRecord]:
         plan = asked.plan
         failure: str | None = None
         metric: Any = None
@@ -144,7 +142,8 @@ class _Aggregation:
         plan = asked.plan
         reader = self._reader(self.run, plan.extractor, self.asked.fingerprints)
         column = reader.column(plan.input)
-        metric = plan.build(reader.dim(column), process_group=self.group)
+        metric = plan.build(reader.dim(column))
+        metric.process_group = self.group
         self._update(metric, reader, column, shards, real=False)
         if reference is not None:
             real = self._reader(reference, plan.extractor, self.asked.reference_fingerprints)
@@ -164,9 +163,7 @@ class _Aggregation:
                 **({"real": True} if real else {}),
             )
 
-    def _reader(
-        self, run: RunDirectory, extractor: str, fingerprints: Any
-    ) -> FeatureReader:
+    def _reader(self, run: RunDirectory, extractor: str, fingerprints: Any) -> FeatureReader:
         if extractor not in fingerprints:
             raise MetricError(
                 f"expected features of '{extractor}', got those of "
@@ -215,9 +212,7 @@ class _Aggregation:
             details=details,
         )
 
-    def _failed(
-        self, asked: AskedMetric, name: str, failure: str, counts: Counts
-    ) -> MetricRecord:
+    def _failed(self, asked: AskedMetric, name: str, failure: str, counts: Counts) -> MetricRecord:
         return MetricRecord(
             name=name,
             value=None,

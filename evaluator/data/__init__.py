@@ -16,9 +16,9 @@ from evaluator.data.encode import EncodedImage, encode_image, parse_image_format
 from evaluator.data.kept import (
     KeptImage,
     MemberImage,
-    format_member,
     parse_member,
     read_image_tar,
+    sample_name,
     write_image_tar,
 )
 from evaluator.data.locate import expand_source
@@ -37,12 +37,12 @@ __all__ = [
     "decode_image",
     "encode_image",
     "expand_source",
-    "format_member",
     "open_pack",
     "open_source",
     "pack",
     "parse_image_format",
     "parse_member",
     "read_image_tar",
+    "sample_name",
     "write_image_tar",
 ]

@@ -31,7 +31,7 @@ class KeptImage(NamedTuple):
     data: bytes
 
 
-def format_member(key: str, image_index: int) -> str:
+def sample_name(key: str, image_index: int) -> str:
     """The member's name, without extension, of image `image_index` of prompt `key`."""
     assert is_safe_key(key), key
     assert image_index >= 0, image_index
@@ -39,7 +39,7 @@ def format_member(key: str, image_index: int) -> str:
 
 
 def parse_member(name: str) -> MemberImage:
-    """The inverse of `format_member`, also for keys that hold `__`; ValueError otherwise."""
+    """The inverse of `sample_name`, also for keys that hold `__`; ValueError otherwise."""
     match = _INDEXED.match(name)
     if match is None or not is_safe_key(match[1]):
         raise ValueError(f"expected a name such as 'key__0000', got {name!r}")
@@ -50,7 +50,7 @@ def write_image_tar(path: Path, items: Iterable[tuple[str, str, bytes]]) -> int:
     """Write (key, extension, bytes) as members `key.extension`, in order. Returns their number.
 
     The same items give the same bytes. `path` must be new; it is on the disk when this returns.
-    Keys are names such as those of `format_member`: safe, and each only once.
+    Keys are names such as those of `sample_name`: safe, and each only once.
     """
     written: set[str] = set()
     try:

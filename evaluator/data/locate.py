@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.errors import InputError
+from evaluator.locations import PACKAGE_SCHEME, expand
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(pipe):")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:")
 _MAX_TARS = 1_000_000
 
 
@@ -24,38 +24,20 @@ class TarSet(NamedTuple):
 
 
 def expand_source(source: str, *, relative_to: Path | None = None) -> Path:
-    """The path that a source in a configuration means.
+    """The path that a source stands for: a path, or `package://name/path` in a package.
 
-    `package://evaluator/demo/data/test.parquet` is a file inside an installed top-level package,
-    which is located and not imported. Anything else is a path, relative to `relative_to`.
+    Raises InputError for other schemes (`s3://`, `https://`, and `pipe:`, which webdataset would
+    give to a shell).
     """
     match = _SCHEME.match(source)
-    if match and match[1] == "package":
-        return _in_package(source, source.removeprefix("package://"))
-    if match:
+    if match and not source.startswith(PACKAGE_SCHEME):
         raise InputError(
-            f"{source}: expected a path or package://…, got the scheme"
+            f"{source}: expected a path or {PACKAGE_SCHEME}…, got the scheme"
             f" {source.partition(':')[0]!r}; copy the data to a file system that is mounted"
         )
     if not source.strip() or "\0" in source:
         raise InputError(f"expected the path of a source, got {source!r}; name a file or a folder")
-    path = Path(source).expanduser()
-    return path if relative_to is None or path.is_absolute() else relative_to / path
-
-
-def _in_package(source: str, inside: str) -> Path:
-    name, *rest = PurePosixPath(inside).parts or ("",)
-    if not name.isidentifier() or not rest or ".." in rest or "\\" in inside or "\0" in inside:
-        raise InputError(
-            f"{source}: expected package://<package>/<file inside it>, without '..'; correct it"
-        )
-    # For a top-level name this looks the package up without running any of it.
-    spec = importlib.util.find_spec(name)
-    roots = [] if spec is None else list(spec.submodule_search_locations or ())
-    if not roots:
-        raise InputError(f"{source}: expected an installed package {name!r}, got none; install it")
-    places = [Path(root, *rest) for root in roots]
-    return next((place for place in places if place.exists()), places[0])
+    return expand(source, relative_to=relative_to)
 
 
 def find_tars(source: Path) -> TarSet | None:

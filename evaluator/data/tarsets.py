@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluator.data.images import IMAGE_SUFFIXES
 from evaluator.data.index import Row
 from evaluator.data.keys import derive_keys, printable
-from evaluator.data.tars import Member, BrokenTarError, split_name, walk_tar
+from evaluator.data.tars import BrokenTarError, Member, split_name, walk_tar
 from evaluator.errors import InputError
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -91,7 +91,9 @@ def scan_tar(root: Path, tar: str) -> Iterator[TarSample]:
                 seen.add(name.base)
                 base, parts = name.base, {}
             if name.part in parts:
-                raise BrokenTarError(f"expected each member once, got {member.name!r} again; remove it")
+                raise BrokenTarError(
+                    f"expected each member once, got {member.name!r} again; remove it"
+                )
             parts[name.part] = member
         if parts:
             yield _sample(base, tar, parts)

@@ -184,7 +184,7 @@ def diffusion(
         text = model["text_encoder"](tokens[captions]).last_hidden_state
         return F.mse_loss(model["unet"](noisy, times, text).sample, noise)
 
-    schedule = Schedule(steps=4500, learning_rate=1e-3, warmup=200)
+    schedule = Schedule(steps=4000, learning_rate=1e-3, warmup=200)
     return model, fit("diffusion", model, loss, schedule=schedule, work=work)
 
 

@@ -74,7 +74,7 @@ _HOME = {
     "resolve": "catalog",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

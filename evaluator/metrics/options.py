@@ -11,6 +11,9 @@ from typing import Any
 
 from evaluator.errors import ConfigError
 
+CLIP_VARIANTS = ("mean", "clamped", "w2.5")
+"""How cosines become a CLIPScore; see `evaluator.metrics.clip_score`."""
+
 
 def whole_number(name: str, value: Any, *, at_least: int) -> int:
     """An integer, not a bool, no less than `at_least`."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from evaluator.errors import ConfigError, MetricError
+from evaluator.errors import MetricError
 from evaluator.metrics.arrays import ArrayLike, as_float64
 from evaluator.metrics.intervals import Floats
-
-CLIP_VARIANTS = ("mean", "clamped", "w2.5")
-"""How cosines become a CLIPScore; see `clip_score`."""
+from evaluator.metrics.options import CLIP_VARIANTS, one_of
 
 
 def clip_score(cosines: ArrayLike, *, variant: str = "mean") -> float:
@@ -26,10 +24,7 @@ def clip_score(cosines: ArrayLike, *, variant: str = "mean") -> float:
 
 def sample_clip_scores(cosines: ArrayLike, *, variant: str = "mean") -> Floats:
     """(N,) per-sample scores whose mean is the CLIPScore, before `clamped` clamps it."""
-    if variant not in CLIP_VARIANTS:
-        raise ConfigError(
-            f"variant: expected one of {', '.join(CLIP_VARIANTS)}, got {variant!r}; change variant"
-        )
+    one_of("variant", variant, choices=CLIP_VARIANTS)
     values = as_float64(cosines, "cosines")
     if values.ndim != 1 or len(values) == 0:
         raise MetricError(

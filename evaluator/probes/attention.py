@@ -43,7 +43,8 @@ class AttentionProbe:
         maps: int = 0,
     ) -> None:
         """`layers`: `groups` averages statistics over layers of equal block and resolution, `all`
-        keeps each. `maps`: samples at plan positions below it also give heat maps."""
+        keeps each. `maps`: samples at plan positions below it also give heat maps.
+        """
         self.name = "attention"
         self.steps = StepChoice.parse(steps)
         if layers not in LAYERS:

@@ -173,4 +173,6 @@ def _call(
             f"head; got is_causal={is_causal}, query heads {query.shape[1]}, key heads "
             f"{key.shape[1]}. Remove attention from the probes of this model."
         )
-    return AttentionCall(query, key, mask, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    return AttentionCall(
+        query, key, mask, 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    )

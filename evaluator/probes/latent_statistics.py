@@ -71,7 +71,8 @@ def latent_statistics(
         tensor.flatten(2) for tensor in (latents, previous, x0, noise)
     )
     num_values = x.shape[-1]
-    scale = (alpha.square() + sigma.square()).sqrt().flatten(1)
+    # One level a step: whatever it broadcasts over, its first value says it.
+    scale = (alpha.square() + sigma.square()).sqrt().flatten(1)[:, :1]
     of_x, of_x0, of_noise = moments(x), moments(predicted_x0), moments(predicted_noise)
     norm = x.norm(dim=-1)
     cosine = (x * last).sum(dim=-1) / (norm * last.norm(dim=-1))

@@ -141,9 +141,9 @@ class LatentsObservation:
         latents = torch.stack([snapshot.latents for snapshot in pending]).to(exact)
         outputs = torch.stack([snapshot.model_output for snapshot in pending]).to(exact)
         nothing = torch.full_like(pending[0].latents, math.nan)
-        previous = torch.stack(
-            [nothing if s.previous is None else s.previous for s in pending]
-        ).to(exact)
+        previous = torch.stack([nothing if s.previous is None else s.previous for s in pending]).to(
+            exact
+        )
         unknown = latents.new_full(latents.shape[1:2], math.nan)
         guidance = torch.stack(
             [unknown if s.guidance_norm is None else s.guidance_norm.to(unknown) for s in pending]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -62,50 +63,70 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> tuple[TokenizedPrompt, ...
 
     The end of a prompt is found by the attention mask: CLIP pads with its end-of-text token.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ProbeError(
-            "Expected a tokenizer that reports character offsets (a fast tokenizer); got "
-            f"{type(tokenizer).__name__}. Load the tokenizer with use_fast=True."
-        )
+    settings = {
+        "padding": "max_length",
+        "max_length": tokenizer.model_max_length,
+        "truncation": True,
+        "return_attention_mask": True,
+    }
+    is_fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer(
-        list(texts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        return_attention_mask=True,
+        list(texts), **settings, **({"return_offsets_mapping": True} if is_fast else {})
     )
     special_ids = set(tokenizer.all_special_ids)
     prompts = []
     for i, text in enumerate(texts):
         ids = encoded["input_ids"][i]
-        offsets = encoded["offset_mapping"][i]
+        kept = [position for position in range(len(ids)) if encoded["attention_mask"][i][position]]
+        if is_fast:
+            spans = {position: encoded["offset_mapping"][i][position] for position in kept}
+        else:
+            inner = [position for position in kept if ids[position] not in special_ids]
+            pieces = [tokenizer.convert_ids_to_tokens(ids[position]) for position in inner]
+            spans = dict(zip(inner, _word_spans(tokenizer, text, pieces), strict=True))
         words = [match.start() for match in re.finditer(r"\S+", text)]
-        tokens = tuple(
-            _token(tokenizer, text, words, special_ids, position, ids[position], offsets[position])
-            for position in range(len(ids))
-            if encoded["attention_mask"][i][position]
-        )
-        prompts.append(TokenizedPrompt(text, tokens, len(ids)))
+        tokens = []
+        for position in kept:
+            span = (0, 0) if ids[position] in special_ids else spans[position]
+            tokens.append(_token(tokenizer, text, words, position, ids[position], span))
+        prompts.append(TokenizedPrompt(text, tuple(tokens), len(ids)))
     return tuple(prompts)
+
+
+def _word_spans(tokenizer: Any, text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """The word of each piece, for tokenizers that report no offsets (transformers 4's CLIP).
+
+    Byte-pair encoding never crosses a space: words tokenized one by one give the same pieces, of
+    which truncation leaves the first.
+    """
+    spans: list[tuple[int, int]] = []
+    expected: list[str] = []
+    for match in re.finditer(r"\S+", text):
+        of_word = tokenizer.tokenize(match.group())
+        expected += of_word
+        spans += [match.span()] * len(of_word)
+    if list(pieces) != expected[: len(pieces)]:
+        raise ProbeError(
+            f"Expected a tokenizer whose pieces stay within words; {type(tokenizer).__name__} cuts "
+            f"{text!r} otherwise and reports no offsets. Load a fast tokenizer (use_fast=True)."
+        )
+    return spans[: len(pieces)]
 
 
 def _token(
     tokenizer: Any,
     text: str,
     words: Sequence[int],
-    special_ids: set[int],
     position: int,
     token_id: int,
     span: Sequence[int],
 ) -> Token:
-    """One token; `words` holds the first character of every word."""
+    """One token; `words` holds the first character of every word, `span` is empty if special."""
     start, end = int(span[0]), int(span[1])
-    if token_id in special_ids or start == end:
+    if start == end:
         name = str(tokenizer.convert_ids_to_tokens(token_id))
         return Token(position, token_id, name, start, start, SPECIAL)
     # Some tokenizers count the space before a piece as its own.
     start += len(text[start:end]) - len(text[start:end].lstrip())
-    word = max(SPECIAL, sum(first <= start for first in words) - 1)
+    word = bisect.bisect_right(words, start) - 1
     return Token(position, token_id, text[start:end].rstrip(), start, end, word)

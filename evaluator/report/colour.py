@@ -21,7 +21,8 @@ def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
         [np.interp(place, np.arange(len(_STOPS)), _STOPS[:, c]) for c in range(3)], axis=-1
     )
     colours[~known] = 128
-    return np.rint(colours).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(colours).astype(np.uint8)
+    return rounded
 
 
 def heat_hex(value: float) -> str:

@@ -23,8 +23,11 @@ MAX_STEPS = 100
 """Steps kept for quantiles; of a longer trajectory, evenly spaced ones."""
 
 FUNCTION_WORDS = frozenset(
-    "a an the of on in at by for from with without to and or is are was were be it its this that "
-    "these those as into onto over under near there".split()
+    {
+        *("a", "an", "the", "this", "that", "these", "those", "it", "its", "there"),
+        *("of", "on", "in", "at", "by", "for", "from", "to", "with", "without", "as", "near"),
+        *("into", "onto", "over", "under", "and", "or", "is", "are", "was", "were", "be"),
+    }
 )
 """Words that name nothing to be seen; they and punctuation are not content."""
 
@@ -153,15 +156,18 @@ def word_kind(token: str) -> str | None:
     return "function words" if word in FUNCTION_WORDS else "content words"
 
 
-def _merge(into: dict[tuple[str, str, int], Moments], table: pa.Table, measure: str, by: str) -> None:  # fmt: skip
+_Groups = dict[tuple[str, str, int], Moments]
+
+
+def _merge(into: _Groups, table: pa.Table, measure: str, by: str) -> None:
     """Group by prompt first, so that one prompt counts once however many images it has."""
-    table = table.filter(pc.and_(pc.is_finite(table.column(measure)), pc.is_valid(table.column(by))))
-    per_prompt = table.group_by(["key", by, "step"], use_threads=False).aggregate([(measure, "mean")])
-    values = per_prompt.group_by([by, "step"], use_threads=False).aggregate(
-        [(f"{measure}_mean", way) for way in ("count", "mean", "variance")]
-    )
-    for row in values.to_pylist():
-        num, mean, variance = (row[f"{measure}_mean_{w}"] for w in ("count", "mean", "variance"))
+    finite = pc.is_finite(table.column(measure))
+    table = table.filter(pc.and_(finite, pc.is_valid(table.column(by))))
+    prompts = table.group_by(["key", by, "step"], use_threads=False).aggregate([(measure, "mean")])
+    ways = ("count", "mean", "variance")
+    groups = prompts.group_by([by, "step"], use_threads=False)
+    for row in groups.aggregate([(f"{measure}_mean", way) for way in ways]).to_pylist():
+        num, mean, variance = (row[f"{measure}_mean_{way}"] for way in ways)
         place = (measure, row[by], row["step"])
         added = Moments(num, mean, variance * num)
         into[place] = into[place].merged(added) if place in into else added
@@ -211,8 +217,10 @@ class LatentCurves:
             values = values[np.isfinite(values)].astype(np.float64)
             if values.size:
                 low, median, high = np.quantile(values, [0.1, 0.5, 0.9]).tolist()
-                for column, value in zip(curve, (step, median, low, high), strict=True):
-                    column.append(value)
+                curve.steps.append(step)
+                curve.median.append(median)
+                curve.low.append(low)
+                curve.high.append(high)
         return curve
 
 

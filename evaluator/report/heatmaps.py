@@ -29,6 +29,7 @@ ALL_STEPS = -1
 COLUMNS = ("key", "image_index", "step", "word", "token", "token_text", "height", "width", "map")
 
 Map = NDArray[np.float64]
+_Row = Mapping[str, Any]
 
 
 class WordMap(NamedTuple):
@@ -86,7 +87,7 @@ class HeatMaps:
                 self.grid = _step_grid(prompt, rows)
 
     def _sample(
-        self, position: int, prompt: str, rows: Sequence[Mapping[str, Any]], image: Image.Image | None
+        self, position: int, prompt: str, rows: Sequence[_Row], image: Image.Image | None
     ) -> HeatSample | None:
         maps = list(_overall(rows).values())[:MAX_WORDS]
         if not maps:
@@ -144,17 +145,17 @@ def _rows(heat: pa.Table, sample: SampleId) -> list[dict[str, Any]]:
     return [row for row in rows if _well_formed(row)]
 
 
-def _well_formed(row: Mapping[str, Any]) -> bool:
+def _well_formed(row: _Row) -> bool:
     return bool(row["map"]) and len(row["map"]) == row["height"] * row["width"]
 
 
-def _overall(rows: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, Map]]:
+def _overall(rows: Sequence[_Row]) -> dict[int, tuple[str, Map]]:
     """Word → its text and its map over all steps; the mean of the steps where none is stored."""
     overall = [row for row in rows if row["step"] == ALL_STEPS]
     return _by_word(overall or rows)
 
 
-def _by_word(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[str, Map]]:
+def _by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
     """Word → its tokens' text and the mean of their maps, in the order of the prompt."""
     maps: dict[int, list[Map]] = defaultdict(list)
     texts: dict[int, dict[int, str]] = defaultdict(dict)
@@ -171,7 +172,7 @@ def _by_word(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[str, Map]]:
     return words
 
 
-def _step_grid(prompt: str, rows: Sequence[Mapping[str, Any]]) -> StepGrid | None:
+def _step_grid(prompt: str, rows: Sequence[_Row]) -> StepGrid | None:
     """Words × steps of one prompt; None when maps were kept for all steps together only."""
     steps = sorted({row["step"] for row in rows if row["step"] != ALL_STEPS})
     if len(steps) < 2:

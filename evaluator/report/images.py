@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from evaluator.data.kept import parse_member, read_image_tar
 from evaluator.errors import CorruptShardError
 
 MAX_PIXELS = 50_000_000
@@ -37,8 +38,6 @@ def read_images(tar: Path, wanted: Collection[SampleId]) -> Iterator[tuple[Sampl
     Nothing is extracted. What cannot be decoded within the limits is left out: a report shows
     what it can. A missing tar gives nothing.
     """
-    from evaluator.data.kept import parse_member, read_image_tar
-
     left = set(wanted)
     try:
         members = read_image_tar(tar) if left and tar.exists() else iter(())

@@ -196,10 +196,12 @@ def as_csv(results: Iterable[Result]) -> str:
 
 def as_markdown(title: str, results: Iterable[Result], remarks: Iterable[str] = ()) -> str:
     """A Markdown document: the title, remarks, the table, and warnings as a list below it."""
-    rows, notes = [], []
+    rows: list[str] = []
+    notes: list[str] = []
     for r in results:
         name = f"{r.name} {r.arrow}".strip()
-        cells = (name, r.shown_value, r.shown_interval, r.shown_count, r.shown_extractor, r.shown_reference)  # fmt: skip
+        numbers = (r.shown_value, r.shown_interval, r.shown_count)
+        cells = (name, *numbers, r.shown_extractor, r.shown_reference)
         rows.append("| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |")
         notes.extend(f"- {_markdown_cell(r.name)}: {_markdown_cell(w)}" for w in r.warnings)
     lines = [f"# {_markdown_cell(title)}", "", *(_markdown_cell(r) for r in remarks), ""]

@@ -69,9 +69,7 @@ def _draw(
         pen.text((left, top + side + 2 + i * _LINE), line, FAINT, font)
 
 
-def shortened(
-    text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> str:
+def shortened(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """`text` cut to `width` pixels, with an ellipsis where something was cut."""
     text = plain(text, limit=400)
     if font.getlength(text) <= width:
@@ -85,7 +83,8 @@ def wrapped(
     text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, lines: int
 ) -> list[str]:
     """`text` in at most `lines` lines of `width` pixels; the last one is cut."""
-    words, out = plain(text, limit=400).split(" "), []
+    words = plain(text, limit=400).split(" ")
+    out: list[str] = []
     while words and len(out) < lines - 1:
         line = words.pop(0)
         while words and font.getlength(f"{line} {words[0]}") <= width:

@@ -180,7 +180,10 @@ def canvas(slug: str, title: str, description: str, width: float, height: float)
 
 def element(parent: ET.Element, tag: str, kind: str, **attributes: object) -> ET.Element:
     """A child with a class; numbers are written with two decimals at most."""
-    texts = {n: f"{round(v, 2):g}" if isinstance(v, int | float) else str(v) for n, v in attributes.items()}  # fmt: skip
+    texts = {
+        name: f"{round(value, 2):g}" if isinstance(value, int | float) else str(value)
+        for name, value in attributes.items()
+    }
     return ET.SubElement(parent, tag, {"class": kind, **texts})
 
 

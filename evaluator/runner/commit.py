@@ -46,7 +46,10 @@ class Committer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         try:
             self.wait()
@@ -158,5 +161,3 @@ def timings_table(result: ShardResult, circumstances: Circumstances) -> pa.Table
         for stage, seconds in sorted(result.watch.seconds.items())
     ]
     return pa.Table.from_pylist(rows, schema=schemas.TIMINGS)
-
-

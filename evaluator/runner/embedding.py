@@ -1,4 +1,4 @@
-"""From images to an extractor's table: fixed batches, padded tail, nulls where there is no image."""
+"""From images to an extractor's table: fixed batches, a padded tail, nulls for no image."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,19 +22,22 @@ from evaluator.config.schema import (
     ProbesConfig,
     RunConfig,
     RuntimeConfig,
-    SourceConfig,
 )
-from evaluator.data import Pack, PackOptions, open_source
-from evaluator.distributed import StopRequest, World, gloo_group, set_threads, use_deterministic_kernels  # fmt: skip # noqa: E501
+from evaluator.data import Pack
+from evaluator.distributed import (
+    StopRequest,
+    World,
+    gloo_group,
+    set_threads,
+    use_deterministic_kernels,
+)
 from evaluator.errors import InputError
-from evaluator.locations import expand
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
 from evaluator.runner.late import LateFeatures
 from evaluator.runner.parts import (
     Trust,
-    build_extractor,
     build_model,
     build_probes,
     check_names,
@@ -43,51 +46,14 @@ from evaluator.runner.parts import (
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
 from evaluator.runner.shard import ShardMaker
+from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
 from evaluator.runner.work import ShardWork
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
-    from evaluator.protocols import FeatureExtractor, GenerativeModel
-
-
-def cache_folder(config: RunConfig) -> Path:
-    """Where packs and references are kept."""
-    configured = config.runtime.cache or os.environ.get("EVALUATOR_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(configured or f"{base}/diffusion-evaluator").expanduser()
-
-
-def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
-    """The pack that a `source` stands for, packed on first use."""
-    options = PackOptions(
-        key_column=source.key_column,
-        text_column=source.text_column,
-        image_column=source.image_column,
-    )
-    path = expand(source.source, relative_to=trust.relative_to)
-    return open_source(path, cache=cache / "packs", options=options, limit=source.limit)
-
-
-@dataclass
-class Surroundings:
-    """What all runs of one process share: its place in the world, and what it has loaded."""
-
-    world: World
-    stop: StopRequest
-    trust: Trust
-    threads: int
-    extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
-
-    def extractor(self, config: FeatureConfig) -> FeatureExtractor:
-        """An extractor, loaded once."""
-        key = config.model_dump_json()
-        if key not in self.extractors:
-            self.extractors[key] = build_extractor(
-                config, device=self.world.device, trust=self.trust
-            )
-        return self.extractors[key]
+    from evaluator.protocols import GenerativeModel
 
 
 @dataclass
@@ -132,9 +98,7 @@ class RunJob:
                 f"{self.config.prompts.source}: expected at least one prompt, got none."
             )
         if not (self.path / "init").is_dir():
-            init = identity.init_files(
-                self.config, self.pack.fingerprint, self.model.describe()
-            )
+            init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)
         identity.require_same(run, self.config, self.pack.fingerprint)
@@ -152,9 +116,7 @@ class RunJob:
 
     def complete(self, *, label: str) -> list[str]:
         """Work until all samples and features are there; returns errors of shards set aside."""
-        progress = Progress(
-            self.run, self.claims, label=label, speaks=self.around.world.is_main
-        )
+        progress = Progress(self.run, self.claims, label=label, speaks=self.around.world.is_main)
         errors = self._make_shards(progress)
         self._add_late_features(progress)
         progress.end()
@@ -216,7 +178,7 @@ class RunJob:
         from evaluator.probes.schedule import describe_schedule
 
         try:
-            table = describe_schedule(scheduler, self.config.generation.steps)
+            table = describe_schedule(scheduler, num_steps=self.config.generation.steps)
         except ProbeError:
             return  # a schedule that cannot be described stops no run; the report says so
         staged = self.run.stage("schedule")
@@ -243,6 +205,12 @@ class Outcome:
     run: RunDirectory
     summary: Summary
     errors: tuple[str, ...] = ()
+    """Shards that were set aside, and why."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 all there, 1 something failed for good, 3 incomplete."""
+        return 1 if self.errors else self.summary.exit_status
 
 
 def run_evaluation(
@@ -265,9 +233,7 @@ def run_evaluation(
     run = job.run  # made or checked before anything is computed
     if world.is_main:
         run.record_launch(_launch_name(), _launch_record(config, world))
-    references = {
-        name: reference_job(config, name, features, around) for name in config.references
-    }
+    references = {name: reference_job(config, name, features, around) for name in config.references}
     errors: list[str] = []
     for name, reference in references.items():
         errors += [f"reference {name}: {e}" for e in reference.complete(label=f"reference {name}")]

@@ -126,10 +126,11 @@ class LateFeatures:
             if not has_image:
                 continue
             expected = sample_name(sample.key, sample.image_index)
-            name, content = next(members, ("nothing", b""))
-            if name != expected:
+            member = next(members, None)
+            if member is None or member.key != expected:
+                got = "the end of the tar" if member is None else f"'{member.key}'"
                 raise CorruptShardError(
-                    f"{path}: expected the image '{expected}', got '{name}'. Delete the shard's "
+                    f"{path}: expected the image '{expected}', got {got}. Delete the shard's "
                     "directory and run the same command again."
                 )
-            yield decode_image(content)
+            yield decode_image(member.data)

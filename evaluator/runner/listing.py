@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluator import plugins
 from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.features import BUILT_IN as EXTRACTORS
-from evaluator.metrics.catalog import describe_metrics
+from evaluator.metrics.catalog import DEFAULT_EXTRACTORS, FAMILIES, PROPER_NAMES
 from evaluator.runner.status import read_status
 from evaluator.store.rundir import RunDirectory
 
@@ -21,12 +21,26 @@ def list_lines(what: str) -> list[str]:
         "extractors": EXTRACTORS,
         "models": MODELS,
         "probes": PROBES,
-        "metrics": describe_metrics(),
+        "metrics": _metrics(),
     }
     if what in built_in:
         parts = {**built_in[what], **plugins.installed(what.removesuffix("s"))}
         return [f"{name:24} {target}" for name, target in sorted(parts.items())]
     return _runs(Path(what))
+
+
+def _metrics() -> dict[str, str]:
+    """Name → what it takes and what it returns."""
+    described = {}
+    for name, entry in FAMILIES.items():
+        spelled = name if name in DEFAULT_EXTRACTORS else f"{name}_<extractor>"
+        results = ", ".join(entry.result_names).replace("{extractor}", "<extractor>")
+        against = " against a reference" if entry.reference else ""
+        options = ", ".join(entry.options)
+        described[spelled] = f"from {entry.input}{against}: {results} (options: {options})"
+    for name, family in PROPER_NAMES.items():
+        described[name] = f"{family}_<extractor> on Inception features"
+    return described
 
 
 def _runs(folder: Path) -> list[str]:

@@ -12,7 +12,6 @@ from evaluator import plugins
 from evaluator.config.schema import FeatureConfig, RunConfig
 from evaluator.errors import ConfigError
 from evaluator.features import BUILT_IN as EXTRACTORS
-from evaluator.metrics.catalog import BUILT_IN as METRICS
 from evaluator.models.images import ImagesModel
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def check_names(config: RunConfig, trust: Trust) -> None:
         check("model", config.model.target, {})
     for metric in config.metrics:
         if plugins.CODE.match(metric.name) or plugins.is_known("metric", metric.name, {}):
-            check("metric", metric.name, METRICS)
+            check("metric", metric.name, {})
     if faults:
         raise ConfigError("the configuration names parts that cannot be used:", tuple(faults))
 

@@ -51,6 +51,7 @@ def _seeds(generation: GenerationConfig, keys: Sequence[str]) -> list[int]:
         return list(range(first, last + 1))
     return [seed for key in keys for seed in prompt_seeds(generation.seed, key, per_prompt)]
 
+
 class PromptsOf:
     """Reads the prompts of a shard from their pack."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from evaluator.aggregate.asked import Asked
-from evaluator.aggregate.compute import Summary, aggregate
+from evaluator.aggregate.compute import aggregate
 from evaluator.config.schema import RunConfig
 from evaluator.distributed import gloo_group, join_world, leave_world, stop_on_signals
 from evaluator.runner.job import Outcome, run_evaluation
@@ -17,7 +16,7 @@ from evaluator.store.rundir import RunDirectory
 def run_session(
     config: RunConfig, path: Path, *, allow_code: bool, relative_to: Path
 ) -> Outcome | None:
-    """Run or continue an evaluation; the main process prints the results and gets the outcome."""
+    """Run or continue an evaluation. The main process gets the outcome; the others get None."""
     _quiet_libraries()
     trust = Trust(allow_code=allow_code, relative_to=relative_to)
     world = join_world(config.runtime.num_processes)
@@ -28,7 +27,6 @@ def run_session(
         leave_world()
     if not world.is_main:
         return None
-    print_summary(outcome.run, outcome.summary, outcome.errors)
     return outcome
 
 
@@ -43,27 +41,7 @@ def aggregate_session(path: Path) -> Outcome | None:
         leave_world()
     if not world.is_main:
         return None
-    print_summary(run, summary, ())
     return Outcome(run, summary)
-
-
-def print_summary(run: RunDirectory, summary: Summary, errors: tuple[str, ...]) -> None:
-    """Print the table of results, what is missing, and where the run is."""
-    import shutil
-
-    from evaluator.report.table import results_table
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(results_table(summary.record()["metrics"], width=width))
-    counts = summary.counts
-    print(f"\n{counts.committed}/{counts.planned} samples", end="")
-    print(f", {counts.errors} with errors" if counts.errors else "", end="")
-    print(f", {counts.truncated} prompts truncated" if counts.truncated else "", end="")
-    print(f"\nrun: {run.path}")
-    for error in errors:
-        print(f"failed: {error}", file=sys.stderr)
-    for line in summary.error_lines:
-        print(f"sample error: {line}", file=sys.stderr)
 
 
 def _quiet_libraries() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from evaluator.data import decode_image, encode_image
+from evaluator.data import EncodedImage, decode_image, encode_image
 from evaluator.errors import GenerationError, SampleError
 from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.embedding import EmbeddedRows
@@ -50,7 +50,7 @@ class ShardResult:
     sizes: list[tuple[int, int] | None] = field(default_factory=list)
     digests: list[str | None] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
-    encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
+    encoded: list[Future[EncodedImage] | None] = field(default_factory=list)
     features: list[EmbeddedRows] = field(default_factory=list)
     observed: dict[str, list[pa.Table]] = field(default_factory=dict)
     watch: Stopwatch = field(default_factory=Stopwatch)

@@ -106,7 +106,7 @@ class ShardWork:
             with contextlib.suppress(EvaluatorError):
                 self.claims.release(held)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a model throws: another attempt
+        except Exception as error:
             message = f"{type(error).__name__}: {error}"
             self.claims.fail(held, message)
             self.progress.say(f"shard {shard.name} failed: {message}")

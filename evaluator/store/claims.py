@@ -141,7 +141,7 @@ class Claims:
     def take(self, task: str) -> Claim | None:
         """Begin an attempt at `task`; None when somebody holds it or it failed too often."""
         attempts = self.of(task)
-        if attempts and attempts[-1].live or is_set_aside(attempts):
+        if (attempts and attempts[-1].live) or is_set_aside(attempts):
             return None
         claim = Claim(task, len(attempts), self.worker, allowance=self.lease_seconds)
         path = self._path(claim)

@@ -42,7 +42,7 @@ def explained(doing: str, path: Path) -> Iterator[None]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """fsync a file or a directory."""
+    """Fsync a file or a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

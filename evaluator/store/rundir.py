@@ -139,7 +139,9 @@ class RunDirectory:
             names = os.listdir(self.path / "shards")
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def read(self, index: int, name: str, *, kind: str, columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
+    def read(
+        self, index: int, name: str, *, kind: str, columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """One table of a committed shard, checked against the plan's number of rows."""
         path = self.shard_path(index) / name
         table = schemas.read_table(path, kind=kind, columns=columns)

@@ -120,9 +120,7 @@ def test_repeated_prompts_keep_their_order(tiny, shared_pipeline):
     for sample, prompt in enumerate(prompts):
         alone = tiny.observe(model, [prompt], AttentionProbe(steps=[5]))
         found = values(run.rows("attention", sample=sample))
-        torch.testing.assert_close(
-            found, values(alone.rows("attention")), atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(found, values(alone.rows("attention")), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("guidance", "negative"), [(1.0, None), (5.0, "a red fox"), (5.0, None)])

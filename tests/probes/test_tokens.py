@@ -47,3 +47,39 @@ def test_positions_are_those_the_pipeline_encodes(tiny, shared_pipeline):
 def test_a_pipeline_without_tokenizer_is_refused(tiny):
     with pytest.raises(ProbeError, match="tokenizer"):
         pipeline_tokenizer(tiny.unconditional("ddim"))
+
+
+class WithoutOffsets:
+    """A tokenizer as transformers 4 loads it: it reports no offsets."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, texts, **settings):
+        assert "return_offsets_mapping" not in settings
+        return self._tokenizer(texts, **settings)
+
+
+def test_words_are_found_without_offsets(tiny):
+    tokenizer = tiny.tokenizer()
+    texts = ["A red  seven, zz", "", "a red dog " * 9]
+    exact = tokenize(tokenizer, texts)
+    for prompt, expected in zip(tokenize(WithoutOffsets(tokenizer), texts), exact, strict=True):
+        for name in ("id", "position", "word"):
+            found = [getattr(token, name) for token in prompt.tokens]
+            assert found == [getattr(token, name) for token in expected.tokens]
+    assert prompt.tokens[1].text == "a"
+
+
+def test_pieces_across_words_are_refused_without_offsets(tiny):
+    class Joining(WithoutOffsets):
+        def tokenize(self, text):
+            return [text.upper()]
+
+    with pytest.raises(ProbeError, match="stay within words"):
+        tokenize(Joining(tiny.tokenizer()), ["a dog"])

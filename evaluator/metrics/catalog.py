@@ -1,0 +1,274 @@
+"""The built-in metrics as a table: what each needs, what it returns, and under which names.
+
+"FID", "KID" and "Inception score" mean Inception features only. On any other extractor the same
+computation is called `fd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. Precision, recall,
+density and coverage are customary on several extractors, so they always carry its name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from evaluator.errors import ConfigError
+from evaluator.metrics.options import (
+    CLIP_VARIANTS,
+    confidence,
+    finite_number,
+    flag,
+    group_count,
+    one_of,
+    optional_positive,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+INCEPTION = "inception"
+"""The extractor that FID, KID and the Inception score are defined on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting of a metric."""
+
+    default: Any
+    check: Callable[[str, Any], Any]
+    """(name, value) → the value; raises ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One built-in computation."""
+
+    target: str
+    """Dotted class, `module:attr`."""
+    input: str
+    """`features`, `logits`, or the column of a per-sample score."""
+    reference: bool
+    """Whether real samples are needed."""
+    result_names: tuple[str, ...]
+    """Names of the results, with `{extractor}` to fill in."""
+    higher_is_better: tuple[bool | None, ...]
+    """Direction of each result."""
+    options: Mapping[str, Option]
+    """What a configuration may set."""
+    dimension: str | None = "dim"
+    """The constructor's name for the width of the input; None for scores."""
+    proper_name: str | None = None
+    """Name of the result on the extractor `proper_extractor`."""
+    proper_extractor: str = INCEPTION
+
+
+_COMMON = {
+    "groups": Option(20, group_count),
+    "seed": Option(0, partial(whole_number, at_least=0)),
+    "level": Option(0.95, confidence),
+}
+_MAX_SAMPLES = {"max_samples": Option(50_000, partial(whole_number, at_least=2))}
+
+FAMILIES: Mapping[str, CatalogEntry] = {
+    "fd": CatalogEntry(
+        target="evaluator.metrics.frechet_metric:FrechetDistance",
+        input="features",
+        reference=True,
+        result_names=("fd_{extractor}",),
+        higher_is_better=(False,),
+        options=_COMMON,
+        proper_name="fid",
+    ),
+    "kd": CatalogEntry(
+        target="evaluator.metrics.set_metrics:KernelDistance",
+        input="features",
+        reference=True,
+        result_names=("kd_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "num_subsets": Option(100, partial(whole_number, at_least=1)),
+            "subset_size": Option(1000, partial(whole_number, at_least=2)),
+            "degree": Option(3, partial(whole_number, at_least=1)),
+            "gamma": Option(None, optional_positive),
+            "coef": Option(1.0, finite_number),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+        proper_name="kid",
+    ),
+    "is": CatalogEntry(
+        target="evaluator.metrics.set_metrics:InceptionScore",
+        input="logits",
+        reference=False,
+        result_names=("is_{extractor}",),
+        higher_is_better=(True,),
+        options={"splits": Option(10, partial(whole_number, at_least=1)), **_COMMON},
+        dimension="num_classes",
+        proper_name="inception_score",
+    ),
+    "prdc": CatalogEntry(
+        target="evaluator.metrics.set_metrics:PrecisionRecallDensityCoverage",
+        input="features",
+        reference=True,
+        result_names=(
+            "precision_{extractor}",
+            "recall_{extractor}",
+            "density_{extractor}",
+            "coverage_{extractor}",
+        ),
+        higher_is_better=(True, True, True, True),
+        options={
+            "k": Option(5, partial(whole_number, at_least=1)),
+            "inclusive": Option(False, flag),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+    ),
+    "clip_score": CatalogEntry(
+        target="evaluator.metrics.score_metrics:ClipScore",
+        input="clip_score",
+        reference=False,
+        result_names=("clip_score_{extractor}",),
+        higher_is_better=(True,),
+        options={
+            "variant": Option("mean", partial(one_of, choices=CLIP_VARIANTS)),
+            "level": _COMMON["level"],
+        },
+        dimension=None,
+        proper_name="clip_score",
+        proper_extractor="clip",
+    ),
+}
+"""Prefix of a spec string → the computation."""
+
+PROPER_NAMES: Mapping[str, str] = {"fid": "fd", "kid": "kd", "inception_score": "is"}
+"""Names that fix the extractor to Inception → the computation."""
+
+DEFAULT_EXTRACTORS: Mapping[str, str] = {"prdc": INCEPTION, "clip_score": "clip"}
+"""Computations that may be asked for without an extractor."""
+
+NAMES = (*PROPER_NAMES, *FAMILIES)
+"""Every name that a configuration may use, before `_<extractor>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPlan:
+    """One metric of a configuration, checked and ready to build."""
+
+    name: str
+    """As the configuration spelled it: `fid`, `fd_dinov2`."""
+    metric: str
+    """The computation, a key of `FAMILIES`."""
+    extractor: str
+    """Whose features, logits or scores it takes."""
+    input: str
+    """`features`, `logits`, or the column of a per-sample score."""
+    reference: bool
+    """Whether real samples are needed."""
+    target: str
+    """Dotted class, `module:attr`."""
+    options: Mapping[str, Any]
+    """Every option with its value, defaults included."""
+    result_names: tuple[str, ...]
+    """Names of the results, in the order that `compute()` returns them."""
+    higher_is_better: tuple[bool | None, ...]
+    """Direction of each result."""
+
+    def build(self, dim: int | None = None) -> Metric:
+        """The metric for inputs of width `dim`: (N, dim) features or logits; none for scores."""
+        dimension = FAMILIES[self.metric].dimension
+        sized = {} if dimension is None else {dimension: dim}
+        module, _, attribute = self.target.partition(":")
+        built: Metric = getattr(importlib.import_module(module), attribute)(
+            **sized, names=self.result_names, **self.options
+        )
+        return built
+
+
+def resolve(
+    name: str, extractor: str | None = None, options: Mapping[str, Any] | None = None
+) -> MetricPlan:
+    """The plan for a metric of a configuration; ConfigError names what is unknown.
+
+    ```
+    resolve("fid")                                   # Fréchet distance on `inception`
+    resolve("fd_dinov2")                             # on `dinov2`
+    resolve("prdc", extractor="dinov2", options={"k": 3})
+    ```
+    """
+    metric, named = _parse(name)
+    if named is not None and extractor is not None and named != extractor:
+        raise ConfigError(
+            f"metric {name!r}: expected the extractor {named!r}, got {extractor!r}; "
+            f"write {metric}_{extractor}"
+        )
+    chosen = extractor or named or DEFAULT_EXTRACTORS.get(metric)
+    if chosen is None:
+        raise ConfigError(
+            f"metric {name!r}: expected an extractor, got none; write {metric}_<extractor>, "
+            f"such as {metric}_dinov2"
+        )
+    entry = FAMILIES[metric]
+    settings = _checked(name, entry, options or {})
+    return MetricPlan(
+        name=name,
+        metric=metric,
+        extractor=chosen,
+        input=entry.input,
+        reference=entry.reference,
+        target=entry.target,
+        options=settings,
+        result_names=_result_names(entry, chosen, settings),
+        higher_is_better=entry.higher_is_better,
+    )
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    """A spec string → (computation, extractor that the string names)."""
+    if name in PROPER_NAMES:
+        return PROPER_NAMES[name], INCEPTION
+    if name in FAMILIES:
+        return name, None
+    for metric in FAMILIES:
+        if name.startswith(f"{metric}_") and len(name) > len(metric) + 1:
+            return metric, name[len(metric) + 1 :]
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
+    raise ConfigError(
+        f"metric: expected one of {', '.join(NAMES)}, or fd_<extractor>, kd_<extractor>, "
+        f"is_<extractor>, prdc_<extractor>; got {name!r}; {hint}"
+    )
+
+
+def _checked(name: str, entry: CatalogEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options with their values; every fault in one ConfigError."""
+    settings = {key: option.default for key, option in entry.options.items()}
+    faults = []
+    for key, value in options.items():
+        if key not in entry.options:
+            close = difflib.get_close_matches(key, entry.options, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "; remove it"
+            faults.append(f"expected one of {', '.join(entry.options)}, got {key!r}{hint}")
+            continue
+        try:
+            settings[key] = entry.options[key].check(key, value)
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError(f"metric {name!r}: its options are wrong", tuple(faults))
+    return settings
+
+
+def _result_names(
+    entry: CatalogEntry, extractor: str, settings: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Names of the results; a variant other than the usual one is part of the name."""
+    if entry.proper_name is not None and extractor == entry.proper_extractor:
+        names: tuple[str, ...] = (entry.proper_name,)
+    else:
+        names = tuple(template.format(extractor=extractor) for template in entry.result_names)
+    variant = settings.get("variant", "mean")
+    return names if variant == "mean" else tuple(f"{name}_{variant}" for name in names)

@@ -1,0 +1,278 @@
+"""Metrics that need every feature or logit in one place, as torchmetrics `Metric`s."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluator.metrics.accumulators import FAKE, REAL, GatheredMetric
+from evaluator.metrics.entropy import CellSums, cell_sums
+from evaluator.metrics.intervals import (
+    COVERS_ONE_SET,
+    COVERS_SET,
+    Integers,
+    Interval,
+    jackknife_interval,
+)
+from evaluator.metrics.kernel import PolynomialKernel, group_sums, kernel_distance
+from evaluator.metrics.neighbours import NeighbourScores, scores_without_groups
+from evaluator.metrics.options import finite_number, flag, optional_positive, whole_number
+from evaluator.metrics.results import Result
+
+NO_INTERVAL = "no interval: too few prompts to leave a group of them out"
+
+
+class _TwoSets(GatheredMetric):
+    """Generated against real features, with a seeded subset above `max_samples` a side."""
+
+    sides = (FAKE, REAL)
+
+    def __init__(self, dim: int, *, max_samples: int = 50_000, **kwargs: Any) -> None:
+        self.dim = whole_number("dim", dim, at_least=1)
+        self.max_samples = whole_number("max_samples", max_samples, at_least=2)
+        super().__init__(shape=(self.dim,), **kwargs)
+
+    def _sets(self) -> tuple[Tensor, Integers, Tensor, list[str]]:
+        """Generated features, their jackknife groups 0, 1, …, real features, and cautions."""
+        fake, groups = self._in_plan_order(FAKE), self._group_of(self._clusters_in_plan_order())
+        real, cautions = self._in_plan_order(REAL), []
+        for name, values in (("generated", fake), ("reference", real)):
+            if len(values) > self.max_samples:
+                cautions.append(
+                    f"computed on a seeded subset of {self.max_samples} of {len(values)} {name} "
+                    "samples; raise max_samples to use more"
+                )
+            if len(values) > 1:
+                constant = int((values == values[0]).all(dim=0).sum())
+                if constant:
+                    cautions.append(
+                        f"{constant} of {self.dim} features are constant over the {name} samples"
+                    )
+        generator = np.random.default_rng(self.seed)
+        kept_fake, kept_real = (self._subset(len(values), generator) for values in (fake, real))
+        _, groups = np.unique(groups[kept_fake.numpy()], return_inverse=True)
+        return fake[kept_fake], groups, real[kept_real], cautions
+
+    def _subset(self, n: int, generator: np.random.Generator) -> Tensor:
+        """Indices of all samples, or of a random `max_samples` of them, in plan order."""
+        if n <= self.max_samples:
+            return torch.arange(n)
+        chosen = generator.choice(n, self.max_samples, replace=False)
+        return torch.from_numpy(np.sort(chosen))
+
+
+class KernelDistance(_TwoSets):
+    """Kernel distance between generated and real features ("KID" on Inception features).
+
+    The value is the mean over subsets, which is what papers report; `details` has the standard
+    deviation over subsets and the unbiased distance of all samples. The interval is centred on
+    the value; its variance is the jackknife's of the all-sample distance, plus that of drawing
+    the subsets.
+    """
+
+    default_names = ("kernel_distance",)
+    directions = (False,)
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_subsets: int = 100,
+        subset_size: int = 1000,
+        degree: int = 3,
+        gamma: float | None = None,
+        coef: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        """Subsets and kernel as for `kernel_distance`; `kwargs` as for `PlannedMetric`."""
+        super().__init__(dim, **kwargs)
+        self.num_subsets = whole_number("num_subsets", num_subsets, at_least=1)
+        self.subset_size = whole_number("subset_size", subset_size, at_least=2)
+        self.kernel = PolynomialKernel(
+            whole_number("degree", degree, at_least=1),
+            optional_positive("gamma", gamma),
+            finite_number("coef", coef),
+        )
+
+    def _results(self) -> tuple[Result, ...]:
+        fake, groups, real, warnings = self._sets()
+        size = min(self.subset_size, len(fake), len(real))
+        if size < 2:
+            return self._refused(
+                f"expected at least 2 generated and 2 reference samples, got {len(fake)} and "
+                f"{len(real)}; generate more samples or give a larger reference",
+                len(fake),
+            )
+        if size < self.subset_size:
+            warnings.append(
+                f"subsets of {size} instead of {self.subset_size} samples: there are only "
+                f"{len(fake)} generated and {len(real)} reference samples"
+            )
+        mean, std = kernel_distance(
+            fake,
+            real,
+            num_subsets=self.num_subsets,
+            subset_size=size,
+            seed=self.seed,
+            kernel=self.kernel,
+        )
+        sums = group_sums(fake, real, groups, int(groups.max()) + 1, self.kernel)
+        interval = None
+        if self.groups:
+            sizes = sums.sizes
+            if len(sizes) < 2 or len(fake) - sizes.max() < 2:
+                warnings.append(NO_INTERVAL)
+            else:
+                left_out = [sums.unbiased(leave_out=group) for group in range(len(sizes))]
+                # about the all-sample value, whose replicates these are; then moved to the mean
+                around = jackknife_interval(
+                    sums.unbiased(),
+                    left_out,
+                    sizes,
+                    covers=COVERS_SET,
+                    level=self.level,
+                    extra_variance=std**2 / self.num_subsets,
+                )
+                shift = mean - sums.unbiased()
+                interval = Interval(
+                    around.low + shift, around.high + shift, self.level, around.method, COVERS_SET
+                )
+        details = {
+            "std": std,
+            "unbiased": sums.unbiased(),
+            "subset_size": size,
+            "n_reference": len(real),
+        }
+        result = self._result(
+            mean, len(fake), interval=interval, warnings=warnings, details=details
+        )
+        return (result,)
+
+
+class InceptionScore(GatheredMetric):
+    """Inception score of generated samples from classifier logits.
+
+    The value is the mean over splits; `details` has the standard deviation over splits and the
+    score in a single split. The jackknife leaves out prompts inside fixed splits.
+    """
+
+    default_names = ("inception_score",)
+    directions = (True,)
+
+    def __init__(self, num_classes: int, *, splits: int = 10, **kwargs: Any) -> None:
+        """`num_classes` columns of the logits; `kwargs` as for `PlannedMetric`."""
+        self.num_classes = whole_number("num_classes", num_classes, at_least=2)
+        self.splits = whole_number("splits", splits, at_least=1)
+        super().__init__(shape=(self.num_classes,), **kwargs)
+
+    def _results(self) -> tuple[Result, ...]:
+        logits = self._in_plan_order(FAKE)
+        n = len(logits)
+        if n < self.splits:
+            return self._refused(
+                f"expected at least {self.splits} samples for {self.splits} splits, got {n}; "
+                "lower splits or generate more samples",
+                n,
+            )
+        warnings = []
+        if n / self.splits < self.num_classes:
+            warnings.append(
+                f"{n / self.splits:.0f} samples in each of {self.splits} splits for "
+                f"{self.num_classes} classes: a split's score cannot exceed its number of samples"
+            )
+        present, groups = np.unique(
+            self._group_of(self._clusters_in_plan_order()), return_inverse=True
+        )
+        sums = cell_sums(logits, groups, len(present), splits=self.splits, seed=self.seed)
+        value = sums.value()
+        interval = self._interval(value.mean, sums)
+        if self.groups and interval is None:
+            warnings.append(NO_INTERVAL)
+        details = {"std": value.std, "single_split": value.single_split}
+        result = self._result(value.mean, n, interval=interval, warnings=warnings, details=details)
+        return (result,)
+
+    def _interval(self, value: float, sums: CellSums) -> Interval | None:
+        """The jackknife interval; None where a split would be left without samples."""
+        sizes = sums.counts.sum(axis=0)
+        remaining = sums.counts.sum(axis=1, keepdims=True) - sums.counts
+        if not self.groups or len(sizes) < 2 or remaining.min() < 1:
+            return None
+        left_out = [float(sums.scores(leave_out=group).mean()) for group in range(len(sizes))]
+        return jackknife_interval(
+            value,
+            left_out,
+            sizes,
+            covers=COVERS_ONE_SET,
+            level=self.level,
+            bounds=(1.0, float(self.num_classes)),
+        )
+
+
+class PrecisionRecallDensityCoverage(_TwoSets):
+    """Precision, recall, density and coverage of generated against real features."""
+
+    default_names = ("precision", "recall", "density", "coverage")
+    directions = (True, True, True, True)
+    recommended_samples = 5_000
+    """Fewer samples a side make the numbers unstable."""
+
+    def __init__(self, dim: int, *, k: int = 5, inclusive: bool = False, **kwargs: Any) -> None:
+        """`k` and `inclusive` as for `precision_recall_density_coverage`."""
+        super().__init__(dim, **kwargs)
+        self.k = whole_number("k", k, at_least=1)
+        self.inclusive = flag("inclusive", inclusive)
+
+    def _results(self) -> tuple[Result, ...]:
+        fake, groups, real, warnings = self._sets()
+        n, m = len(fake), len(real)
+        if min(n, m) <= self.k:
+            return self._refused(
+                f"expected more than k={self.k} generated and reference samples, got {n} and {m};"
+                " lower k, generate more samples or give a larger reference",
+                n,
+            )
+        for name, count in (("generated", n), ("reference", m)):
+            if count < self.recommended_samples:
+                warnings.append(
+                    f"{count} {name} samples: below {self.recommended_samples}, "
+                    "neighbourhoods are unstable; compare only at equal numbers of samples"
+                )
+        sizes = np.bincount(groups)
+        possible = bool(self.groups) and len(sizes) > 1 and n - sizes.max() > self.k
+        if self.groups and not possible:
+            warnings.append(NO_INTERVAL)
+        scores = scores_without_groups(
+            real, fake, groups, len(sizes) if possible else 0, k=self.k, inclusive=self.inclusive
+        )
+        intervals = self._intervals(scores, sizes)
+        return tuple(
+            self._result(
+                value,
+                n,
+                index=index,
+                interval=intervals[index],
+                warnings=warnings,
+                details={"n_reference": m},
+            )
+            for index, value in enumerate(scores[0])
+        )
+
+    def _intervals(self, scores: list[NeighbourScores], sizes: Integers) -> list[Interval | None]:
+        """The jackknife interval of each number; None for each without replicates."""
+        if len(scores) == 1:
+            return [None] * len(self.names)
+        return [
+            jackknife_interval(
+                scores[0][index],
+                [case[index] for case in scores[1:]],
+                sizes,
+                covers=COVERS_SET,
+                level=self.level,
+                bounds=(0.0, np.inf if name == "density" else 1.0),
+            )
+            for index, name in enumerate(NeighbourScores._fields)
+        ]

@@ -1,0 +1,148 @@
+"""From what was found to what is shown: the figures' files, and the sentences around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from markupsafe import Markup
+
+from evaluator.report.census import Census
+from evaluator.report.charts import attention_charts, latent_charts, schedule_charts, timing_bars
+from evaluator.report.gallery import SHEET_SIDE
+from evaluator.report.heatmaps import SIDE, TILE
+from evaluator.report.origin import Origin
+from evaluator.report.page import Drawing, GridText, Page, chart_rules
+from evaluator.report.results import Metrics
+from evaluator.report.sheet import Row, Tile, grid, write_sheet
+from evaluator.report.survey import Survey
+from evaluator.report.svg import Chart, draw, inline, standalone
+from evaluator.report.token_steps import draw_token_steps
+
+_SECTIONS = ("results", "samples", "attention", "latents", "schedule", "timings", "provenance")
+
+
+def compose(folder: Path, origin: Origin, metrics: Metrics, found: Survey) -> Page:
+    """Write every figure into `folder` and return the page that shows them."""
+    write_sheets(folder, found)
+    headline, remarks = summary(found.census, metrics)
+    tokens = draw_token_steps(found.tokens) if found.tokens else None
+    bars = timing_bars(found.timings) if found.timings.by_stage else None
+    steps = found.heat.grid
+    sampled = f" (every {found.every}th shard)" if found.every > 1 else ""
+    schedule = schedule_charts(found.schedule) if found.schedule is not None else []
+    return Page(
+        title=origin.title,
+        subtitle=origin.model,
+        all_there=found.census.complete and not found.census.errors and not found.faults,
+        headline=headline,
+        remarks=remarks,
+        sections=[(name, name.capitalize()) for name in _SECTIONS],
+        results=metrics.results,
+        interval_title=_interval_title(metrics),
+        no_results=metrics.trouble,
+        pictures=found.gallery.pictures,
+        no_pictures=_no_pictures(found),
+        failed=found.census.failed,
+        num_errors=found.census.errors,
+        heat=found.heat.samples,
+        no_heat="No heatmaps.parquet in the committed shards: no heat maps were asked for.",
+        grid=_grid_text(found) if steps else None,
+        tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
+        attention_charts=_drawn(folder, attention_charts(found.attention)),
+        attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
+        latent_charts=_drawn(folder, latent_charts(found.latents)),
+        latent_extent=_latent_extent(found) + sampled,
+        schedule_charts=_drawn(folder, schedule),
+        timings=_written(folder, bars, "timings.svg") if bars is not None else None,
+        workers=sorted(found.timings.by_worker.items()),
+        provenance=origin.provenance,
+        config=origin.config,
+        faults=found.faults,
+    )
+
+
+def write_sheets(folder: Path, found: Survey) -> None:
+    """Contact sheets of the samples, of their heat maps, and of one prompt's words by step."""
+    pictures, heat, steps = found.gallery, found.heat.samples, found.heat.grid
+    if pictures.pictures:
+        shown = zip(pictures.sheet, pictures.pictures, strict=True)
+        tiles = [Tile(image, picture.prompt or picture.key) for image, picture in shown]
+        write_sheet(folder / "samples.png", grid(tiles, 8), side=SHEET_SIDE, lines=2)
+    if heat:
+        rows = []
+        for sample in heat:
+            first = [Tile(sample.picture, "image")] if sample.picture else []
+            words = [Tile(word.picture, word.word) for word in sample.words]
+            rows.append(Row(sample.prompt or f"sample {sample.position}", [*first, *words]))
+        write_sheet(folder / "attention.png", rows, side=SIDE)
+    if steps:
+        lines = [
+            Row(word, [Tile(p, f"step {s}") for p, s in zip(line, steps.steps, strict=True)])
+            for word, line in steps.rows
+        ]
+        write_sheet(folder / "attention-steps.png", lines, side=TILE)
+
+
+def summary(census: Census, metrics: Metrics) -> tuple[str, list[str]]:
+    """The banner: how much is there, then what a reader must know."""
+    done = f"{census.committed:,} of {census.planned:,} planned samples are committed"
+    headline = f"Complete: {done}." if census.complete else f"Incomplete: {done}."
+    remarks = []
+    if not census.complete:
+        shards = f"{census.num_committed_shards:,} of {census.num_shards:,} shards"
+        remarks.append(f"{shards} are there; run the same command again for the rest.")
+    have = _plural(census.errors, "sample has", "samples have")
+    remarks.append(f"{census.errors:,} {have} an error.")
+    if census.truncated:
+        was = _plural(census.truncated, "prompt was", "prompts were")
+        remarks.append(f"{census.truncated:,} {was} truncated by the text encoder.")
+    counted = metrics.samples.get("committed", census.committed)
+    if metrics.results and counted != census.committed:
+        remarks.append(f"The numbers are from {counted:,} committed samples: aggregate again.")
+    if not metrics.results:
+        remarks.append(metrics.trouble)
+    return headline, remarks
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
+
+
+def _interval_title(metrics: Metrics) -> str:
+    levels = {result.interval.level for result in metrics.results if result.interval}
+    return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "Interval"
+
+
+def _no_pictures(found: Survey) -> str:
+    if not found.census.committed:
+        return "No shard is committed yet."
+    if not found.kept_images:
+        return "No images.tar in the committed shards: this run did not keep its images."
+    return "No image could be read from the committed shards."
+
+
+def _latent_extent(found: Survey) -> str:
+    extent = f"{found.latents.samples:,} samples"
+    if found.latents.nonfinite:
+        extent += f", {found.latents.nonfinite:,} values not finite"
+    return extent
+
+
+def _grid_text(found: Survey) -> GridText:
+    steps = found.heat.grid
+    assert steps is not None
+    words = ", ".join(f"“{word}”" for word, _ in steps.rows)
+    return GridText(steps.prompt, words, ", ".join(str(step) for step in steps.steps))
+
+
+def _drawn(folder: Path, charts: Sequence[Chart]) -> list[Drawing]:
+    return [_written(folder, draw(c), f"{c.slug}.svg", c.description) for c in charts]
+
+
+def _written(folder: Path, svg: ET.Element, name: str, description: str = "") -> Drawing:
+    """Write a drawing beside the page, and return it for the page."""
+    (folder / name).write_text(standalone(svg, chart_rules()), encoding="utf-8")
+    says = description or svg.findtext("desc") or ""
+    return Drawing(Markup(inline(svg)), name, says)

@@ -1,0 +1,111 @@
+"""The page: what it shows, the template that shows it, and a policy that lets nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from evaluator import __version__
+from evaluator.report.census import FailedSample, Work, Worker
+from evaluator.report.gallery import Picture
+from evaluator.report.heatmaps import HeatSample
+from evaluator.report.results import Result
+from evaluator.report.text import number
+
+GENERATOR = "evaluator report"
+"""How a report is told from other folders when it is to be replaced."""
+
+
+class Drawing(NamedTuple):
+    """A figure that stands in the page and in a file beside it."""
+
+    svg: Markup
+    file: str
+    description: str
+
+
+class GridText(NamedTuple):
+    """What is said of the picture of words by step."""
+
+    prompt: str
+    words: str
+    steps: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything on the page. Texts are fit to show; the template escapes them."""
+
+    title: str
+    subtitle: str
+    all_there: bool
+    headline: str
+    remarks: Sequence[str]
+    sections: Sequence[tuple[str, str]]
+    results: Sequence[Result]
+    interval_title: str
+    no_results: str
+    pictures: Sequence[Picture]
+    no_pictures: str
+    failed: Sequence[FailedSample]
+    num_errors: int
+    heat: Sequence[HeatSample]
+    no_heat: str
+    grid: GridText | None
+    tokens: Drawing | None
+    attention_charts: Sequence[Drawing]
+    attention_extent: str
+    latent_charts: Sequence[Drawing]
+    latent_extent: str
+    schedule_charts: Sequence[Drawing]
+    timings: Drawing | None
+    workers: Sequence[tuple[Worker, Work]]
+    provenance: Sequence[tuple[str, str]]
+    config: str
+    faults: Sequence[str]
+
+
+def asset(name: str) -> str:
+    """A file of this package."""
+    return resources.files("evaluator.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def chart_rules() -> str:
+    """Style of charts, in the page and in files of their own."""
+    return asset("chart.css")
+
+
+def render(page: Page) -> str:
+    """The page as HTML that works from `file://` and loads nothing but pictures beside it."""
+    style, script = asset("page.css") + chart_rules(), asset("page.js")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["number"] = number
+    template = environment.from_string(asset("page.html.j2"))
+    return template.render(
+        page=page,
+        policy=policy(style, script),
+        generator=GENERATOR,
+        version=__version__,
+        style=Markup(style),
+        script=Markup(script),
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """Content security policy: these two texts and pictures beside the page; nothing else."""
+    return (
+        "default-src 'none'; img-src 'self' data: file:; "
+        f"style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,0 +1,85 @@
+"""Writing a report aside and swapping it in, so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from evaluator.errors import RunDirectoryError
+from evaluator.report.compose import compose, summary
+from evaluator.report.origin import read_origin
+from evaluator.report.page import GENERATOR, render
+from evaluator.report.results import as_csv, as_markdown, read_metrics
+from evaluator.report.survey import survey
+from evaluator.store.files import explained
+from evaluator.store.rundir import RunDirectory
+
+PAGE = "index.html"
+
+
+def write(run: RunDirectory, output: Path | None) -> Path:
+    """See `evaluator.report.write_report`."""
+    final = (run.path / "report" if output is None else output).resolve()
+    require_replaceable(final)
+    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.aside")
+    try:
+        with explained("write", final):
+            aside.mkdir(parents=True)
+            fill(run, aside)
+            swap(aside, final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return final / PAGE
+
+
+def fill(run: RunDirectory, folder: Path) -> None:
+    """Write every file of the report into an empty folder."""
+    metrics = read_metrics(run.path / "metrics.json")
+    origin = read_origin(run)
+    found = survey(run, folder)
+    headline, remarks = summary(found.census, metrics)
+    markdown = as_markdown(origin.title, metrics.results, [headline, *remarks])
+    (folder / "results.md").write_text(markdown, encoding="utf-8")
+    (folder / "results.csv").write_text(as_csv(metrics.results), encoding="utf-8")
+    page = render(compose(folder, origin, metrics, found))
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def require_replaceable(final: Path) -> None:
+    """Refuse a folder that holds something other than a report: it would be removed."""
+    if not final.exists() or _is_report(final):
+        return
+    if final.is_dir() and not any(final.iterdir()):
+        return
+    raise RunDirectoryError(
+        f"{final}: expected a new folder, an empty one or an older report, got something else, "
+        "which writing a report would replace. Choose another --output."
+    )
+
+
+def _is_report(folder: Path) -> bool:
+    try:
+        with (folder / PAGE).open("rb") as file:
+            return f'content="{GENERATOR}"'.encode() in file.read(4096)
+    except OSError:
+        return False
+
+
+def swap(aside: Path, final: Path) -> None:
+    """Put the folder `aside` at `final`; the older report there is removed afterwards."""
+    old = aside.with_suffix(".old")
+    try:
+        with suppress(FileNotFoundError):  # the first report of this run
+            os.rename(final, old)
+        try:
+            os.rename(aside, final)
+        except OSError:
+            if old.exists() and not final.exists():
+                os.rename(old, final)
+            raise
+    finally:
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""What all runs of one process share: its place in the world, the cache, what it has loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluator.config.schema import FeatureConfig, RunConfig, SourceConfig
+from evaluator.data import Pack, PackOptions, open_source
+from evaluator.distributed import StopRequest, World
+from evaluator.locations import expand
+from evaluator.runner.parts import Trust, build_extractor
+
+if TYPE_CHECKING:
+    from evaluator.protocols import FeatureExtractor
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Where packs and references are kept."""
+    configured = config.runtime.cache or os.environ.get("EVALUATOR_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(configured or f"{base}/diffusion-evaluator").expanduser()
+
+
+def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
+    """The pack that a `source` stands for, packed on first use."""
+    options = PackOptions(
+        key_column=source.key_column,
+        text_column=source.text_column,
+        image_column=source.image_column,
+    )
+    path = expand(source.source, relative_to=trust.relative_to)
+    return open_source(path, cache=cache / "packs", options=options, limit=source.limit)
+
+
+@dataclass
+class Surroundings:
+    """What all runs of one process share: its place in the world, and what it has loaded."""
+
+    world: World
+    stop: StopRequest
+    trust: Trust
+    threads: int
+    extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
+
+    def extractor(self, config: FeatureConfig) -> FeatureExtractor:
+        """An extractor, loaded once."""
+        key = config.model_dump_json()
+        if key not in self.extractors:
+            self.extractors[key] = build_extractor(
+                config, device=self.world.device, trust=self.trust
+            )
+        return self.extractors[key]

@@ -1,0 +1,136 @@
+import math
+
+import diffusers
+import pytest
+
+from evaluator.errors import ProbeError
+from evaluator.probes import describe_schedule, schedule_warnings, training_schedule
+from evaluator.probes.schemas import SCHEDULE_SCHEMA
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+TRAILING_ZERO = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+
+
+def span(scheduler, num_steps=10):
+    log_snr = describe_schedule(scheduler, num_steps=num_steps).column("log_snr").to_pylist()
+    return log_snr[0], log_snr[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"timestep_spacing": "leading", "steps_offset": 1}, (-4.25, 6.37)),
+        ({"timestep_spacing": "linspace"}, (-5.36, 7.07)),
+        ({"timestep_spacing": "trailing"}, (-5.36, 2.15)),
+        (TRAILING_ZERO, (-math.inf, 2.07)),
+    ],
+)
+def test_log_snr_of_stable_diffusion(settings, expected):
+    scheduler = diffusers.DDIMScheduler(**BETAS, **settings)
+    assert span(scheduler) == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_zero_snr_of_sigma_schedulers_is_finite(name):
+    scheduler = getattr(diffusers, name)(**BETAS, **TRAILING_ZERO)
+    assert span(scheduler) == pytest.approx((-16.64, 2.07), abs=0.006)
+
+
+def test_log_snr_of_other_families():
+    assert span(diffusers.EDMEulerScheduler()) == pytest.approx((-8.76, 12.43), abs=0.006)
+    for shift, end in ((1.0, 13.81), (3.0, 9.42)):
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+        assert span(scheduler, 1000) == pytest.approx((-math.inf, end), abs=0.006)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.HeunDiscreteScheduler(**BETAS),
+        diffusers.PNDMScheduler(**BETAS),
+        diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True),
+        diffusers.FlowMatchHeunDiscreteScheduler(),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_second_evaluations_are_no_steps(scheduler):
+    table = describe_schedule(scheduler, num_steps=7)
+    assert table.schema == SCHEDULE_SCHEMA
+    assert table.column("step").to_pylist() == list(range(7))
+    assert len(set(table.column("timestep").to_pylist())) == 7
+
+
+def test_the_scheduler_stays_as_it_is():
+    scheduler = diffusers.EulerDiscreteScheduler(**BETAS)
+    scheduler.set_timesteps(7)
+    before = scheduler.timesteps
+    describe_schedule(scheduler, num_steps=20)
+    assert scheduler.timesteps is before
+
+
+def test_the_levels_are_those_of_the_run(tiny, shared_pipeline):
+    from evaluator.probes import LatentsProbe
+
+    before = shared_pipeline.scheduler
+    try:
+        for name in ("DDIMScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"):
+            shared_pipeline.scheduler = getattr(diffusers, name)(**BETAS)
+            table = describe_schedule(shared_pipeline.scheduler, num_steps=5)
+            model, prompts = tiny.model(shared_pipeline, steps=5), tiny.prompts("a dog")
+            rows = tiny.observe(model, prompts, LatentsProbe()).rows("latents")
+            for column in ("timestep", "log_snr"):
+                expected = [row[column] for row in rows]
+                assert table.column(column).to_pylist() == pytest.approx(expected, rel=1e-5)
+    finally:
+        shared_pipeline.scheduler = before
+
+
+def test_the_training_grid_has_every_timestep():
+    scheduler = diffusers.DDIMScheduler(**BETAS)
+    table = training_schedule(scheduler)
+    assert table.num_rows == 1000
+    log_snr = table.column("log_snr").to_pylist()
+    assert (log_snr[0], log_snr[-1]) == pytest.approx((7.07, -5.36), abs=0.006)
+    assert table.column("train_log_snr").to_pylist() == log_snr
+    steps = describe_schedule(scheduler, num_steps=5).to_pylist()
+    for row in steps:
+        assert row["train_log_snr"] == pytest.approx(row["log_snr"], abs=1e-9)
+        assert row["log_snr"] == log_snr[int(row["timestep"])]
+    with pytest.raises(ProbeError, match="EDMEulerScheduler has none"):
+        training_schedule(diffusers.EDMEulerScheduler())
+    assert (
+        describe_schedule(diffusers.EDMEulerScheduler(), num_steps=3)["train_log_snr"].null_count
+        == 3
+    )
+
+
+def test_a_wide_schedule_gives_no_warning():
+    assert schedule_warnings(diffusers.FlowMatchEulerDiscreteScheduler(), num_steps=1000) == ()
+
+
+def test_a_narrow_schedule_gives_a_note():
+    (note,) = schedule_warnings(diffusers.DDIMScheduler(**BETAS), num_steps=10)
+    assert note.startswith("Note: log-SNR runs from -4.2")
+
+
+def test_zero_snr_without_trailing_steps_gives_a_warning():
+    scheduler = diffusers.DDIMScheduler(**BETAS, rescale_betas_zero_snr=True)
+    assert any("trailing" in warning for warning in schedule_warnings(scheduler, num_steps=10))
+    proper = diffusers.DDIMScheduler(**BETAS, **TRAILING_ZERO)
+    assert not any("rescale" in warning for warning in schedule_warnings(proper, num_steps=10))
+
+
+def test_a_schedule_that_turns_noisier_gives_a_warning():
+    class Turning(diffusers.DDIMScheduler):
+        def set_timesteps(self, num_inference_steps, device=None):
+            super().set_timesteps(num_inference_steps, device)
+            self.timesteps = self.timesteps[[0, 2, 1, 3]]
+
+    warnings = schedule_warnings(Turning(**BETAS), num_steps=4)
+    assert "falls at steps [2]" in warnings[0]
+
+
+def test_dynamic_shifting_is_refused_with_its_remedy():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    with pytest.raises(ProbeError, match="use_dynamic_shifting=False"):
+        describe_schedule(scheduler, num_steps=10)
