@@ -109,6 +109,8 @@ class Asked:
     """Reference name → run directory."""
     reference_fingerprints: Mapping[str, str]
     """Extractor name → fingerprint of its features in the references."""
+    request: Mapping[str, Any]
+    """The sections of the configuration that asked, with the references' content."""
 
     def resolved(self) -> AskedMetrics:
         """The metrics, looked up."""
@@ -121,6 +123,7 @@ class Asked:
             "fingerprints": dict(self.fingerprints),
             "references": dict(self.references),
             "reference_fingerprints": dict(self.reference_fingerprints),
+            "request": dict(self.request),
         }
         return json.dumps(record, indent=1, sort_keys=True)
 
@@ -139,6 +142,7 @@ class Asked:
                 record["fingerprints"],
                 record["references"],
                 record["reference_fingerprints"],
+                record["request"],
             )
         except (OSError, ValueError, KeyError) as error:
             raise RunDirectoryError(

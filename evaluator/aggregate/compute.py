@@ -5,81 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from evaluator.aggregate.asked import Asked, AskedMetric
 from evaluator.aggregate.features import FeatureReader, share
+from evaluator.aggregate.summary import MAX_ERROR_LINES, Counts, MetricRecord, Summary
 from evaluator.distributed import World
 from evaluator.errors import EvaluatorError, MetricError
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from evaluator.metrics.results import Result
-
-FORMAT = 1
-"""Version of metrics.json."""
-
-MAX_ERROR_LINES = 20
-"""Sample errors that are shown one by one; the count says how many there are."""
-
-
-class Counts(NamedTuple):
-    """How much of the plan is there."""
-
-    planned: int
-    committed: int
-    errors: int
-    truncated: int
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRecord:
-    """One number in metrics.json."""
-
-    name: str
-    value: float | None
-    n: int
-    n_expected: int
-    higher_is_better: bool | None
-    interval: dict[str, Any] | None
-    extractor: str | None
-    fingerprint: str | None
-    reference: dict[str, Any] | None
-    warnings: list[str]
-    details: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """All numbers of a run, and how much of the run they stand on."""
-
-    counts: Counts
-    metrics: tuple[MetricRecord, ...]
-    error_lines: tuple[str, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether every planned sample is committed."""
-        return self.counts.committed == self.counts.planned
-
-    @property
-    def exit_status(self) -> int:
-        """0 all there, 1 something failed for good, 3 incomplete."""
-        if not self.complete:
-            return 3
-        failed = self.counts.errors or any(metric.value is None for metric in self.metrics)
-        return 1 if failed else 0
-
-    def record(self) -> dict[str, Any]:
-        """What metrics.json holds."""
-        return {
-            "format": FORMAT,
-            "complete": self.complete,
-            "samples": self.counts._asdict(),
-            "metrics": [asdict(metric) for metric in self.metrics],
-        }
 
 
 def aggregate(run: RunDirectory, asked: Asked, *, world: World, group: Any = None) -> Summary:

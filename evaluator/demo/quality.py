@@ -85,9 +85,7 @@ def sample(
 
 def load_pipeline(directory: Path = PIPELINE) -> DiffusionPipeline:
     """The shipped pipeline in float32, without a progress bar."""
-    pipe = DiffusionPipeline.from_pretrained(
-        directory, torch_dtype=torch.float32, local_files_only=True
-    )
+    pipe = DiffusionPipeline.from_pretrained(directory, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

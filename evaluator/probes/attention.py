@@ -17,7 +17,7 @@ from evaluator.probes.layers import AttentionLayer, Grid, cross_attention_layers
 from evaluator.probes.noise import NoiseFamily, noise_family
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.tokens import TokenizedPrompt, pipeline_tokenizer, tokenize
-from evaluator.probes.watch import PipelineWatch, StepCall
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,9 @@ class AttentionProbe:
         layers: str = "groups",
         maps: int = 0,
     ) -> None:
-        """`layers`: `groups` averages statistics over layers of equal block and resolution, `all`
+        """Choose what to observe.
+
+        `layers`: `groups` averages statistics over layers of equal block and resolution, `all`
         keeps each. `maps`: samples at plan positions below it also give heat maps.
         """
         self.name = "attention"
@@ -112,7 +114,7 @@ class AttentionObservation:
         self._indistinct: list[bool] = []
         self._mapped: list[int] = []
         self._recorded: set[int] = set()
-        self._steps: dict[int, StepCall] = {}
+        self._times: dict[int, StepTime] = {}
 
     def denoiser_starts(self, step: int, latents: Tensor, rows: BranchRows | None) -> None:
         """Record this pass if it holds the conditional branch, the first one of its step."""
@@ -138,7 +140,7 @@ class AttentionObservation:
     def stepping(self, step: int, latents: Tensor, call: StepCall | None) -> None:
         """Keep the noise level of an observed step."""
         if call is not None:
-            self._steps[step] = call
+            self._times[step] = call.time
 
     def _prepare(self) -> None:
         """Tokens, samples and heat maps, as soon as the encoded texts are known."""
@@ -183,7 +185,7 @@ class AttentionObservation:
                     prompts=self._tokenized,
                     indistinct=self._indistinct,
                     steps=self.watch.observed,
-                    calls=self._steps,
+                    times=self._times,
                 )
             )
         }

@@ -74,7 +74,8 @@ def attention_statistics(probabilities: Tensor, grid: Grid) -> Tensor:
     spread = (square - y * y - x * x).clamp_min(0).sqrt()
     diversity = _head_diversity(probabilities) if num_heads > 1 else torch.zeros_like(mass)
     statistics = (mass, peak, peak / mass, top, entropy, 1 - entropy)
-    return torch.stack([*statistics, y + 0.5, x + 0.5, spread, diversity])
+    stacked: Tensor = torch.stack([*statistics, y + 0.5, x + 0.5, spread, diversity])
+    return stacked
 
 
 def _entropy(density: Tensor) -> Tensor:

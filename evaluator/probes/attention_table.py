@@ -13,7 +13,7 @@ import pyarrow as pa
 from evaluator.probes.attention_recorder import StatisticSums
 from evaluator.probes.schemas import ATTENTION_SCHEMA, ATTENTION_STATISTICS
 from evaluator.probes.tokens import SPECIAL, TokenizedPrompt
-from evaluator.probes.watch import StepCall
+from evaluator.probes.watch import StepTime
 
 CONDITIONAL = "conditional"
 INDISTINCT = "conditional embedding equals the unconditional one"
@@ -33,8 +33,8 @@ class AttentionRows:
     """(B,): prompts that get a single row of nulls."""
     steps: Sequence[int]
     """(S,): the observed steps."""
-    calls: Mapping[int, StepCall]
-    """Step → its noise level."""
+    times: Mapping[int, StepTime]
+    """Of the observed steps."""
 
 
 def attention_table(rows: AttentionRows) -> pa.Table:
@@ -80,9 +80,9 @@ def _typed(column: Any, kind: pa.DataType) -> pa.Array:
 def _step_columns(rows: AttentionRows, step: np.ndarray) -> dict[str, pa.Array]:
     timesteps, log_snr = [], []
     for index in rows.steps:
-        call = rows.calls.get(index)
-        level = call.level if call is not None else None
-        timesteps.append(call.timestep if call is not None else math.nan)
+        time = rows.times.get(index)
+        level = time.level if time is not None else None
+        timesteps.append(time.timestep if time is not None else math.nan)
         log_snr.append(level.log_snr if level is not None else math.nan)
     return {
         name: pa.array(np.array(values, np.float32)[step], pa.float32(), from_pandas=True)

@@ -148,20 +148,17 @@ def _watch_scores(original: Any, module: Any) -> Any:
     @functools.wraps(original)
     def get_attention_scores(query: Tensor, key: Tensor, attention_mask: Any = None) -> Any:
         if (sink := _current_sink()) is not None:
-            heads = module.heads
-            mask = attention_mask
-            split = mask.unflatten(0, (-1, heads)) if mask is not None else None
-            sink(
-                AttentionCall(
-                    query.unflatten(0, (-1, heads)),
-                    key.unflatten(0, (-1, heads)),
-                    split,
-                    float(module.scale),
-                )
-            )
+            mask = None if attention_mask is None else _split_heads(attention_mask, module.heads)
+            query_heads, key_heads = (_split_heads(x, module.heads) for x in (query, key))
+            sink(AttentionCall(query_heads, key_heads, mask, float(module.scale)))
         return original(query, key, attention_mask)
 
     return get_attention_scores
+
+
+def _split_heads(joined: Tensor, heads: int) -> Tensor:
+    """(B · heads, …) → (B, heads, …)."""
+    return joined.view(-1, heads, *joined.shape[1:])
 
 
 def _call(

@@ -56,11 +56,11 @@ class HeatmapSums:
         height, width = self.largest()
         total = torch.zeros(())
         for grid, sums in self._sums.items():
-            maps = sums.unflatten(-1, grid).flatten(0, 1)
+            maps = sums.view(-1, sums.shape[2], *grid)
             resized = maps
             if grid != (height, width):
                 resized = F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
-            total = total + resized.unflatten(0, sums.shape[:2]).cpu()
+            total = total + resized.view(*sums.shape[:2], -1, height, width).cpu()
         overall = total.sum(dim=0, keepdim=True) / self._counts.sum()
         return torch.cat([total / self._counts.view(-1, 1, 1, 1, 1), overall])
 

@@ -16,7 +16,7 @@ from evaluator.probes.latent_statistics import LatentTables, latent_statistics
 from evaluator.probes.latents_table import latents_table
 from evaluator.probes.noise import NoiseLevel, noise_family, predict
 from evaluator.probes.steps import StepChoice
-from evaluator.probes.watch import PipelineWatch, StepCall, denoiser_of, is_compiled
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of, is_compiled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +82,7 @@ class LatentsObservation:
         self._unconditional: Tensor | None = None
         self._pending: list[Snapshot] = []
         self._pending_bytes = 0
-        self._calls: dict[int, StepCall] = {}
+        self._times: dict[int, StepTime] = {}
         self._parts: list[LatentTables] = []
         self._num_rows = 0
 
@@ -102,12 +102,12 @@ class LatentsObservation:
         """Keep copies of what the scheduler receives."""
         latents = latents.detach().clone()
         if call is not None:
-            assert call.level is not None
+            level = call.time.level
+            assert level is not None
             output = _without_variance(call.model_output.detach().clone(), latents)
             guidance_norm = self._guidance_norm(output)
-            snapshot = Snapshot(latents, self._previous, output, guidance_norm, call.level)
-            # The table needs the time and the level; the output lives in the snapshot.
-            self._calls[step] = call._replace(model_output=output[:0])
+            snapshot = Snapshot(latents, self._previous, output, guidance_norm, level)
+            self._times[step] = call.time
             self._pending.append(snapshot)
             self._pending_bytes += 2 * latents.nbytes
             self._num_rows = latents.shape[0]
@@ -123,8 +123,9 @@ class LatentsObservation:
         difference = (self._conditional - self._unconditional)[:, : output.shape[1]]
         if difference.shape[0] != output.shape[0]:
             return None
-        flat = difference.flatten(1).double()
-        return flat.norm(dim=1) / math.sqrt(flat.shape[1])
+        flat = difference.flatten(1).to(_exact(difference.device))
+        norm: Tensor = flat.norm(dim=1) / math.sqrt(flat.shape[1])
+        return norm
 
     def digest(self) -> None:
         """Statistics of the pending steps, all at once, in float64."""
@@ -136,8 +137,7 @@ class LatentsObservation:
 
     def _statistics(self, pending: list[Snapshot]) -> LatentTables:
         assert self._family is not None
-        # Apple's GPUs have no float64.
-        exact = torch.float32 if pending[0].latents.device.type == "mps" else torch.float64
+        exact = _exact(pending[0].latents.device)
         latents = torch.stack([snapshot.latents for snapshot in pending]).to(exact)
         outputs = torch.stack([snapshot.model_output for snapshot in pending]).to(exact)
         nothing = torch.full_like(pending[0].latents, math.nan)
@@ -157,7 +157,7 @@ class LatentsObservation:
 
     def tables(self) -> Mapping[str, pa.Table]:
         """`latents`; ProbeError if not every step was seen."""
-        missing = sorted(set(self.watch.observed) - set(self._calls))
+        missing = sorted(set(self.watch.observed) - set(self._times))
         if not self._parts or missing:
             seen = f"steps {missing} did not come" if missing else "scheduler.step was never called"
             raise ProbeError(
@@ -166,7 +166,12 @@ class LatentsObservation:
                 "the model exposes."
             )
         samples = samples_of(self._prompts, self.watch.encodings.texts, self._num_rows)
-        return {"latents": latents_table(self._parts, samples=samples, calls=self._calls)}
+        return {"latents": latents_table(self._parts, samples=samples, times=self._times)}
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    """float64, but on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _without_variance(output: Tensor, latents: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from evaluator.probes.schemas import LATENT_STATISTICS, LATENTS_SCHEMA
-from evaluator.probes.watch import StepCall
+from evaluator.probes.watch import StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 def latents_table(
-    parts: Sequence[LatentTables], *, samples: Sequence[int], calls: Mapping[int, StepCall]
+    parts: Sequence[LatentTables], *, samples: Sequence[int], times: Mapping[int, StepTime]
 ) -> pa.Table:
     """Table of `LATENTS_SCHEMA`, sorted by sample and step.
 
-    `parts` follow each other in time and together hold the steps of `calls`; `samples` (B,) says
+    `parts` follow each other in time and together hold the steps of `times`; `samples` (B,) says
     which prompt each row of the batch belongs to.
     """
     scalars = torch.cat([part.scalars for part in parts], dim=1).transpose(1, 2)
     num_samples, num_steps = scalars.shape[1:]
-    levels = [call.level for call in calls.values() if call.level is not None]
+    levels = [time.level for time in times.values() if time.level is not None]
     columns: dict[str, Any] = {
         "sample": np.repeat(np.array(samples), num_steps),
-        "step": np.tile(np.array(list(calls)), num_samples),
-        "timestep": np.tile([call.timestep for call in calls.values()], num_samples),
+        "step": np.tile(np.array(list(times)), num_samples),
+        "timestep": np.tile([time.timestep for time in times.values()], num_samples),
         "log_snr": np.tile([level.log_snr for level in levels], num_samples),
         "channel_mean": _lists([part.channel_mean for part in parts]),
         "channel_std": _lists([part.channel_std for part in parts]),

@@ -28,6 +28,7 @@ class Grid(NamedTuple):
 
     @property
     def num_positions(self) -> int:
+        """N, the length of the layer's query."""
         return self.height * self.width
 
     def __str__(self) -> str:

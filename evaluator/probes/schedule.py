@@ -87,7 +87,7 @@ def schedule_warnings(scheduler: Any, *, num_steps: int) -> tuple[str, ...]:
     if log_snr[0] > USUAL_SPAN[0] or log_snr[-1] < USUAL_SPAN[1]:
         warnings.append(
             f"Note: log-SNR runs from {log_snr[0]:.2f} to {log_snr[-1]:.2f} and does not reach "
-            f"from {USUAL_SPAN[0]:.0f} (all but pure noise) to {USUAL_SPAN[1]:.0f} (all but clean). "
+            f"from {USUAL_SPAN[0]:.0f} (nearly pure noise) to {USUAL_SPAN[1]:.0f} (nearly clean). "
             f"Many {noise_family(scheduler).value} schedules are like that; compare it with the "
             "range that the model was trained on (train_log_snr)."
         )

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class StepCall(NamedTuple):
-    """One call of `scheduler.step`, before it happens."""
+class StepTime(NamedTuple):
+    """When a step happens."""
 
     timestep: float
     level: NoiseLevel | None
     """None where the scheduler's noise levels are not known."""
+
+
+class StepCall(NamedTuple):
+    """One call of `scheduler.step`, before it happens."""
+
+    time: StepTime
     model_output: Tensor
     """What the model predicted, after guidance; (B, …)."""
 
@@ -116,7 +122,7 @@ class PipelineWatch:
         place = self._place()
         if not place.first or place.step not in self.observed:
             return
-        latents = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+        latents: Any = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
         hidden = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         self._rows = self.encodings.rows(hidden)
         self._listener.denoiser_starts(place.step, latents, self._rows)
@@ -151,4 +157,4 @@ class PipelineWatch:
         level = None
         if self._family is not None:
             level = level_of_call(scheduler, self._family, timestep)
-        return StepCall(float(timestep), level, given["model_output"])
+        return StepCall(StepTime(float(timestep), level), given["model_output"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -204,9 +205,8 @@ def inline(svg: ET.Element) -> str:
 
 def standalone(svg: ET.Element, rules: str) -> str:
     """The drawing as a file of its own, with `rules` as its style sheet."""
-    copy = ET.fromstring(ET.tostring(svg))
-    style = ET.Element("{http://www.w3.org/2000/svg}style")
+    styled = deepcopy(svg)
+    style = ET.Element("style")
     style.text = rules
-    copy.insert(0, style)
-    ET.register_namespace("", "http://www.w3.org/2000/svg")
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(copy, encoding="unicode") + "\n"
+    styled.insert(0, style)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(styled, encoding="unicode")}\n'

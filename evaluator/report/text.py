@@ -6,8 +6,8 @@ import math
 import re
 import unicodedata
 
-_SECRET = r"token(?!iz)|secret|passw(?:or)?d|api[_-]?key|credential|authorization"
-_SECRET_NAME = rf"[\w.-]*(?:{_SECRET})[\w.-]*"
+_HIDDEN = r"token(?!iz)|secret|passw(?:or)?d|api[_-]?key|credential|authorization"
+_SECRET_NAME = rf"[\w.-]*(?:{_HIDDEN})[\w.-]*"
 _SECRET_LINE = re.compile(
     rf"""^([ ]*(?:-[ ]+)?["']?{_SECRET_NAME}["']?[ ]*:[ ]*)(?!null\b|~|\d+[ ]*$)\S.*$""",
     re.IGNORECASE | re.MULTILINE,

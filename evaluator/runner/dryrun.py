@@ -8,9 +8,10 @@ from evaluator.aggregate.asked import asked_metrics
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, InputError
 from evaluator.locations import expand
-from evaluator.runner.parts import Trust, check_names
+from evaluator.runner.parts import check_names
 from evaluator.runner.plan import make_plan
 from evaluator.runner.surroundings import cache_folder, open_pack
+from evaluator.runner.trust import Trust
 
 
 def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> list[str]:

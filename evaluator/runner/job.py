@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator.aggregate.asked import Asked, asked_metrics
-from evaluator.aggregate.compute import Summary, aggregate
+from evaluator.aggregate.compute import aggregate
+from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import (
     FeatureConfig,
     ImagesModelConfig,
@@ -35,9 +36,9 @@ from evaluator.errors import InputError
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
+from evaluator.runner.finished import request_of
 from evaluator.runner.late import LateFeatures
 from evaluator.runner.parts import (
-    Trust,
     build_model,
     build_probes,
     check_names,
@@ -47,6 +48,7 @@ from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
 from evaluator.runner.shard import ShardMaker
 from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
+from evaluator.runner.trust import Trust
 from evaluator.runner.work import ShardWork
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker
@@ -245,6 +247,7 @@ def run_evaluation(
         reference_fingerprints={
             feature.name: around.extractor(feature).fingerprint for feature in features
         },
+        request=request_of(config, trust),
     )
     if world.is_main:
         asked.write(run)

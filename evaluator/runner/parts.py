@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator import plugins
@@ -13,6 +11,7 @@ from evaluator.config.schema import FeatureConfig, RunConfig
 from evaluator.errors import ConfigError
 from evaluator.features import BUILT_IN as EXTRACTORS
 from evaluator.models.images import ImagesModel
+from evaluator.runner.trust import Trust
 
 if TYPE_CHECKING:
     from evaluator.data import Pack
@@ -20,16 +19,6 @@ if TYPE_CHECKING:
 
 LOSSLESS = ("none", "png", "webp")
 """Ways to keep images that do not change a pixel."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """What a configuration may do here."""
-
-    allow_code: bool = False
-    """Whether `module:attr` in it is imported."""
-    relative_to: Path | None = None
-    """Folder of the configuration file: relative paths are looked for there first."""
 
 
 def check_names(config: RunConfig, trust: Trust) -> None:

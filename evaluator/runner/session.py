@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.compute import aggregate
 from evaluator.config.schema import RunConfig
 from evaluator.distributed import gloo_group, join_world, leave_world, stop_on_signals
+from evaluator.runner.finished import finished_summary
 from evaluator.runner.job import Outcome, run_evaluation
-from evaluator.runner.parts import Trust
+from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
 
 
@@ -17,8 +19,11 @@ def run_session(
     config: RunConfig, path: Path, *, allow_code: bool, relative_to: Path
 ) -> Outcome | None:
     """Run or continue an evaluation. The main process gets the outcome; the others get None."""
-    _quiet_libraries()
     trust = Trust(allow_code=allow_code, relative_to=relative_to)
+    if (summary := finished_summary(config, path, trust)) is not None:
+        is_main = os.environ.get("RANK", "0") == "0"
+        return Outcome(RunDirectory.open(path), summary) if is_main else None
+    _quiet_libraries()
     world = join_world(config.runtime.num_processes)
     try:
         with stop_on_signals() as stop:

@@ -11,7 +11,8 @@ from evaluator.config.schema import FeatureConfig, RunConfig, SourceConfig
 from evaluator.data import Pack, PackOptions, open_source
 from evaluator.distributed import StopRequest, World
 from evaluator.locations import expand
-from evaluator.runner.parts import Trust, build_extractor
+from evaluator.runner.parts import build_extractor
+from evaluator.runner.trust import Trust
 
 if TYPE_CHECKING:
     from evaluator.protocols import FeatureExtractor

@@ -102,7 +102,9 @@ def test_hugging_face_parquet_gives_images_texts_and_tags(tmp_path: Path, make_p
 def test_parquet_files_of_a_folder_are_numbered_through(tmp_path: Path, make_picture) -> None:
     (tmp_path / "d").mkdir()
     for part in (0, 1):
-        pq.write_table(pa.table({"img": [make_picture(part)]}), tmp_path / f"d/train-{part}.parquet")
+        pq.write_table(
+            pa.table({"img": [make_picture(part)]}), tmp_path / f"d/train-{part}.parquet"
+        )
     found = pack(tmp_path / "d", tmp_path / "out")
     assert found.keys == ("0000001", "0000002")
     assert found.read("0000002", "png") == make_picture(1)

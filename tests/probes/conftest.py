@@ -14,12 +14,20 @@ from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
     DDPMPipeline,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from evaluator.records import Prompt
 
@@ -50,55 +58,90 @@ def build_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=NUM_POSITIONS)
 
 
-def build_stable_diffusion(scheduler: Any = None, *, latent_size: int = 8) -> Any:
-    """Stable Diffusion in miniature: cross-attention at two resolutions, 4 heads; 8x8 latents."""
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=NUM_POSITIONS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+def build_text_encoder(tokenizer: CLIPTokenizer, *, projects: bool = False) -> Any:
+    """Two layers of width 32."""
+    settings = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=NUM_POSITIONS,
+        projection_dim=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(settings).eval()
+
+
+def build_unet(text_width: int, **settings: Any) -> UNet2DConditionModel:
+    """Cross-attention at two resolutions, 4 heads; 8x8 latents."""
     unet = UNet2DConditionModel(
-        sample_size=latent_size,
+        sample_size=8,
         block_out_channels=(16, 32),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32,
+        cross_attention_dim=text_width,
         attention_head_dim=4,
         norm_num_groups=8,
+        **settings,
     )
     # Initial weights give nearly uniform attention; sharper queries tell mistakes apart.
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if ".attn2.to_q" in name or ".attn2.to_k" in name:
                 parameter.mul_(6)
-    vae = AutoencoderKL(
-        sample_size=2 * latent_size,
+    return unet.eval()
+
+
+def build_vae() -> AutoencoderKL:
+    """16x16 images to 8x8 latents."""
+    return AutoencoderKL(
+        sample_size=16,
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4,
         norm_num_groups=4,
-    )
-    return StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=encoder.eval(),
+    ).eval()
+
+
+def build_stable_diffusion(pipeline: Any = StableDiffusionPipeline) -> Any:
+    """Stable Diffusion in miniature."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    return pipeline(
+        vae=build_vae(),
+        text_encoder=build_text_encoder(tokenizer),
         tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=scheduler or DDIMScheduler(**SD_BETAS, clip_sample=False, steps_offset=1),
+        unet=build_unet(32),
+        scheduler=DDIMScheduler(**SD_BETAS, clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def build_stable_diffusion_xl() -> Any:
+    """Stable Diffusion XL in miniature: two text encoders, joined along the features."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    return StableDiffusionXLPipeline(
+        vae=build_vae(),
+        text_encoder=build_text_encoder(tokenizer),
+        text_encoder_2=build_text_encoder(tokenizer, projects=True),
+        tokenizer=tokenizer,
+        tokenizer_2=build_tokenizer(),
+        unet=build_unet(
+            64,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+        ),
+        scheduler=EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
+        add_watermarker=False,
     )
 
 
@@ -116,14 +159,9 @@ def build_unconditional(kind: str) -> Any:
         norm_num_groups=4,
         attention_head_dim=4,
     ).eval()
-    pipeline = DDPMPipeline if kind == "ddpm" else DDIMPipeline
-    return pipeline(unet=unet, scheduler=DDIMScheduler() if kind == "ddim" else _ddpm())
-
-
-def _ddpm() -> Any:
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler()
+    if kind == "ddpm":
+        return DDPMPipeline(unet=unet, scheduler=DDPMScheduler())
+    return DDIMPipeline(unet=unet, scheduler=DDIMScheduler())
 
 
 class TinyModel:
@@ -140,8 +178,7 @@ class TinyModel:
         generators = [torch.Generator().manual_seed(int(prompt.key)) for prompt in prompts]
         settings: dict[str, Any] = {"num_inference_steps": self.steps, "output_type": "np"}
         if hasattr(self.pipeline, "tokenizer"):
-            size = 2 * self.pipeline.unet.config.sample_size
-            settings |= {"guidance_scale": self.guidance, "height": size, "width": size}
+            settings |= {"guidance_scale": self.guidance, "height": 16, "width": 16}
             settings["prompt"] = [prompt.text or "" for prompt in prompts]
             if any(prompt.negative_prompt for prompt in prompts) and self.guidance > 1:
                 settings["negative_prompt"] = [prompt.negative_prompt or "" for prompt in prompts]
@@ -196,6 +233,7 @@ def tiny() -> Any:
     class Builders:
         model = TinyModel
         stable_diffusion = staticmethod(build_stable_diffusion)
+        stable_diffusion_xl = staticmethod(build_stable_diffusion_xl)
         unconditional = staticmethod(build_unconditional)
         tokenizer: Callable[[], CLIPTokenizer] = staticmethod(build_tokenizer)
         prompts = staticmethod(make_prompts)

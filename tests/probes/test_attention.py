@@ -3,13 +3,14 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionImg2ImgPipeline
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry, dispatch_attention_fn
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from evaluator.errors import ConfigError
 from evaluator.probes import AttentionProbe, LatentsProbe
-from evaluator.probes.layers import Grid
 from evaluator.probes.attention_statistics import attention_statistics
+from evaluator.probes.layers import Grid
 from evaluator.probes.schemas import ATTENTION_SCHEMA, ATTENTION_STATISTICS
 
 TEXTS = ("a red seven on blue", "a dog", "a blue fox and a dog")
@@ -216,6 +217,48 @@ def test_other_processors_are_seen_too(tiny, processor):
     assert torch.equal(run.images, bare)
     torch.testing.assert_close(values(run.rows("attention")), reference, atol=1e-4, rtol=1e-3)
     assert not any("get_attention_scores" in vars(m) for m in pipeline.unet.modules())
+
+
+def test_two_text_encoders_share_their_positions(tiny):
+    model, prompts = tiny.model(tiny.stable_diffusion_xl()), tiny.prompts(*TEXTS)
+    bare = model.generate(prompts)
+    run = tiny.observe(model, prompts, AttentionProbe(steps=3), LatentsProbe(steps=3))
+    assert torch.equal(run.images, bare)
+    rows = run.rows("attention", sample=1, step=0, layer="mid-4x4")
+    assert [row["token_text"] for row in rows][1:3] == ["a", "dog"]
+    assert all(row["guidance_norm"] > 0 for row in run.rows("latents"))
+
+
+def test_runs_that_skip_steps_count_the_steps_they_make(tiny):
+    class FromImage(tiny.model):
+        def generate(self, prompts):
+            generators = [torch.Generator().manual_seed(int(prompt.key)) for prompt in prompts]
+            images = torch.full((len(prompts), 3, 16, 16), 0.5)
+            return torch.from_numpy(
+                self.pipeline([prompt.text for prompt in prompts], image=images, strength=0.5,
+                              num_inference_steps=10, generator=generators,
+                              output_type="np").images)  # fmt: skip
+
+    pipeline = tiny.stable_diffusion(StableDiffusionImg2ImgPipeline)
+    prompts = tiny.prompts("a dog", "a fox")
+    run = tiny.observe(FromImage(pipeline), prompts, AttentionProbe(steps=2), LatentsProbe())
+    assert [row["step"] for row in run.rows("latents", sample=0)] == list(range(5))
+    assert {row["step"] for row in run.rows("attention")} == {0, 4}
+    times = {(row["step"], row["timestep"]) for row in run.rows("attention")}
+    assert times == {(0, 401), (4, 1)}
+
+
+def test_half_precision_models_are_observed(tiny):
+    exact = tiny.model(tiny.stable_diffusion())
+    prompts = tiny.prompts(*TEXTS)
+    expected = values(tiny.observe(exact, prompts, AttentionProbe(steps=[0])).rows("attention"))
+    model = tiny.model(tiny.stable_diffusion().to(torch.bfloat16))
+    bare = model.generate(prompts)
+    run = tiny.observe(model, prompts, AttentionProbe(steps=[0]), LatentsProbe())
+    assert torch.equal(run.images, bare)
+    found = values(run.rows("attention"))
+    torch.testing.assert_close(found[:, 0], expected[:, 0], atol=0.02, rtol=0.1)
+    assert {row["nonfinite"] for row in run.rows("latents")} == {0}
 
 
 def test_attention_of_other_threads_is_left_alone(tiny, shared_pipeline):

@@ -10,7 +10,7 @@ from scipy import stats
 from evaluator.errors import ProbeError
 from evaluator.probes import AttentionProbe, LatentsProbe
 from evaluator.probes.latent_statistics import latent_statistics, moments
-from evaluator.probes.schemas import LATENTS_SCHEMA, LATENT_STATISTICS
+from evaluator.probes.schemas import LATENT_STATISTICS, LATENTS_SCHEMA
 
 TEXTS = ("a red seven on blue", "a dog", "a dog")
 SCHEDULERS = [

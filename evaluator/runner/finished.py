@@ -1,0 +1,50 @@
+"""A finished run answers at once: without loading a model, or even torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluator.aggregate.asked import Asked
+from evaluator.aggregate.summary import Summary
+from evaluator.config.schema import RunConfig
+from evaluator.errors import EvaluatorError
+from evaluator.runner import identity
+from evaluator.runner.surroundings import cache_folder, open_pack
+from evaluator.runner.trust import Trust
+from evaluator.store.rundir import RunDirectory
+
+
+def request_of(config: RunConfig, trust: Trust) -> dict[str, Any]:
+    """What a configuration asks of its samples, with the content of what it compares them to."""
+    cache = cache_folder(config)
+    return {
+        "features": [feature.model_dump(mode="json") for feature in config.features],
+        "metrics": [metric.model_dump(mode="json") for metric in config.metrics],
+        "references": {
+            name: open_pack(source, cache, trust).fingerprint
+            for name, source in config.references.items()
+        },
+    }
+
+
+def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | None:
+    """The numbers of a run that is complete and was asked just this; None otherwise.
+
+    Raises RunDirectoryError when the directory holds another evaluation.
+    """
+    if not (path / "init").is_dir() or not (path / "metrics.json").is_file():
+        return None
+    run = RunDirectory.open(path)
+    pack = open_pack(config.prompts, cache_folder(config), trust)
+    identity.require_same(run, config, pack.fingerprint)
+    try:
+        record: Mapping[str, Any] = json.loads((path / "metrics.json").read_bytes())
+        asked = Asked.read(run)
+        summary = Summary.from_record(record)
+    except (EvaluatorError, ValueError, KeyError, TypeError):
+        return None
+    there = len(run.committed()) == run.num_shards and summary.complete
+    return summary if there and asked.request == request_of(config, trust) else None

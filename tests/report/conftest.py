@@ -1,0 +1,277 @@
+"""A small run on disk with every table that a report can show, made without any model."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from evaluator.data.kept import sample_name, write_image_tar
+from evaluator.store import schemas
+from evaluator.store.rundir import RunDirectory
+
+HOSTILE = '<script>document.title="owned"</script>'
+COLOURS = ("red", "green", "blue", "yellow")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+CONFIG = b"""name: digits & friends
+model:
+  kind: diffusers
+  id: some/model
+  hub_token: hf_verysecret
+generation:
+  steps: 10
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to put into a synthetic run."""
+
+    num_samples: int = 20
+    shard_size: int = 8
+    missing_shards: tuple[int, ...] = ()
+    side: int = 32
+    images: bool = True
+    probes: bool = True
+    timings: bool = True
+    metrics: bool = True
+
+
+def prompt(i: int) -> str:
+    if i == 1:
+        return f"{HOSTILE} a sly \x1b[31mred\x07 three & \u202efour"
+    if i == 2:
+        return '=cmd|"/c calc"!A1'
+    return f"a {COLOURS[i % 4]} {WORDS[i % 10]} on a black background"
+
+
+def picture(i: int, side: int) -> bytes:
+    """A coloured disc whose place and size vary with `i`."""
+    rows, columns = np.mgrid[:side, :side] / side
+    disc = (rows - 0.3 - 0.02 * i) ** 2 + (columns - 0.7 + 0.02 * i) ** 2 < 0.04 + 0.003 * i
+    pixels = np.zeros((side, side, 3), np.uint8)
+    pixels[disc] = [(230, 60, 50), (60, 200, 90), (70, 110, 240), (240, 210, 60)][i % 4]
+    pixels[..., 2] += (40 * rows).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def has_error(i: int) -> bool:
+    return i == 5
+
+
+def samples_table(positions: range) -> pa.Table:
+    rows = [
+        {
+            "key": f"k{i:04d}",
+            "image_index": 0,
+            "seed": 7 * i + 1,
+            "prompt": prompt(i),
+            "truncated": i % 9 == 3,
+            "height": None if has_error(i) else 32,
+            "width": None if has_error(i) else 32,
+            "error": "the prompt is <empty>" if has_error(i) else None,
+        }
+        for i in positions
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SAMPLES)
+
+
+def tokens_of(i: int) -> list[str]:
+    return prompt(i).split()[:9]
+
+
+def attention_table(positions: range) -> pa.Table:
+    rows = []
+    rng = np.random.default_rng(positions.start)
+    for i in positions:
+        words = ["<|startoftext|>", *tokens_of(i), "<|endoftext|>"]
+        for step in range(10):
+            for layer, base in (("down-8x8", 0.2), ("mid-4x4", 0.1), ("up-8x8", 0.3)):
+                for token, word in enumerate(words):
+                    special = word.startswith("<|")
+                    sharp = base + 0.04 * step * (len(word) > 2) + rng.normal(0, 0.02)
+                    rows.append({
+                        "key": f"k{i:04d}", "image_index": 0, "step": step,
+                        "timestep": 900.0 - 90 * step, "log_snr": -5.0 + 1.2 * step,
+                        "layer": layer, "token": token, "token_text": word,
+                        "word": -1 if special else token - 1, "branch": "conditional",
+                        "mass": 0.1 + rng.normal(0, 0.01), "top10_share": 0.2 + sharp / 2,
+                        "sharpness": None if i == 3 and step == 0 else sharp,
+                    })  # fmt: skip
+    table = pa.Table.from_pylist(rows)
+    for name in ("layer", "token_text", "branch"):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, table.column(name).dictionary_encode())
+    return table
+
+
+def latents_table(positions: range) -> pa.Table:
+    rng = np.random.default_rng(100 + positions.start)
+    rows = [
+        {
+            "key": f"k{i:04d}", "image_index": 0, "step": step, "std": 1 - 0.04 * step + rng.normal(0, 0.02),
+            "eps_std": 1 + rng.normal(0, 0.03), "norm_ratio": 1 - 0.01 * step + rng.normal(0, 0.01),
+            "cosine_previous": None if step == 0 else 0.9 + 0.01 * step + rng.normal(0, 0.005),
+            "guidance_norm": 5.0 + step + rng.normal(0, 0.5), "nonfinite": 0,
+        }
+        for i in positions
+        for step in range(10)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def heatmaps_table(positions: range) -> pa.Table:
+    rows = []
+    for i in positions:
+        if i % 4 == 3:
+            continue
+        for step in (-1, 0, 3, 6, 9):
+            for token, word in enumerate(tokens_of(i)):
+                y, x = np.mgrid[:8, :8] / 7
+                width = 0.08 if len(word) > 2 else 0.6
+                heat = np.exp(-((y - 0.3 - 0.02 * i) ** 2 + (x - 0.7 + 0.04 * token) ** 2) / width)
+                rows.append({
+                    "key": f"k{i:04d}", "image_index": 0, "step": step, "word": token,
+                    "token": token + 1, "token_text": word, "height": 8, "width": 8,
+                    "map": heat.astype(np.float32).ravel(),
+                })  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def timings_table(positions: range, shard: int) -> pa.Table:
+    rows = [
+        {
+            "stage": stage, "seconds": seconds * (1 + shard), "samples": len(positions),
+            "worker": f"node{shard % 2}:41", "rank": shard % 2, "device": "cpu", "threads": 2,
+            "batch_size": 4,
+        }
+        for stage, seconds in (("generate", 4.0), ("embed:digits", 1.0), ("write", 0.25))
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=schemas.TIMINGS)
+
+
+def schedule_table() -> pa.Table:
+    step = np.arange(10)
+    log_snr = -5 + 1.2 * step
+    alpha = np.sqrt(1 / (1 + np.exp(-log_snr)))
+    return pa.table({
+        "step": step, "timestep": 900.0 - 90 * step, "alpha": alpha,
+        "sigma": np.sqrt(1 - alpha**2), "log_snr": np.where(step == 0, -np.inf, log_snr),
+    })  # fmt: skip
+
+
+METRICS: list[dict[str, Any]] = [
+    {
+        "name": "fd_digits", "value": 12.3456, "n": 19, "n_expected": 20, "higher_is_better": False,
+        "interval": {"low": 11.5, "high": 13.1, "level": 0.95, "method": "jackknife",
+                     "covers": "FD at this n"},
+        "extractor": "digits", "fingerprint": "bfa3bcfeb3aca2c9",
+        "reference": {"name": "real", "n": 359},
+        "warnings": ["19 samples: \x1b[31mbelow\x1b[0m 10,000"], "details": {"bias": 0.25},
+    },
+    {
+        "name": "clip_score", "value": 93.7, "n": 20, "n_expected": 20, "higher_is_better": True,
+        "interval": {"low": 93.5, "high": 93.9, "level": 0.95, "method": "bootstrap", "covers": ""},
+        "extractor": "clip", "fingerprint": "afff3444", "reference": None, "warnings": [],
+        "details": {},
+    },
+    {
+        "name": "@SUM(A1)", "value": None, "n": 0, "n_expected": 20, "higher_is_better": None,
+        "interval": None, "extractor": None, "fingerprint": None, "reference": None,
+        "warnings": ["=HYPERLINK(\"http://evil\")"], "details": {},
+    },
+]  # fmt: skip
+
+
+def build(path: Path, recipe: Recipe) -> RunDirectory:
+    num = recipe.num_samples
+    plan = pa.table(
+        {
+            "shard": [i // recipe.shard_size for i in range(num)],
+            "key": [f"k{i:04d}" for i in range(num)],
+            "image_index": [0] * num,
+            "seed": [7 * i + 1 for i in range(num)],
+            "content": ["0" * 64] * num,
+        },
+        schema=schemas.PLAN,
+    )
+    provenance = {"model": {"revision": "a" * 40, "api_key": "sk-hidden"}, "torch": "2.9"}
+    init = {"config.yaml": CONFIG, "provenance.json": json.dumps(provenance).encode()}
+    run = RunDirectory.create(path, init, plan)
+    for index in range(run.num_shards):
+        if index not in recipe.missing_shards:
+            commit(run, index, recipe)
+    if recipe.probes:
+        schemas.write_table(schedule_table(), path / "schedule.parquet", kind="schedule")
+    if recipe.metrics:
+        counts = {"planned": num, "committed": num, "errors": 1, "truncated": 2}
+        record = {"format": 1, "complete": True, "samples": counts, "metrics": METRICS}
+        run.write("metrics.json", json.dumps(record).encode())
+    return run
+
+
+def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
+    positions = range(run.shard_starts[index], run.shard_starts[index + 1])
+    made = range(positions.start, positions.stop)
+    tables = {"samples": samples_table(positions)}
+    if recipe.timings:
+        tables["timings"] = timings_table(positions, index)
+    if recipe.probes:
+        tables["attention"] = attention_table(made)
+        tables["latents"] = latents_table(made)
+        tables["heatmaps"] = heatmaps_table(made)
+    staged = run.stage(f"{index:05d}.0")
+    rows: dict[str, int | None] = {}
+    for kind, table in tables.items():
+        schemas.write_table(table, staged / f"{kind}.parquet", kind=kind)
+        rows[f"{kind}.parquet"] = table.num_rows
+    if recipe.images:
+        images = [
+            (sample_name(f"k{i:04d}", 0), "png", picture(i, recipe.side))
+            for i in positions
+            if not has_error(i)
+        ]
+        write_image_tar(staged / "images.tar", images)
+        rows["images.tar"] = None
+    assert run.publish_shard(index, staged, rows)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
+    """Builds a run from changes to the default recipe."""
+
+    def make(**changes: Any) -> RunDirectory:
+        return build(tmp_path / "run", replace(Recipe(), **changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run with everything; tests must not change it."""
+    return build(tmp_path_factory.mktemp("full") / "run", Recipe())
+
+
+@pytest.fixture(scope="session")
+def full_report(full_run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of its report; tests must not change it."""
+    from evaluator.report import write_report
+
+    return write_report(full_run, tmp_path_factory.mktemp("report") / "report").parent
+
+
+@pytest.fixture(scope="session")
+def metrics() -> list[dict[str, Any]]:
+    """The synthetic run's metrics."""
+    return METRICS
