@@ -50,6 +50,12 @@ def seeded(build: Callable[[], Module], seed: int = 0) -> Module:
 
 def tokenizer() -> CLIPTokenizer:
     """Byte-pair encoding learnt from the captions: each word they use is one token."""
+    vocab, merges = _vocabulary()
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=NUM_TOKENS)
+
+
+def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Token → index, and the pairs to merge, in order."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     alphabet = letters + [f"{letter}</w>" for letter in letters]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -60,9 +66,8 @@ def tokenizer() -> CLIPTokenizer:
     learner.train_from_iterator(all_captions(), trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = alphabet + ["".join(pair) for pair in merges]
-    tokens = list(dict.fromkeys(pieces)) + ["<|startoftext|>", "<|endoftext|>"]
-    vocab = {token: index for index, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=NUM_TOKENS)
+    tokens = [*list(dict.fromkeys(pieces)), "<|startoftext|>", "<|endoftext|>"]
+    return {token: index for index, token in enumerate(tokens)}, merges
 
 
 def _text_settings(words: CLIPTokenizer) -> dict[str, object]:
@@ -162,15 +167,25 @@ def clip() -> CLIPModel:
     return seeded(lambda: CLIPModel(config))
 
 
-def clip_processor() -> CLIPProcessor:
-    """What turns images and captions into the CLIP's inputs: pixels from -1 to 1."""
+def save_clip_processor(directory: Path) -> None:
+    """Save what turns images and captions into the CLIP's inputs: pixels from -1 to 1."""
     images = CLIPImageProcessor(
         size={"shortest_edge": SIZE},
         crop_size={"height": SIZE, "width": SIZE},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    return CLIPProcessor(image_processor=images, tokenizer=tokenizer())
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer()).save_pretrained(directory)
+    images.save_pretrained(directory)  # transformers 4 looks for a file of its own
+    save_vocabulary(directory)
+
+
+def save_vocabulary(directory: Path) -> None:
+    """Write the tokenizer's files as transformers 4 reads them; version 5 has its own."""
+    vocab, merges = _vocabulary()
+    (directory / "vocab.json").write_text(json.dumps(vocab) + "\n")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (directory / "merges.txt").write_text("\n".join(lines) + "\n")
 
 
 def shrink(directory: Path) -> None:

@@ -88,7 +88,8 @@ def tint(ink: np.ndarray, colour: str, background: str) -> np.ndarray:
     stroke = np.asarray(RGB[colour], dtype=np.float32)[:, None, None]
     ground = np.asarray(RGB[background], dtype=np.float32)[:, None, None]
     blended = ground + (stroke - ground) * ink[..., None, :, :]
-    return np.rint(blended).astype(np.uint8)
+    tinted: np.ndarray = np.rint(blended).astype(np.uint8)
+    return tinted
 
 
 def load(split: Split) -> DigitSet:
@@ -157,7 +158,8 @@ def _enlarge(pixels: np.ndarray) -> np.ndarray:
     """(8, 8) ink from 0 to 16 => (32, 32) float32 from 0 to 1; bicubic overshoot is clipped."""
     image = Image.fromarray((pixels / _MAX_INK).astype(np.float32))
     enlarged = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(enlarged), 0.0, 1.0)
+    ink: np.ndarray = np.clip(np.asarray(enlarged), 0.0, 1.0)
+    return ink
 
 
 def _png(image: np.ndarray) -> bytes:

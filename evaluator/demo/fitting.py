@@ -85,7 +85,7 @@ def fit(
             group["lr"] = schedule.rate(progress.step)
         value = loss(generator)
         optimizer.zero_grad()
-        value.backward()
+        torch.autograd.backward(value)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         _average(average, model, decay=schedule.memory(progress.step))

@@ -105,7 +105,8 @@ def accuracy(
     found = np.array(read(images, extractor or DigitsExtractor()))
     asked = np.array([_asked(caption) for caption in captions])
     right = found == asked  # (N, 3): digit, colour, background
-    return Accuracy(*map(float, right.mean(0)), every=float(right.all(1).mean()))
+    digit, colour, background = map(float, right.mean(0))
+    return Accuracy(digit, colour, background, every=float(right.all(1).mean()))
 
 
 @torch.inference_mode()
@@ -116,11 +117,8 @@ def clip_cosines(images: Tensor, captions: Sequence[str], directory: Path = CLIP
     inputs = processor(
         text=list(captions), images=list(images), return_tensors="pt", padding="max_length"
     )
-    seen = model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
-    said = model.get_text_features(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-    ).pooler_output
-    return torch.cosine_similarity(seen, said)
+    outputs = model(**inputs)
+    return torch.cosine_similarity(outputs.image_embeds, outputs.text_embeds)
 
 
 def _asked(caption: str) -> tuple[str, str, str]:

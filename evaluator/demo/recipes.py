@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from transformers import CLIPModel
 
 from evaluator.demo import architecture
 from evaluator.demo.classifier import DigitsClassifier
@@ -91,7 +92,7 @@ def classifier(*, work: Path, device: torch.device) -> tuple[DigitsClassifier, P
     return model, fit("classifier", model, loss, schedule=schedule, work=work)
 
 
-def clip(*, work: Path, device: torch.device) -> tuple[nn.Module, Progress]:
+def clip(*, work: Path, device: torch.device) -> tuple[CLIPModel, Progress]:
     """Contrastive, both ways (Radford et al. 2021), with every equal caption a positive."""
     model = architecture.clip().to(device)
     tints = Tints(device)
@@ -120,8 +121,8 @@ def vae(*, work: Path, device: torch.device) -> tuple[AutoencoderKL, Progress]:
         posterior = model.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
         restored = model.decode(posterior.mean + posterior.std * noise).sample
-        divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        return (restored - images).abs().mean() + 1e-3 * divergence
+        divergence: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
+        return F.l1_loss(restored, images) + 1e-3 * divergence
 
     schedule = Schedule(steps=1800, learning_rate=2e-3, decay=0.99)
     progress = fit("vae", model, loss, schedule=schedule, work=work)
@@ -144,7 +145,7 @@ class Latents(NamedTuple):
 def encode_all(model: AutoencoderKL, tints: Tints) -> Latents:
     """Encode once what the diffusion model then draws from at every step."""
     means, stds = [], []
-    for ink in tints.ink.split(16):
+    for ink in torch.split(tints.ink, 16):
         pairs = torch.arange(len(PAIRS), device=ink.device).repeat(len(ink))
         images = tints.paint(ink.repeat_interleave(len(PAIRS), 0), pairs)
         posterior = model.encode(images).latent_dist

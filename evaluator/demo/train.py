@@ -42,7 +42,7 @@ def train_clip(output: Path, work: Path, device: torch.device) -> Progress:
     """Train and save the CLIP with its processor."""
     model, progress = recipes.clip(work=work, device=device)
     model.cpu().save_pretrained(output / "clip")
-    architecture.clip_processor().save_pretrained(output / "clip")
+    architecture.save_clip_processor(output / "clip")
     architecture.shrink(output / "clip")
     return progress
 
@@ -65,6 +65,7 @@ def train_unet(output: Path, work: Path, device: torch.device) -> Progress:
     model.cpu()
     parts = architecture.pipeline(autoencoder.cpu(), model["text_encoder"], model["unet"])
     parts.save_pretrained(directory)
+    architecture.save_vocabulary(directory / "tokenizer")
     architecture.shrink(directory)
     return progress
 

@@ -34,7 +34,7 @@ class _Computed:
         self.results = results
 
 
-class PlannedMetric(Metric):
+class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
     """Accumulates samples by position; `compute()` returns a tuple of `Result`.
 
     ```
@@ -61,8 +61,10 @@ class PlannedMetric(Metric):
         level: float = 0.95,
         **kwargs: Any,
     ) -> None:
-        """`names` of the results; `groups` of prompts in the jackknife, 0 for no interval;
-        `seed` of every random draw; confidence `level`; `kwargs` go to torchmetrics.
+        """Settings that all metrics share; `kwargs` go to torchmetrics.
+
+        `names` of the results; `groups` of prompts in the jackknife, 0 for no interval; `seed` of
+        every random draw; confidence `level`.
         """
         super().__init__(**kwargs)
         self.names = tuple(names) if names is not None else self.default_names

@@ -113,4 +113,5 @@ def _score(counts: Floats, probabilities: Floats, negative_entropies: Floats) ->
         logs = np.log(marginal, out=np.zeros_like(marginal), where=marginal > 0)
         divergence = negative_entropies / counts - (marginal * logs).sum(axis=1)
     # rounding may leave an all-equal set a hair below 0
-    return np.exp(np.maximum(divergence, 0.0))
+    scores: Floats = np.exp(np.maximum(divergence, 0.0))
+    return scores

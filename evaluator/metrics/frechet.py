@@ -100,6 +100,7 @@ def _trace_of_root(cov_a: Tensor, cov_b: Tensor) -> float:
 
 def _cholesky(cov: Tensor) -> Tensor | None:
     """L with LLᵀ = Σ, or None where Σ has no full numerical rank."""
+    lower: Tensor
     lower, info = torch.linalg.cholesky_ex(cov)
     pivots = lower.diagonal().square()
     # a rank-deficient matrix can pass by luck, its last pivots being rounding noise
@@ -133,7 +134,8 @@ def _low_rank_factor(cov: Tensor) -> Tensor:
 
 def _centred_factor(values: Tensor) -> Tensor:
     """F with FᵀF = the unbiased covariance of (N, D) `values`, and min(N, D) rows."""
-    centred = (values - values.mean(dim=0)) / (len(values) - 1) ** 0.5
+    centred: Tensor = (values - values.mean(dim=0)) / (len(values) - 1) ** 0.5
     if len(values) <= values.shape[1]:
         return centred
-    return torch.linalg.qr(centred, mode="r").R
+    factor: Tensor = torch.linalg.qr(centred, mode="r").R
+    return factor

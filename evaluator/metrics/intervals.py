@@ -148,8 +148,10 @@ def grouped_jackknife(
     level: float = 0.95,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Interval:
-    """The jackknife interval of `statistic(indices)`, called once for all samples and once for
-    each group left out. `clusters` (N,) are prompt numbers; indices run from 0 to N - 1.
+    """The jackknife interval of `statistic(indices)`, for indices from 0 to N - 1.
+
+    It is called once for all samples and once for each group left out; `clusters` (N,) are prompt
+    numbers.
     """
     group = jackknife_groups(clusters, groups=groups, seed=seed)
     everyone = np.arange(group.size)

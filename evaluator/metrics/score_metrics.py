@@ -20,7 +20,7 @@ class MeanScore(GatheredMetric):
     """The mean of one score for each sample, with an interval clustered by prompt."""
 
     default_names = ("mean_score",)
-    directions = (True,)
+    directions: tuple[bool | None, ...] = (True,)
 
     def __init__(
         self, dim: int | None = None, *, higher_is_better: bool | None = True, **kwargs: Any

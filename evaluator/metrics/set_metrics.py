@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from evaluator.metrics.intervals import (
     Interval,
     jackknife_interval,
 )
-from evaluator.metrics.kernel import PolynomialKernel, group_sums, kernel_distance
+from evaluator.metrics.kernel import GroupSums, PolynomialKernel, group_sums, kernel_distance
 from evaluator.metrics.neighbours import NeighbourScores, scores_without_groups
 from evaluator.metrics.options import finite_number, flag, optional_positive, whole_number
 from evaluator.metrics.results import Result
@@ -120,26 +121,9 @@ class KernelDistance(_TwoSets):
             kernel=self.kernel,
         )
         sums = group_sums(fake, real, groups, int(groups.max()) + 1, self.kernel)
-        interval = None
-        if self.groups:
-            sizes = sums.sizes
-            if len(sizes) < 2 or len(fake) - sizes.max() < 2:
-                warnings.append(NO_INTERVAL)
-            else:
-                left_out = [sums.unbiased(leave_out=group) for group in range(len(sizes))]
-                # about the all-sample value, whose replicates these are; then moved to the mean
-                around = jackknife_interval(
-                    sums.unbiased(),
-                    left_out,
-                    sizes,
-                    covers=COVERS_SET,
-                    level=self.level,
-                    extra_variance=std**2 / self.num_subsets,
-                )
-                shift = mean - sums.unbiased()
-                interval = Interval(
-                    around.low + shift, around.high + shift, self.level, around.method, COVERS_SET
-                )
+        interval = self._interval(mean, std, sums)
+        if self.groups and interval is None:
+            warnings.append(NO_INTERVAL)
         details = {
             "std": std,
             "unbiased": sums.unbiased(),
@@ -150,6 +134,21 @@ class KernelDistance(_TwoSets):
             mean, len(fake), interval=interval, warnings=warnings, details=details
         )
         return (result,)
+
+    def _interval(self, mean: float, std: float, sums: GroupSums) -> Interval | None:
+        """The jackknife interval of the all-sample distance, moved to the subsets' mean."""
+        sizes, value = sums.sizes, sums.unbiased()
+        if not self.groups or len(sizes) < 2 or sizes.sum() - sizes.max() < 2:
+            return None
+        around = jackknife_interval(
+            value,
+            [sums.unbiased(leave_out=group) for group in range(len(sizes))],
+            sizes,
+            covers=COVERS_SET,
+            level=self.level,
+            extra_variance=std**2 / self.num_subsets,
+        )
+        return replace(around, low=around.low + mean - value, high=around.high + mean - value)
 
 
 class InceptionScore(GatheredMetric):

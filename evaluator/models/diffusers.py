@@ -182,7 +182,7 @@ def load_pipeline(weights: Weights, config: DiffusersModelConfig, *, device: str
     try:
         pipeline: Any = DiffusionPipeline.from_pretrained(
             weights.folder,
-            torch_dtype=getattr(torch, config.dtype),
+            dtype=getattr(torch, config.dtype),
             variant=config.variant,
             use_safetensors=True,
             local_files_only=True,

@@ -86,7 +86,7 @@ def _entropy(density: Tensor) -> Tensor:
 def _head_diversity(probabilities: Tensor) -> Tensor:
     """H(mean of the heads' maps) − mean of H(head's map), over ln heads (Lin 1991, eq. 5.1)."""
     maps = probabilities / probabilities.sum(dim=-1, keepdim=True)
-    divergence = _entropy(maps.mean(dim=-3)) - _entropy(maps).mean(dim=-2)
+    divergence: Tensor = _entropy(maps.mean(dim=-3)) - _entropy(maps).mean(dim=-2)
     return (divergence / math.log(probabilities.shape[-3])).clamp_min(0)
 
 

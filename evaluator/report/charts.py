@@ -105,8 +105,8 @@ def schedule_charts(schedule: pa.Table) -> list[Chart]:
         if {"step", name} <= set(schedule.column_names) and schedule.num_rows:
             x, y = _floats(schedule, "step"), _floats(schedule, name)
             said = f"{title} against the step: {meaning}."
-            if num := sum(not math.isfinite(value) for value in y):
-                said += f" {num} infinite values are not drawn."
+            if not all(map(math.isfinite, y)):
+                said += " Steps where it is infinite are not drawn."
             slug = f"schedule-{name.replace('_', '-')}"
             charts.append(Chart(slug, title, said, "step", label, [Series(title, x, y)]))
     return charts

@@ -78,11 +78,11 @@ def write_sheets(folder: Path, found: Survey) -> None:
             rows.append(Row(sample.prompt or f"sample {sample.position}", [*first, *words]))
         write_sheet(folder / "attention.png", rows, side=SIDE)
     if steps:
-        lines = [
-            Row(word, [Tile(p, f"step {s}") for p, s in zip(line, steps.steps, strict=True)])
-            for word, line in steps.rows
-        ]
-        write_sheet(folder / "attention-steps.png", lines, side=TILE)
+        lines = [Row(word, [Tile(picture, "") for picture in line]) for word, line in steps.rows]
+        word, line = steps.rows[-1]
+        captions = [f"step {step}" for step in steps.steps]
+        lines[-1] = Row(word, [Tile(p, c) for p, c in zip(line, captions, strict=True)])
+        write_sheet(folder / "attention-steps.png", lines, side=TILE, margin=110)
 
 
 def summary(census: Census, metrics: Metrics) -> tuple[str, list[str]]:

@@ -121,7 +121,7 @@ def overlay(values: Map, image: Image.Image | None, side: int) -> Image.Image:
     colours = Image.fromarray(heat_colours(smooth))
     if image is None:
         return colours
-    return Image.blend(ground.convert("L").convert("RGB"), colours, 0.62)
+    return Image.blend(ground.convert("L").convert("RGB"), colours, 0.72)
 
 
 def _positions(

@@ -26,30 +26,45 @@ class Tile(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of tiles under an optional title."""
+    """A line of tiles, and what it is called."""
 
     title: str
     tiles: Sequence[Tile]
 
 
-def write_sheet(path: Path, rows: Sequence[Row], *, side: int, lines: int = 1) -> None:
-    """Draw `rows` of tiles of `side` pixels, each with a caption of `lines` lines."""
+def write_sheet(
+    path: Path, rows: Sequence[Row], *, side: int, lines: int = 1, margin: int = 0
+) -> None:
+    """Draw `rows` of tiles of `side` pixels, each with a caption of `lines` lines.
+
+    A row's title stands above it, or in a left margin of `margin` pixels.
+    """
     font = ImageFont.load_default(_SIZE)
-    tile_height = side + lines * _LINE + _GAP
-    heights = [(_LINE + _GAP if row.title else 0) + tile_height for row in rows]
-    width = max(len(row.tiles) for row in rows) * (side + _GAP) + _GAP
+    heights, width = _layout(rows, side, lines, margin)
     sheet = Image.new("RGB", (width, sum(heights) + _GAP), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     top = _GAP
     for row, height in zip(rows, heights, strict=True):
-        offset = 0
-        if row.title:
-            pen.text((_GAP, top), shortened(row.title, width - 2 * _GAP, font), INK, font)
-            offset = _LINE + _GAP // 2
+        at, room = (top, width - 2 * _GAP)
+        if margin:
+            at, room = top + (side - _LINE) // 2, margin - _GAP
+        pen.text((_GAP, at), shortened(row.title, room, font), INK, font)
+        offset = _LINE + _GAP // 2 if row.title and not margin else 0
         for i, tile in enumerate(row.tiles):
-            _draw(sheet, pen, font, tile, (_GAP + i * (side + _GAP), top + offset), side, lines)
+            corner = (margin + _GAP + i * (side + _GAP), top + offset)
+            _draw(sheet, pen, font, tile, corner, side, lines)
         top += height
     sheet.save(path, optimize=True)
+
+
+def _layout(rows: Sequence[Row], side: int, lines: int, margin: int) -> tuple[list[int], int]:
+    """Height of each row, and the width of the sheet. Only captions that are there take room."""
+    heights = []
+    for row in rows:
+        captions = lines * _LINE if any(tile.caption for tile in row.tiles) else 0
+        title = _LINE + _GAP if row.title and not margin else 0
+        heights.append(title + side + captions + _GAP)
+    return heights, margin + max(len(row.tiles) for row in rows) * (side + _GAP) + _GAP
 
 
 def _draw(

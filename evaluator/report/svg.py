@@ -16,7 +16,7 @@ from evaluator.report.text import number, plain
 
 WIDTH, HEIGHT = 460, 290
 NUM_COLOURS = 6
-_LEFT, _RIGHT, _BOTTOM = 58, 14, 44
+_LEFT, _RIGHT, _BOTTOM = 58, 16, 44
 _LETTER = 6.3  # width of a letter at 11 pixels, about
 
 
@@ -50,27 +50,32 @@ class Chart:
 class _Scale:
     """Maps values onto pixels, and chooses round ticks."""
 
-    def __init__(self, values: Sequence[float], start: float, stop: float, aim: int) -> None:
+    def __init__(
+        self, values: Sequence[float], start: float, stop: float, aim: int, *, tight: bool = False
+    ) -> None:
         low, high = min(values), max(values)
         if high - low < 1e-9 * max(1.0, abs(high)):
             margin = 0.5 * abs(high) or 0.5
             low, high = low - margin, high + margin
         self.step = _round_step((high - low) / aim)
-        self.low = math.floor(low / self.step + 1e-6) * self.step
-        self.high = math.ceil(high / self.step - 1e-6) * self.step
+        self.low = low if tight else math.floor(low / self.step + 1e-6) * self.step
+        self.high = high if tight else math.ceil(high / self.step - 1e-6) * self.step
         self._start, self._scale = start, (stop - start) / (self.high - self.low)
 
     def __call__(self, value: float) -> float:
         return round(self._start + (value - self.low) * self._scale, 2)
 
     def ticks(self) -> list[float]:
-        count = round((self.high - self.low) / self.step)
-        return [round(self.low + i * self.step, 12) for i in range(count + 1)]
+        first = math.ceil(self.low / self.step - 1e-6)
+        last = math.floor(self.high / self.step + 1e-6)
+        return [round(i * self.step, 12) for i in range(first, last + 1)]
 
     def label(self, tick: float) -> str:
         if max(abs(self.low), abs(self.high)) >= 1e5:
             return f"{tick:.1e}".replace("-", "−")
-        places = max(0, -math.floor(math.log10(self.step) + 1e-9))
+        places = max(0, 1 - math.floor(math.log10(self.step) + 1e-9))
+        if math.isclose(round(self.step, places - 1), self.step):  # 2 and 5 need a place less
+            places = max(0, places - 1)
         return f"{tick:.{places}f}".replace("-", "−")
 
 
@@ -90,7 +95,7 @@ def draw(chart: Chart) -> ET.Element:
     ys = [v for line in series for v in (*line.y, *line.low, *line.high)]
     if chart.guide is not None:
         ys.append(chart.guide)
-    x = _Scale([v for line in series for v in line.x], _LEFT, WIDTH - _RIGHT, 6)
+    x = _Scale([v for line in series for v in line.x], _LEFT, WIDTH - _RIGHT, 6, tight=True)
     y = _Scale(ys, HEIGHT - _BOTTOM, top, 5)
     _axes(svg, chart, x, y, top)
     if chart.guide is not None:

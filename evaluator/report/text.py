@@ -16,13 +16,18 @@ _LOGIN_IN_URL = re.compile(r"(\w+://)[^\s/@]+@")
 _SIGNED_URL = re.compile(r"(https?://[^\s?#'\"]+)\?[^\s'\"]*(?:sig|token|key|cred)[^\s'\"]*", re.I)
 
 
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
+)
+
+
 def plain(text: object, *, limit: int | None = None) -> str:
     """`text` on one line, without control, formatting and unassigned characters.
 
     That leaves out escape sequences, characters that XML forbids, and those that reverse the
     direction of what follows them. Longer than `limit`, it ends with an ellipsis.
     """
-    spaced = re.sub(r"\s+", " ", str(text))
+    spaced = re.sub(r"\s+", " ", _ESCAPE_SEQUENCE.sub("", str(text)))
     kept = "".join(c for c in spaced if unicodedata.category(c)[0] != "C" or c in "\u200d\u200c")
     kept = kept.strip()
     return kept if limit is None or len(kept) <= limit else kept[: limit - 1].rstrip() + "…"

@@ -64,7 +64,7 @@ def test_pickled_parts_are_carried_but_never_decoded(make_tar, cache: Path) -> N
     found = open_source(make_tar(members), cache=cache)
     assert found.prompt("a").text == "x"
     assert found.read("a", "pkl") == data
-    assert list(found.stream())[0].parts["pyd"] == data
+    assert next(iter(found.stream())).parts["pyd"] == data
 
 
 def test_second_images_of_every_sample_are_attachments(make_tar, make_picture, cache) -> None:
@@ -100,7 +100,7 @@ def test_a_damaged_header_in_the_middle_is_refused(make_tar, cache: Path) -> Non
     data = bytearray(tar.read_bytes())
     data[1024 + 150] ^= 0xFF
     tar.write_bytes(data)
-    with pytest.raises(InputError, match="expected nothing after the end.*damaged header"):
+    with pytest.raises(InputError, match=r"expected nothing after the end.*damaged header"):
         open_source(tar, cache=cache)
 
 

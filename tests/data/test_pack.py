@@ -126,9 +126,7 @@ def test_changed_bytes_are_noticed_with_tar_and_key(packed: Pack) -> None:
     data[row.offset + 3] ^= 1
     tar.write_bytes(data)
     for read in (lambda: packed.read("4", "png"), lambda: list(packed.stream(3))):
-        with pytest.raises(
-            CorruptShardError, match=r"00001\.tar: expected the packed bytes of '4'"
-        ):
+        with pytest.raises(CorruptShardError, match=r"00001\.tar: .* packed bytes of '4'"):
             read()
 
 

@@ -46,14 +46,16 @@ def test_caption_names_colour_digit_and_background() -> None:
 
 def test_tints_never_use_one_colour_twice() -> None:
     assert all(colour != background for colour, background in PAIRS)
-    assert len(PAIRS) == 22 and len(set(all_captions())) == 220
+    assert len(PAIRS) == 22
+    assert len(set(all_captions())) == 220
 
 
 def test_tint_paints_stroke_and_ground() -> None:
     ink = np.zeros((32, 32), dtype=np.float32)
     ink[0, 0] = 1.0
     image = tint(ink, "yellow", "grey")
-    assert image.shape == (3, 32, 32) and image.dtype == np.uint8
+    assert image.shape == (3, 32, 32)
+    assert image.dtype == np.uint8
     assert tuple(image[:, 0, 0]) == RGB["yellow"]
     assert tuple(image[:, 5, 5]) == RGB["grey"]
 
@@ -102,4 +104,5 @@ def test_shipped_parquet_has_the_columns_that_pack_reads() -> None:
             row["text"] == f"a {row['colour']} {row['digit']} on a {row['background']} background"
         )
         assert row["digit"] in WORDS
-        assert row["colour"] in COLOURS and row["background"] in BACKGROUNDS
+        assert row["colour"] in COLOURS
+        assert row["background"] in BACKGROUNDS

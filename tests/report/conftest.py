@@ -60,7 +60,7 @@ def picture(i: int, side: int) -> bytes:
     disc = (rows - 0.3 - 0.02 * i) ** 2 + (columns - 0.7 + 0.02 * i) ** 2 < 0.04 + 0.003 * i
     pixels = np.zeros((side, side, 3), np.uint8)
     pixels[disc] = [(230, 60, 50), (60, 200, 90), (70, 110, 240), (240, 210, 60)][i % 4]
-    pixels[..., 2] += (40 * rows).astype(np.uint8)
+    pixels[~disc, 2] = (60 * rows[~disc]).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
@@ -120,7 +120,8 @@ def latents_table(positions: range) -> pa.Table:
     rng = np.random.default_rng(100 + positions.start)
     rows = [
         {
-            "key": f"k{i:04d}", "image_index": 0, "step": step, "std": 1 - 0.04 * step + rng.normal(0, 0.02),
+            "key": f"k{i:04d}", "image_index": 0, "step": step,
+            "std": 1 - 0.04 * step + rng.normal(0, 0.02),
             "eps_std": 1 + rng.normal(0, 0.03), "norm_ratio": 1 - 0.01 * step + rng.normal(0, 0.01),
             "cosine_previous": None if step == 0 else 0.9 + 0.01 * step + rng.normal(0, 0.005),
             "guidance_norm": 5.0 + step + rng.normal(0, 0.5), "nonfinite": 0,
@@ -134,7 +135,7 @@ def latents_table(positions: range) -> pa.Table:
 def heatmaps_table(positions: range) -> pa.Table:
     rows = []
     for i in positions:
-        if i % 4 == 3:
+        if i % 4 == 3 or has_error(i):
             continue
         for step in (-1, 0, 3, 6, 9):
             for token, word in enumerate(tokens_of(i)):
