@@ -238,7 +238,7 @@ class RunConfig(Section):
     """Name of the evaluation, and of its directory under `output`."""
     model: ModelConfig
     """What makes the images."""
-    generation: GenerationConfig = GenerationConfig()  # type: ignore[call-arg]
+    generation: GenerationConfig = GenerationConfig()
     """How they are sampled."""
     prompts: SourceConfig
     """What they are made from; with `kind: images`, the images themselves."""
@@ -250,7 +250,7 @@ class RunConfig(Section):
     """What is computed from the features."""
     probes: ProbesConfig = ProbesConfig()
     """What watches the model."""
-    runtime: RuntimeConfig = RuntimeConfig()  # type: ignore[call-arg]
+    runtime: RuntimeConfig = RuntimeConfig()
     """How the work is done."""
     output: str = "runs"
     """Folder under which the run directory is made."""

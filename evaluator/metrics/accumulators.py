@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from evaluator.errors import MetricError
+from evaluator.errors import ConfigError, MetricError
 from evaluator.metrics.intervals import NUM_GROUPS, Integers, Interval, jackknife_groups
 from evaluator.metrics.options import confidence, group_count, whole_number
 from evaluator.metrics.results import Result
@@ -69,7 +69,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         super().__init__(**kwargs)
         self.names = tuple(names) if names is not None else self.default_names
         if len(self.names) != len(self.default_names):
-            raise MetricError(
+            raise ConfigError(
                 f"names: expected {len(self.default_names)}, got {len(self.names)}; "
                 f"name the results {', '.join(self.default_names)}"
             )
@@ -137,7 +137,8 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
             raise MetricError(
                 f"clusters: expected prompt numbers from 0, got {int(clusters.min())}; count from 0"
             )
-        finite = torch.isfinite(values).reshape(n, -1).all(dim=1)
+        finite = torch.isfinite(values)
+        finite = finite.all(dim=1) if finite.ndim > 1 else finite
         if not bool(finite.all()):
             bad = positions[~finite].tolist()
             named = ", ".join(str(position) for position in bad[:10])

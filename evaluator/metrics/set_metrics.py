@@ -212,7 +212,12 @@ class InceptionScore(GatheredMetric):
 
 
 class PrecisionRecallDensityCoverage(_TwoSets):
-    """Precision, recall, density and coverage of generated against real features."""
+    """Precision, recall, density and coverage of generated against real features.
+
+    The intervals are delete-a-group jackknives. In simulations (8 and 16 dimensions, 500 and
+    1,000 samples) 95 % intervals covered 92-98 % for precision, 92-95 % for density, 97-98 % for
+    coverage and 98-99 % for recall, whose interval is about 1.5 times wider than it need be.
+    """
 
     default_names = ("precision", "recall", "density", "coverage")
     directions = (True, True, True, True)

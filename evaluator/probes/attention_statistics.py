@@ -80,7 +80,8 @@ def attention_statistics(probabilities: Tensor, grid: Grid) -> Tensor:
 
 def _entropy(density: Tensor) -> Tensor:
     """−Σ p ln p over the last dimension, with 0 ln 0 = 0; in nats."""
-    return -torch.special.xlogy(density, density).sum(dim=-1)
+    nats: Tensor = torch.special.xlogy(density, density).sum(dim=-1)
+    return -nats
 
 
 def _head_diversity(probabilities: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def timing_bars(timings: Timings) -> ET.Element:
     left = 16 + 6.6 * max(len(plain(stage, limit=32)) for stage, _ in stages)
     height = 34 + 22 * len(stages)
     said = "; ".join(f"{stage} {number(work.seconds)} s" for stage, work in stages)
-    svg = canvas("timings", "Seconds by stage", f"All workers together: {said}.", 460, height)
+    svg = canvas("timing-bars", "Seconds by stage", f"All workers together: {said}.", 460, height)
     text(svg, 8, 18, "Seconds by stage", kind="title")
     longest = max(work.seconds for _, work in stages) or 1.0
     for i, (stage, work) in enumerate(stages):

@@ -145,7 +145,8 @@ def _as_text(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
 
 
 def _kinds(tokens: list[str | None]) -> list[str | None]:
-    return [word_kind(token or "") for token in tokens]
+    known = {token: word_kind(token or "") for token in set(tokens)}
+    return [known[token] for token in tokens]
 
 
 def word_kind(token: str) -> str | None:

@@ -54,7 +54,7 @@ def write_sheet(
             corner = (margin + _GAP + i * (side + _GAP), top + offset)
             _draw(sheet, pen, font, tile, corner, side, lines)
         top += height
-    sheet.save(path, optimize=True)
+    sheet.save(path, compress_level=4)
 
 
 def _layout(rows: Sequence[Row], side: int, lines: int, margin: int) -> tuple[list[int], int]:

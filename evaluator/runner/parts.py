@@ -10,6 +10,7 @@ from evaluator import plugins
 from evaluator.config.schema import FeatureConfig, RunConfig
 from evaluator.errors import ConfigError
 from evaluator.features import BUILT_IN as EXTRACTORS
+from evaluator.locations import CODE
 from evaluator.models.images import ImagesModel
 from evaluator.runner.trust import Trust
 
@@ -38,7 +39,7 @@ def check_names(config: RunConfig, trust: Trust) -> None:
     if config.model.kind == "custom":
         check("model", config.model.target, {})
     for metric in config.metrics:
-        if plugins.CODE.match(metric.name) or plugins.is_known("metric", metric.name, {}):
+        if CODE.match(metric.name) or plugins.is_known("metric", metric.name, {}):
             check("metric", metric.name, {})
     if faults:
         raise ConfigError("the configuration names parts that cannot be used:", tuple(faults))

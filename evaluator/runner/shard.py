@@ -151,7 +151,7 @@ class ShardMaker:
                 # What is judged is what is kept: a lossy codec is part of the features.
                 image = decode_image(encoded.result()[0])
             result.sizes.append((int(image.shape[-2]), int(image.shape[-1])))
-            result.digests.append(hashlib.sha256(image.contiguous().numpy()).hexdigest())
+            result.digests.append(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest())
             result.errors.append(None)
             result.encoded.append(encoded)
             images.append(image)

@@ -87,11 +87,18 @@ def test_it_agrees_with_prdc(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_numbers_in_the_readme_of_prdc_come_out() -> None:
+def test_it_agrees_with_prdc_at_the_size_of_its_readme() -> None:
+    """The README's .4772/.4705/1.0555/.9735 are of one unseeded draw; density alone varies by 0.05.
+
+    So the same draw is given to both, and the README's numbers only bound what is plausible.
+    """
+    from prdc import compute_prdc
+
     generator = np.random.default_rng(0)
     real, fake = (generator.normal(size=(10_000, 1000)) for _ in range(2))
-    expected = (0.4772, 0.4705, 1.0555, 0.9735)
-    assert prdc_scores(real, fake) == pytest.approx(expected, rel=0.05)
+    scores = prdc_scores(real, fake)
+    assert scores._asdict() == pytest.approx(compute_prdc(real, fake, 5), rel=1e-12)
+    assert scores == pytest.approx((0.4772, 0.4705, 1.0555, 0.9735), abs=0.2)
 
 
 def test_eight_copies_of_everything_are_found_inclusively_only() -> None:

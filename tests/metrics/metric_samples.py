@@ -1,0 +1,65 @@
+"""Samples and metrics that the tests of accumulation share, in one process and in several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evaluator.metrics.accumulators import PlannedMetric
+from evaluator.metrics.catalog import resolve
+
+DIM = 5
+SPECS = {
+    "fd_x": {"groups": 6},
+    "kd_x": {"num_subsets": 5, "subset_size": 30},
+    "is_x": {"splits": 3},
+    "prdc_x": {"k": 3},
+    "clip_score": {},
+}
+EXACT = {name: name != "fd_x" for name in SPECS}
+"""Whether any order gives the same bits; sums of moments agree to 12 digits."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan's worth of one side's samples, in plan order."""
+
+    values: Tensor
+    positions: Tensor
+    clusters: Tensor
+
+    def feed(self, metric: PlannedMetric, indices: Tensor, *, real: bool) -> None:
+        metric.update(
+            self.values[indices], self.positions[indices], self.clusters[indices], real=real
+        )
+
+
+def build(spec: str, **options: object) -> PlannedMetric:
+    metric = resolve(spec, options={**SPECS[spec], **options}).build(DIM)
+    assert isinstance(metric, PlannedMetric)
+    return metric
+
+
+def two_sides(spec: str, n: int = 90, m: int = 70) -> tuple[Plan, Plan | None]:
+    """Generated samples, two for each prompt, and real ones where the metric takes them."""
+    generator = torch.Generator().manual_seed(0)
+    plan = resolve(spec)
+    fake = torch.randn(n, DIM, generator=generator) + 0.2
+    if plan.input == "clip_score":
+        fake = torch.tanh(fake[:, 0])
+    generated = Plan(fake, torch.arange(n) + 1000, torch.arange(n) // 2)
+    if not plan.reference:
+        return generated, None
+    real = torch.randn(m, DIM, generator=generator)
+    return generated, Plan(real, torch.arange(m), torch.arange(m))
+
+
+def whole(spec: str, **options: object) -> PlannedMetric:
+    """The metric after everything came in one update a side."""
+    metric = build(spec, **options)
+    for plan, real in zip(two_sides(spec), (False, True), strict=True):
+        if plan is not None:
+            plan.feed(metric, torch.arange(len(plan.positions)), real=real)
+    return metric

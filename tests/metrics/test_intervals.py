@@ -1,0 +1,141 @@
+"""Intervals: textbook cases, and how often they hold the truth when the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from evaluator.errors import MetricError
+from evaluator.metrics import (
+    clustered_mean_interval,
+    grouped_jackknife,
+    jackknife_groups,
+    jackknife_interval,
+    resolve,
+)
+
+
+def test_one_sample_a_prompt_gives_the_textbook_t_interval() -> None:
+    values = np.random.default_rng(0).normal(size=37)
+    low, high = stats.t.interval(0.9, 36, loc=values.mean(), scale=stats.sem(values))
+    interval = clustered_mean_interval(values, np.arange(37), level=0.9)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+    assert interval.level == 0.9
+    assert "prompts" in interval.covers
+
+
+def test_copies_of_a_sample_within_its_prompt_add_no_confidence() -> None:
+    values = np.random.default_rng(1).normal(size=20)
+    once = clustered_mean_interval(values, np.arange(20))
+    copied = clustered_mean_interval(np.repeat(values, 8), np.repeat(np.arange(20), 8))
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high), rel=1e-12)
+
+
+def test_the_jackknife_of_a_mean_is_the_t_interval_of_the_group_means() -> None:
+    values = np.random.default_rng(2).normal(size=200)
+    clusters = np.arange(200)
+    interval = grouped_jackknife(lambda i: float(values[i].mean()), clusters, covers="it")
+    groups = jackknife_groups(clusters)
+    means = [values[groups == group].mean() for group in range(20)]
+    low, high = stats.t.interval(0.95, 19, loc=np.mean(means), scale=stats.sem(means))
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-10)
+
+
+def test_a_bias_of_order_one_over_n_does_not_widen_unequal_groups() -> None:
+    """θ(n) = 1 + 5/n has no sampling noise, so the interval has no width."""
+    sizes = np.array([10, 30, 25, 7, 28])
+    n = sizes.sum()
+    interval = jackknife_interval(1 + 5 / n, 1 + 5 / (n - sizes), sizes, covers="it")
+    assert interval.high - interval.low == pytest.approx(0.0, abs=1e-10)
+
+
+def test_bounds_cut_the_interval() -> None:
+    interval = jackknife_interval(0.99, [0.9, 1.0, 0.8], [5, 5, 5], covers="it", bounds=(0, 1))
+    assert interval.high == 1.0
+    assert interval.low >= 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    groups=st.integers(2, 30), blocks=st.integers(1, 20), seed=st.integers(0, 2**31),
+    order=st.randoms(),
+)  # fmt: skip
+def test_groups_are_even_and_known_from_the_prompt_number_alone(
+    groups: int, blocks: int, seed: int, order
+) -> None:
+    clusters = np.arange(groups * blocks)
+    dealt = jackknife_groups(clusters, groups=groups, seed=seed)
+    assert (np.bincount(dealt, minlength=groups) == blocks).all()
+    chosen = np.array(order.sample(list(clusters), k=len(clusters) // 2))
+    np.testing.assert_array_equal(jackknife_groups(chosen, groups=groups, seed=seed), dealt[chosen])
+
+
+def test_groups_do_not_line_up_with_a_period_and_change_with_the_seed() -> None:
+    dealt = jackknife_groups(np.arange(2000))
+    counts = np.histogram2d(dealt, np.arange(2000) % 20, bins=20)[0]
+    assert stats.chi2_contingency(counts).pvalue > 1e-3
+    assert (dealt != jackknife_groups(np.arange(2000), seed=1)).mean() > 0.8
+
+
+def test_too_few_prompts_are_refused() -> None:
+    with pytest.raises(MetricError, match="at least 2 prompts, got 1"):
+        clustered_mean_interval([1.0, 2.0], [3, 3])
+    with pytest.raises(MetricError, match="at least 2 groups of prompts, got 1"):
+        grouped_jackknife(lambda i: 0.0, [4, 4], covers="it")
+    with pytest.raises(MetricError, match="prompt numbers from 0, got -1"):
+        jackknife_groups([-1, 2])
+
+
+def covered(spec: str, n: int, per_prompt: int, dim: int, repeats: int, **options) -> np.ndarray:
+    """Share of repeats in which each result's interval holds the mean over repeats."""
+    generator = np.random.default_rng(0)
+    plan = resolve(spec, options=options)
+    real = torch.from_numpy(generator.normal(size=(1000, dim)))
+    results = []
+    for _ in range(repeats):
+        shared = generator.normal(size=(n // per_prompt, 1, dim))
+        own = generator.normal(size=(n // per_prompt, per_prompt, dim))
+        fake = torch.from_numpy(0.2 + 0.74 * (shared + own).reshape(n, dim))
+        metric = plan.build(dim)
+        values = torch.tanh(fake[:, 0]) if plan.input == "clip_score" else fake
+        metric.update(values, torch.arange(n), torch.arange(n) // per_prompt)
+        if plan.reference:
+            metric.update(real, torch.arange(1000), torch.arange(1000), real=True)
+        results.append(metric.compute())
+    truth = np.mean([[r.value for r in repeat] for repeat in results], axis=0)
+    held = [
+        [r.interval.low <= t <= r.interval.high for r, t in zip(repeat, truth, strict=True)]
+        for repeat in results
+    ]
+    return np.mean(held, axis=0)
+
+
+@pytest.mark.parametrize("per_prompt", [1, 5])
+def test_the_interval_of_a_mean_covers(per_prompt: int) -> None:
+    assert 0.91 <= covered("clip_score", 200, per_prompt, 1, 500)[0] <= 0.98
+
+
+def test_the_interval_of_the_frechet_distance_covers_its_expectation_at_n() -> None:
+    assert 0.88 <= covered("fd_x", 300, 3, 8, 100)[0] <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_prompt", [1, 5])
+@pytest.mark.parametrize(
+    ("spec", "options", "repeats"),
+    [
+        ("fd_x", {}, 400),
+        ("is_x", {}, 400),
+        ("kd_x", {"num_subsets": 20, "subset_size": 200}, 300),
+        ("prdc_x", {}, 300),
+    ],
+)
+def test_intervals_of_set_metrics_cover_their_expectation_at_n(
+    spec: str, options: dict, repeats: int, per_prompt: int
+) -> None:
+    shares = covered(spec, 500, per_prompt, 8, repeats, **options)
+    assert (shares >= 0.89).all(), shares

@@ -1,0 +1,159 @@
+"""A report can always be written, says what is missing, and replaces only a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluator.errors import RunDirectoryError
+from evaluator.report import write, write_report
+from evaluator.store.rundir import RunDirectory
+
+Make = Callable[..., RunDirectory]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def html(index: Path) -> str:
+    return index.read_text(encoding="utf-8")
+
+
+def test_default_place_is_inside_the_run(make_run: Make) -> None:
+    run = make_run(num_samples=3, probes=False)
+    assert write_report(run) == (run.path / "report" / "index.html").resolve()
+
+
+def test_says_plainly_what_is_missing(make_run: Make) -> None:
+    run = make_run(missing_shards=(1,), images=False, probes=False, timings=False, metrics=False)
+    page = html(write_report(run))
+    assert "Incomplete: 12 of 20 planned samples are committed." in page
+    assert "2 of 3 shards are there" in page
+    assert "this run has not been aggregated yet" in page
+    assert "this run did not keep its images" in page
+    for name in ("heatmaps", "attention", "latents", "schedule", "timings"):
+        assert f"No {name}.parquet" in page
+
+
+def test_run_without_any_shard(make_run: Make) -> None:
+    page = html(write_report(make_run(missing_shards=(0, 1, 2), probes=False, metrics=False)))
+    assert "Incomplete: 0 of 20 planned" in page
+    assert "No shard is committed yet." in page
+
+
+def test_numbers_older_than_the_shards_are_called_so(make_run: Make) -> None:
+    run = make_run(missing_shards=(2,), probes=False)
+    assert "The numbers are from 20 committed samples: aggregate again." in html(write_report(run))
+
+
+def test_damaged_table_is_named_and_the_rest_is_shown(make_run: Make) -> None:
+    run = make_run()
+    damaged = run.shard_path(1) / "latents.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    page = html(write_report(run))
+    assert "Files that could not be read" in page
+    assert "latents.parquet" in page
+    assert "latents-std.svg" in page, "the other shards' latents"
+
+
+def test_damaged_metrics_become_a_sentence(make_run: Make) -> None:
+    run = make_run(num_samples=3, probes=False)
+    for content, said in (
+        (b"{", "metrics.json cannot be read"),
+        (b"[]", "holds no list of metrics"),
+        (json.dumps({"format": 99, "metrics": []}).encode(), "has format 99"),
+        (json.dumps({"format": 1, "metrics": [3, {}]}).encode(), "? / ?"),
+    ):
+        run.write("metrics.json", content)
+        assert said in html(write_report(run))
+
+
+def test_rewriting_gives_the_same_files_and_leaves_nothing_else(make_run: Make) -> None:
+    run = make_run(num_samples=9)
+    first = files(write_report(run).parent)
+    assert files(write_report(run).parent) == first
+    assert not list(run.path.glob(".*"))
+
+
+def test_old_files_do_not_survive_a_new_report(make_run: Make) -> None:
+    run = make_run(num_samples=3, probes=False)
+    folder = write_report(run).parent
+    (folder / "stale.svg").write_text("old")
+    write_report(run)
+    assert not (folder / "stale.svg").exists()
+
+
+def test_failed_writing_leaves_the_old_report(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(num_samples=3, probes=False)
+    before = files(write_report(run).parent)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("stopped half way")
+
+    monkeypatch.setattr("evaluator.report.write.render", fail)
+    with pytest.raises(RuntimeError, match="half way"):
+        write_report(run)
+    assert files(run.path / "report") == before
+    assert not list(run.path.glob(".*"))
+
+
+def test_other_folders_are_never_replaced(make_run: Make, tmp_path: Path) -> None:
+    run = make_run(num_samples=3, probes=False)
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "index.html").write_text("<p>years of work</p>")
+    for taken in (thesis, run.path, thesis / "index.html"):
+        with pytest.raises(RunDirectoryError, match="something else"):
+            write_report(run, taken)
+    assert (thesis / "index.html").read_text() == "<p>years of work</p>"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert write_report(run, empty).is_file()
+
+
+def test_swap_restores_the_old_folder_when_the_new_one_is_gone(tmp_path: Path) -> None:
+    final = tmp_path / "report"
+    final.mkdir()
+    (final / "index.html").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        write.swap(tmp_path / ".report.gone.aside", final)
+    assert (final / "index.html").read_text() == "old"
+
+
+def test_csv_has_full_numbers_and_no_formulas(full_report: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO((full_report / "results.csv").read_text())))
+    assert float(rows[0]["value"]) == 12.3456
+    assert rows[0]["direction"] == "lower is better"
+    assert rows[2]["metric"] == "'@SUM(A1)"
+    assert rows[2]["value"] == ""
+    for row in rows:
+        for name in ("metric", "extractor", "fingerprint", "reference", "warnings", "interval"):
+            assert not row[name].startswith(("=", "+", "-", "@")), row
+
+
+def test_markdown_table_cannot_be_broken_by_its_cells(full_report: Path) -> None:
+    lines = (full_report / "results.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + 3
+    assert {line.replace(r"\|", "").count("|") for line in table} == {7}
+    assert any(line.startswith("| clip\\_score ↑ | 93.700 |") for line in table)
+
+
+def test_needs_no_torch_and_imports_at_once() -> None:
+    code = (
+        "import sys, evaluator.report; heavy = {'torch', 'PIL', 'pyarrow', 'jinja2', 'yaml'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        "import evaluator.report.write; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
