@@ -73,9 +73,11 @@ def _asked_of_launcher() -> int | None:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return None
-    arguments = words.split("\0")
-    if not any(Path(word).name.startswith("accelerate") for word in arguments[:3]):
+    everything = words.split("\0")
+    starts = [i for i, word in enumerate(everything[:3]) if Path(word).name[:10] == "accelerate"]
+    if not starts:
         return None
+    arguments = everything[starts[0] + 1 :]
     machines = 1
     asked = None
     for i, word in enumerate(arguments):

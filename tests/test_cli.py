@@ -92,7 +92,7 @@ def test_every_config_fault_is_listed_and_the_status_is_2(call, write):
         ({"references": {"real": {"source": "nowhere/"}}}, "nowhere"),
         ({"features": ["digitz"]}, "Did you mean 'digits'"),
         ({"metrics": ["fd_clipp"]}, "clipp"),
-        ({"metrics": ["fdi"]}, "did you mean 'fid'"),
+        ({"metrics": ["incption_score"]}, "did you mean 'inception_score'"),
         ({"references": {}}, "compares with a reference"),
         ({"features": [{"name": "mine", "kind": "os:system"}]}, "Add --allow-code"),
         ({"model": {"kind": "custom", "target": "os:system"}}, "Add --allow-code"),

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from evaluator.errors import StorageError
 from evaluator.store.files import explained
 
 MAX_ATTEMPTS = 3
@@ -150,8 +151,12 @@ class Claims:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
                 return None
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._encode(claim))
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(self._encode(claim))
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         return claim
 
     def renew(self, claim: Claim, *, done: int) -> Claim:
@@ -160,7 +165,13 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Give the task back untouched; counts as no attempt."""
-        self._write(replace(claim, state="released"))
+        try:
+            self._write(replace(claim, state="released"))
+        except StorageError:
+            # A full disk takes no new file, but it lets go of one: the task is free all the same.
+            with explained("release", self._path(claim)):
+                self._path(claim).unlink(missing_ok=True)
+            raise
 
     def fail(self, claim: Claim, error: str) -> None:
         """Give the task back with the reason why it failed; counts as an attempt."""
