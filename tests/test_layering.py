@@ -72,7 +72,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
                 (node.end_lineno or 0)
                 - node.lineno
                 - len((ast.get_docstring(node) or "").splitlines())
-            )  # noqa: E501
+            )
             assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
 
 

@@ -13,7 +13,7 @@ from evaluator.aggregate.asked import Asked, AskedMetric
 from evaluator.aggregate.features import FeatureReader, share
 from evaluator.aggregate.summary import MAX_ERROR_LINES, Counts, MetricRecord, Summary
 from evaluator.distributed import World
-from evaluator.errors import EvaluatorError, MetricError
+from evaluator.errors import CorruptShardError, EvaluatorError, MetricError
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -59,18 +59,22 @@ class _Aggregation:
 
     def _metric(self, asked: AskedMetric, shards: list[int], counts: Counts) -> list[MetricRecord]:
         plan = asked.plan
-        failure: str | None = None
+        failure: EvaluatorError | None = None
         metric: Any = None
         reference: RunDirectory | None = None
         try:
             reference = self._reference(asked)
             metric = self._accumulate(asked, shards, reference)
         except EvaluatorError as error:
-            failure = str(error)
+            failure = error
         # Every rank must reach the synchronization of a metric, or none may.
-        failures = [message for message in self._gather(failure) if message]
+        failures = [error for error in self._gather(failure) if error is not None]
         if failures:
-            return [self._failed(asked, name, failures[0], counts) for name in plan.result_names]
+            damaged = [error for error in failures if isinstance(error, CorruptShardError)]
+            if damaged:
+                raise damaged[0]
+            message = str(failures[0])
+            return [self._failed(asked, name, message, counts) for name in plan.result_names]
         results: Sequence[Result] = metric.compute()
         return [self._record(asked, result, reference, counts) for result in results]
 

@@ -30,9 +30,9 @@ def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = N
     if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         widths = widths[:-1]
     lines = [_line(titles, widths), _GAP.join("─" * w for w in widths)]
-    for result, row in zip(results, rows[1:], strict=True):
+    for i, row in enumerate(rows[1:]):
         lines.append(_line(row, widths))
-        for warning in result.warnings:
+        for warning in _warnings_beneath(results, i):
             lines += textwrap.wrap(
                 warning,
                 max(24, width or 100),
@@ -41,6 +41,20 @@ def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = N
                 break_on_hyphens=False,
             )
     return "\n".join(lines)
+
+
+def _warnings_beneath(results: Sequence[Result], index: int) -> list[str]:
+    """The warnings to show beneath a line: one that the next line shares waits for that."""
+    shown = []
+    for warning in results[index].warnings:
+        if index + 1 < len(results) and warning in results[index + 1].warnings:
+            continue
+        first = index
+        while first > 0 and warning in results[first - 1].warnings:
+            first -= 1
+        count = index - first + 1
+        shown.append(warning if count == 1 else f"the {count} above: {warning}")
+    return shown
 
 
 def _interval_title(results: Sequence[Result]) -> str:

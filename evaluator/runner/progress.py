@@ -35,6 +35,7 @@ class Progress:
         self._began = time.monotonic()
         self._done_at_start: int | None = None
         self._last = 0.0
+        self._last_line = ""
 
     def update(self, committed: Collection[int]) -> None:
         """Note which shards are committed."""
@@ -64,6 +65,9 @@ class Progress:
             return
         self._last = now
         line = self._line(now)
+        if line == self._last_line:
+            return
+        self._last_line = line
         if self._on_terminal:
             self._stream.write(f"\r\x1b[K{line}")
             self._stream.flush()

@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 
 from evaluator.errors import MetricError
 from evaluator.metrics import Moments, frechet_distance, frechet_distance_from_features
-from evaluator.metrics.frechet import _trace_of_root
+from evaluator.metrics.frechet import ACCURACY, _cholesky, _trace_of_root
 
 SEEDS = st.integers(0, 2**31)
 
@@ -113,7 +113,15 @@ def test_spread_spectra_take_the_accurate_path() -> None:
     basis = orthogonal(generator, 30)
     spectrum = np.logspace(0, -12, 30)
     cov = torch.from_numpy((basis * spectrum) @ basis.T)
-    assert _trace_of_root(cov, cov) == pytest.approx(spectrum.sum(), rel=1e-12)
+    assert _trace_of_root(cov, cov, ACCURACY) == pytest.approx(spectrum.sum(), rel=1e-12)
+
+
+def test_pivots_of_rounding_noise_are_no_rank() -> None:
+    nearly = torch.ones(2, 2, dtype=torch.float64)
+    nearly[1, 1] += 4e-16
+    assert int(torch.linalg.cholesky_ex(nearly).info) == 0
+    assert _cholesky(nearly) is None
+    assert _cholesky(nearly + torch.eye(2)) is not None
 
 
 def test_constant_features_are_a_rank_zero_covariance() -> None:

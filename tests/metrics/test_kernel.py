@@ -45,7 +45,11 @@ def test_chunks_do_not_change_the_number(monkeypatch: pytest.MonkeyPatch) -> Non
     assert kernel_distance_unbiased(a, b) == pytest.approx(whole, rel=1e-12)
 
 
-def test_leaving_out_a_group_is_computing_without_it() -> None:
+@pytest.mark.parametrize("chunk", [100, 1 << 22])
+def test_leaving_out_a_group_is_computing_without_it(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
     generator = np.random.default_rng(1)
     a, b = (torch.from_numpy(generator.normal(size=(n, 4))) for n in (40, 30))
     groups = generator.integers(0, 5, size=40)

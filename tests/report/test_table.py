@@ -49,3 +49,10 @@ def test_narrow_terminal_drops_the_extractor_and_wraps_warnings(
 def test_missing_value_is_a_dash(metrics: list[dict[str, Any]]) -> None:
     assert "—" in results_table(metrics[2:], width=None)
     assert results_table([], width=None) == "no metrics"
+
+
+def test_a_warning_that_neighbours_share_is_said_once_beneath_the_last() -> None:
+    rows = [{"name": name, "value": 1.0, "warnings": ["few samples"]} for name in "abc"]
+    lines = results_table([*rows, {"name": "d", "value": 1.0, "warnings": []}]).splitlines()
+    assert [line for line in lines if "!" in line] == ["  ! the 3 above: few samples"]
+    assert lines.index("  ! the 3 above: few samples") == 5

@@ -79,9 +79,7 @@ def configured(settings: Callable[..., dict[str, Any]]) -> Callable[..., RunConf
 
 def run_here(config: RunConfig, path: Path, **trust: Any) -> Outcome:
     """Run in this process, as its only one."""
-    return run_evaluation(
-        config, path, world=World(), stop=StopRequest(), trust=Trust(**trust)
-    )
+    return run_evaluation(config, path, world=World(), stop=StopRequest(), trust=Trust(**trust))
 
 
 def command(kind: str, processes: int) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -90,9 +89,7 @@ def test_a_lost_shard_is_made_again_with_the_same_bytes(configured, tmp_path):
 
 def test_an_extractor_added_later_gives_the_features_it_would_have_given(configured, tmp_path):
     whole = run_here(configured(), tmp_path / "whole").run
-    grown = run_here(
-        configured(features=["digits"], metrics=["fd_digits"]), tmp_path / "grown"
-    ).run
+    grown = run_here(configured(features=["digits"], metrics=["fd_digits"]), tmp_path / "grown").run
     assert not list(grown.path.glob("shards/*/features-clip-*"))
     before = (grown.shard_path(0) / "images.tar").stat().st_mtime_ns
     outcome = run_here(configured(), tmp_path / "grown")

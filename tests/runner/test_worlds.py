@@ -159,9 +159,7 @@ def test_a_worker_told_to_stop_leaves_75_and_can_be_continued(
     assert bytes_of(run) == bytes_of(undisturbed)
 
 
-def test_independent_workers_share_one_run(
-    config_file: Path, alone: Path, tmp_path: Path
-) -> None:
+def test_independent_workers_share_one_run(config_file: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "shared"
     workers = [start(config_file, run, tmp_path / "cache-shared") for _ in range(3)]
     outputs = [worker.communicate(timeout=240)[0] for worker in workers]

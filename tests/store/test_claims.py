@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -96,24 +97,30 @@ def test_a_half_written_claim_is_somebodys_until_it_lapses(tmp_path: Path) -> No
     assert claims(tmp_path).take("00000") is not None
 
 
-def _contend(folder: str, start: float, results: multiprocessing.Queue[tuple[int, int]]) -> None:
+def _contend(
+    folder: str, start: float, results: multiprocessing.Queue[tuple[int, int]], stay: Event
+) -> None:
     ours = Claims(Path(folder), Worker.current(), lease_seconds=60)
     time.sleep(max(0.0, start - time.time()))
     for task in range(60):
         if ours.take(f"{task:05d}") is not None:
             results.put((task, os.getpid()))
+    stay.wait(60)  # the claims of a process that ended would be free for the others
 
 
 def test_contenders_never_share_a_task(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[tuple[int, int]] = context.Queue()
-    start = time.time() + 1.0
+    start, stay = time.time() + 1.0, context.Event()
     workers = [
-        context.Process(target=_contend, args=(str(tmp_path), start, results)) for _ in range(8)
+        context.Process(target=_contend, args=(str(tmp_path), start, results, stay))
+        for _ in range(8)
     ]
     for worker in workers:
         worker.start()
     won = [results.get(timeout=60) for _ in range(60)]
+    time.sleep(0.5)
+    stay.set()
     for worker in workers:
         worker.join(60)
     assert sorted(task for task, _ in won) == list(range(60))

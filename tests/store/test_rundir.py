@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -174,3 +176,25 @@ def test_publishing_into_a_vanished_folder_is_an_error_not_a_loss(tmp_path: Path
     assert (staged / "file").exists()
     shutil.copy(staged / "file", tmp_path / "aside")
     assert publish_file(tmp_path / "aside", tmp_path / "final")
+
+
+def _create(path: str, name: bytes, start: float) -> None:
+    time.sleep(max(0.0, start - time.time()))
+    RunDirectory.create(Path(path), {"config.yaml": name}, plan(500, 10))
+
+
+def test_workers_that_start_together_agree_on_one_init(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    start = time.time() + 2
+    workers = [
+        context.Process(target=_create, args=(str(tmp_path / "run"), b"%d" % i, start))
+        for i in range(12)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 12
+    run = RunDirectory.open(tmp_path / "run")
+    assert run.num_samples == 500
+    assert list((run.path / "staging").iterdir()) == []

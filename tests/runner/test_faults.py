@@ -1,0 +1,143 @@
+"""What goes wrong stays where it went wrong, is counted, and is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from evaluator.errors import (
+    ConfigError,
+    CorruptShardError,
+    GenerationError,
+    ProbeError,
+)
+from evaluator.runner.status import read_status
+from evaluator.store.rundir import RunDirectory
+from tests.runner.conftest import run_here
+
+
+@pytest.fixture
+def noise(configured):
+    """A run of a custom model, ten prompts, shards of two."""
+
+    def make(target="Noise", **options):
+        model = {"kind": "custom", "target": f"tests.runner.custom_models:{target}"}
+        return configured(
+            model={**model, "options": options},
+            prompts={"limit": 10},
+            probes=None,
+            features=["digits"],
+            metrics=["fd_digits"],
+            runtime={"shard_size": 4, "batch_size": 4},
+        )
+
+    return make
+
+
+def test_a_long_prompt_is_kept_marked_and_counted(configured, tmp_path):
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a red seven on a black background\n" + "very " * 40 + "long\n")
+    config = configured(
+        prompts={"source": str(prompts), "limit": None}, metrics=["clip_score"], probes=None
+    )
+    outcome = run_here(config, tmp_path / "run")
+    assert outcome.summary.counts.truncated == 2, "two images of one prompt"
+    samples = outcome.run.read(0, "samples.parquet", kind="samples")
+    assert samples.column("truncated").to_pylist() == [False, False, True, True]
+    assert samples.column("prompt")[2].as_py().endswith("long")
+
+
+def test_a_prompt_without_a_text_is_an_error_row(configured, tmp_path):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"key": "a"}\n{"key": "b"}\n')
+    config = configured(
+        prompts={"source": str(prompts), "limit": None}, metrics=["fd_digits"], probes=None
+    )
+    outcome = run_here(config, tmp_path / "run")
+    assert outcome.summary.counts.errors == 4
+    assert outcome.exit_status == 1
+    assert "expected a prompt with a text" in outcome.summary.error_lines[0]
+
+
+def test_a_shard_that_breaks_the_model_is_set_aside_and_the_rest_finishes(noise, tmp_path):
+    run_here(noise(), tmp_path / "whole", allow_code=True)
+    broken = RunDirectory.open(tmp_path / "whole").shard(1).samples[0].key
+    outcome = run_here(noise(broken=[broken]), tmp_path / "run", allow_code=True)
+    assert outcome.exit_status == 1
+    (error,) = outcome.errors
+    assert "shard 00001" in error
+    assert "this prompt breaks the model" in error
+    assert outcome.run.committed() == [0, 2, 3, 4]
+    (fd,) = outcome.summary.metrics
+    assert (fd.n, fd.n_expected) == (16, 20)
+    status = read_status(outcome.run)
+    assert status.exit_status == 1
+    assert "this prompt breaks the model" in status.set_aside["00001"]
+
+
+def test_a_fault_that_every_shard_meets_ends_the_run_at_once(noise, configured, tmp_path):
+    keys = RunDirectory.open(
+        run_here(noise(), tmp_path / "whole", allow_code=True).run.path
+    ).plan.column("key")
+    log = tmp_path / "log"
+    config = noise(broken=keys.to_pylist(), log=str(log))
+    with pytest.raises(GenerationError, match="3 shards failed in a row.*this prompt breaks"):
+        run_here(config, tmp_path / "run", allow_code=True)
+    assert log.read_text().count("\n") == 3
+
+
+def test_a_model_that_returns_too_few_images_is_found(noise, tmp_path):
+    with pytest.raises(GenerationError, match="expected 4 images from the model, got 3"):
+        run_here(noise("Short"), tmp_path / "run", allow_code=True)
+
+
+def test_code_is_not_imported_without_leave(noise, tmp_path):
+    with pytest.raises(ConfigError, match="--allow-code"):
+        run_here(noise(), tmp_path / "run")
+
+
+def test_a_probe_that_cannot_see_ends_the_run_and_says_why(configured, tmp_path, dit_folder):
+    prompts = tmp_path / "classes.jsonl"
+    prompts.write_text('{"key": "c", "class_label": 1}\n')
+    config = configured(
+        model={"kind": "diffusers", "id": str(dit_folder)},
+        prompts={"source": str(prompts), "limit": None},
+        metrics=["fd_digits"],
+        features=["digits"],
+        probes={"attention": {"steps": 1}, "latents": None},
+    )
+    with pytest.raises(ProbeError):
+        run_here(config, tmp_path / "run")
+
+
+def test_tables_damaged_after_the_commit_are_found_and_named(noise, tmp_path):
+    run = run_here(noise(), tmp_path / "run", allow_code=True).run
+    (path,) = run.shard_path(1).glob("features-*.parquet")
+    with pq.ParquetFile(path) as file:
+        column = file.metadata.row_group(0).column(2)
+    assert column.path_in_schema.startswith("features")
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(CorruptShardError, match=str(Path("00001"))):
+        run_here(noise(), tmp_path / "run", allow_code=True)
+
+
+def test_a_scheduler_that_does_not_exist_or_takes_no_such_argument(configured, tmp_path):
+    folder = configured().model.id
+    for scheduler, message in (
+        ({"name": "DDIMSchedular"}, "expected a scheduler class of diffusers"),
+        ({"name": "DDIMScheduler", "arguments": {"karras": True}}, "takes no karras"),
+    ):
+        model = {"kind": "diffusers", "id": folder, "scheduler": scheduler}
+        with pytest.raises(ConfigError, match=message):
+            run_here(configured(model=model), tmp_path / "run")
+
+
+def test_an_argument_that_the_pipeline_does_not_take(configured, tmp_path):
+    folder = configured().model.id
+    model = {"kind": "diffusers", "id": folder, "arguments": {"etta": 1}}
+    with pytest.raises(ConfigError, match=r"model.arguments.etta: StableDiffusionPipeline takes"):
+        run_here(configured(model=model), tmp_path / "run")
