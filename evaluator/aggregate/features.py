@@ -63,8 +63,6 @@ class FeatureReader:
                 f"{self.fingerprint[:8]}, got no {self.file_name}. Run `evaluator run` again with "
                 f"'{self.extractor}' under features."
             )
-        if wanted == "clip_score":
-            return "text_cosine"
         if wanted != "logits":
             return wanted
         logits = table_note(path).get("logits")

@@ -129,7 +129,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
     ),
     "clip_score": CatalogEntry(
         target="evaluator.metrics.score_metrics:ClipScore",
-        input="clip_score",
+        input="text_cosine",
         reference=False,
         result_names=("clip_score_{extractor}",),
         higher_is_better=(True,),

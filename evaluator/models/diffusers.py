@@ -203,13 +203,14 @@ def swap_scheduler(current: Any, config: SchedulerConfig) -> Any:
     import diffusers
 
     chosen: Any = getattr(diffusers, config.name, None)
-    if not (inspect.isclass(chosen) and issubclass(chosen, diffusers.SchedulerMixin)):
+    is_scheduler = inspect.isclass(chosen) and issubclass(chosen, diffusers.SchedulerMixin)
+    if not is_scheduler:
         raise ConfigError(
             f"model.scheduler.name: expected a scheduler class of diffusers, got '{config.name}'."
         )
     # As keywords, not merged into the config: from_config ignores keys that the saved config
     # lists among its own defaults.
-    scheduler: Any = chosen.from_config(current.config, **config.arguments)
+    scheduler = chosen.from_config(current.config, **config.arguments)
     ignored = [k for k, v in config.arguments.items() if scheduler.config.get(k, None) != v]
     if ignored:
         raise ConfigError(

@@ -89,7 +89,7 @@ def test_sixteen_bit_grey_keeps_its_upper_bits() -> None:
     assert torch.equal(image[0], image[2])
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("1", "PNG"), ("LA", "PNG"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "BMP")])  # fmt: skip # noqa: E501
+@pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("1", "PNG"), ("LA", "PNG"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "BMP")])  # fmt: skip
 def test_every_mode_becomes_rgb(mode: str, kind: str) -> None:
     assert decode_image(encoded(Image.new(mode, (4, 3)), kind)).shape == (3, 3, 4)
 
