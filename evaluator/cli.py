@@ -177,6 +177,7 @@ def _leave(status: int) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; a user's mistake ends with a message, never with a traceback."""
+    import os
     import sys
 
     from evaluator.errors import EvaluatorError
@@ -184,5 +185,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return app(arguments, standalone_mode=True)
     except EvaluatorError as error:
-        print(f"error: {_plain(str(error))}", file=sys.stderr)
+        # A mistake in the call is every process's; one of them says so.
+        if error.exit_status != 2 or os.environ.get("RANK", "0") == "0":
+            print(f"error: {_plain(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
