@@ -86,6 +86,7 @@ class ClipExtractor:
 
 def _load(weights: Weights, dtype: str, device: str) -> tuple[Any, Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -95,7 +96,7 @@ def _load(weights: Weights, dtype: str, device: str) -> tuple[Any, Any, Any]:
         )
         processor = AutoImageProcessor.from_pretrained(weights.folder, backend="pil", **local)
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, **local)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{weights.origin}: expected a CLIP model with its image processor and tokenizer, "
             f"got: {error}"

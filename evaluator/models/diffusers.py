@@ -167,6 +167,7 @@ def load_pipeline(weights: Weights, config: DiffusersModelConfig, *, device: str
     """Load a pipeline folder without running any code that comes with it."""
     import torch
     from diffusers import DiffusionPipeline
+    from safetensors import SafetensorError
 
     index = weights.folder / "model_index.json"
     if not index.is_file():
@@ -188,7 +189,7 @@ def load_pipeline(weights: Weights, config: DiffusersModelConfig, *, device: str
             local_files_only=True,
             **without,
         )
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{config.id}: expected a pipeline that diffusers can load, got: {error}"
         ) from error

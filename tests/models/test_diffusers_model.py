@@ -93,6 +93,17 @@ def test_pickled_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -
         model(copy)
 
 
+def test_damaged_weights_are_an_error_and_no_traceback(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "damaged"
+    shutil.copytree(folders["sd"], copy)
+    (weights,) = (copy / "unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="expected a pipeline that diffusers can load"):
+        model(copy)
+
+
 def test_a_folder_that_is_no_pipeline_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="model_index.json"):
         model(folders["sd"] / "unet")
