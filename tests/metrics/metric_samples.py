@@ -47,7 +47,7 @@ def two_sides(spec: str, n: int = 90, m: int = 70) -> tuple[Plan, Plan | None]:
     generator = torch.Generator().manual_seed(0)
     plan = resolve(spec)
     fake = torch.randn(n, DIM, generator=generator) + 0.2
-    if plan.input == "clip_score":
+    if plan.input == "text_cosine":
         fake = torch.tanh(fake[:, 0])
     generated = Plan(fake, torch.arange(n) + 1000, torch.arange(n) // 2)
     if not plan.reference:
