@@ -101,7 +101,7 @@ def covered(spec: str, n: int, per_prompt: int, dim: int, repeats: int, **option
         own = generator.normal(size=(n // per_prompt, per_prompt, dim))
         fake = torch.from_numpy(0.2 + 0.74 * (shared + own).reshape(n, dim))
         metric = plan.build(dim)
-        values = torch.tanh(fake[:, 0]) if plan.input == "clip_score" else fake
+        values = torch.tanh(fake[:, 0]) if plan.input == "text_cosine" else fake
         metric.update(values, torch.arange(n), torch.arange(n) // per_prompt)
         if plan.reference:
             metric.update(real, torch.arange(1000), torch.arange(1000), real=True)
