@@ -78,11 +78,11 @@ def status(run: RunArgument) -> None:
 
 
 @app.command()
-def aggregate(run: RunArgument) -> None:
+def aggregate(run: RunArgument, allow_code: AllowCodeOption = False) -> None:
     """Compute the metrics of a run again from its tables; works under accelerate launch too."""
     from evaluator.runner.session import aggregate_session
 
-    outcome = aggregate_session(run)
+    outcome = aggregate_session(run, allow_code=allow_code)
     if outcome is not None:
         _print_outcome(outcome)
         _leave(outcome.exit_status)
@@ -180,12 +180,14 @@ def main(arguments: list[str] | None = None) -> Any:
     import os
     import sys
 
-    from evaluator.errors import EvaluatorError
+    from evaluator.errors import ConfigError, EvaluatorError
 
     try:
         return app(arguments, standalone_mode=True)
     except EvaluatorError as error:
-        # A mistake in the call is every process's; one of them says so.
-        if error.exit_status != 2 or os.environ.get("RANK", "0") == "0":
-            print(f"error: {_plain(str(error))}", file=sys.stderr)
+        # A fault of the configuration is every process's: one of each machine says so. Anything
+        # else may be one process's alone.
+        if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
+            print(f"error{rank}: {_plain(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None

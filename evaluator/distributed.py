@@ -132,7 +132,10 @@ def use_deterministic_kernels() -> None:
 
 
 def gloo_group(world: World) -> Any:
-    """A process group that works on CPU tensors, also where ranks share a GPU; None when alone."""
+    """A process group that works on CPU tensors, also where ranks share a GPU; None when alone.
+
+    Made at the start, when all processes of the launch are there.
+    """
     if world.size == 1:
         return None
     import torch.distributed as dist
@@ -140,6 +143,17 @@ def gloo_group(world: World) -> Any:
     if not dist.is_initialized():
         return None
     return dist.new_group(backend="gloo", timeout=SYNC_TIMEOUT)
+
+
+def from_main(value: Any, world: World, group: Any) -> Any:
+    """The main process's value, on every process of the launch."""
+    if group is None:
+        return value
+    import torch.distributed as dist
+
+    box = [value if world.is_main else None]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]
 
 
 def leave_world() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +68,9 @@ class _Aggregation:
             metric = self._accumulate(asked, shards, reference)
         except EvaluatorError as error:
             failure = error
+        except Exception as error:
+            # A metric of the user's own may raise anything; the others go on.
+            failure = MetricError(f"{plan.name}: {type(error).__name__}: {error}")
         # Every rank must reach the synchronization of a metric, or none may.
         failures = [error for error in self._gather(failure) if error is not None]
         if failures:
@@ -75,7 +79,11 @@ class _Aggregation:
                 raise damaged[0]
             message = str(failures[0])
             return [self._failed(asked, name, message, counts) for name in plan.result_names]
-        results: Sequence[Result] = metric.compute()
+        try:
+            results: Sequence[Result] = metric.compute()
+        except (EvaluatorError, ArithmeticError, LookupError, TypeError) as error:
+            message = f"{type(error).__name__}: {error}"
+            return [self._failed(asked, name, message, counts) for name in plan.result_names]
         return [self._record(asked, result, reference, counts) for result in results]
 
     def _accumulate(
@@ -86,6 +94,8 @@ class _Aggregation:
         column = reader.column(plan.input)
         metric = plan.build(reader.dim(column))
         metric.process_group = self.group
+        # torchmetrics would otherwise synchronize over the default group where there is one.
+        metric.distributed_available_fn = lambda: self.group is not None
         self._update(metric, reader, column, shards, real=False)
         if reference is not None:
             real = self._reader(reference, plan.extractor, self.asked.reference_fingerprints)
@@ -137,10 +147,14 @@ class _Aggregation:
                 "the images of the run were kept by a lossy codec and judged as kept, those of "
                 "the reference were not: the difference is part of this number"
             )
-        details = dict(result.details)
+        details = {key: value for key, value in result.details.items() if math.isfinite(value)}
+        value = result.value
+        if value is not None and not math.isfinite(value):
+            warnings.append(f"expected a finite number, got {value}")
+            value = None
         return MetricRecord(
             name=result.name,
-            value=result.value,
+            value=value,
             n=result.n,
             n_expected=counts.planned,
             higher_is_better=result.higher_is_better,

@@ -41,6 +41,9 @@ class Committer:
         self._circumstances = circumstances
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._pending: Future[None] | None = None
+        self.failures_in_a_row = 0
+        """Shards that could not be written, since the last that could."""
+        self.last_error = ""
 
     def __enter__(self) -> Committer:
         return self
@@ -75,10 +78,18 @@ class Committer:
         try:
             rows = write_shard(staged, result, self._circumstances)
             self._run.publish_shard(result.shard.index, staged, rows)
-        except BaseException:
+        except EvaluatorError:
             self._run.discard(staged)
             self._claims.release(claim)
             raise
+        except Exception as error:
+            # The shard's own fault (a value that fits no column): not that of the next one.
+            self._run.discard(staged)
+            self.last_error = f"{type(error).__name__}: {error}"
+            self.failures_in_a_row += 1
+            self._claims.fail(claim, self.last_error)
+            return
+        self.failures_in_a_row = 0
         self._claims.finish(claim, done=len(result.shard.samples))
 
 

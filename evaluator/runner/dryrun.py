@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from evaluator.aggregate.asked import asked_metrics
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, InputError
@@ -60,8 +62,7 @@ def _folders(config: RunConfig) -> list[tuple[str, str]]:
 
 def _plan_lines(config: RunConfig, keys: tuple[str, ...]) -> list[str]:
     plan = make_plan(config, keys, [""] * len(keys))
-    shards = plan.column("shard")[-1].as_py() + 1 if plan.num_rows else 0
+    sizes = np.bincount(plan.column("shard").to_numpy())
     batch = config.runtime.batch_size
-    starts = plan.column("shard").to_pylist()
-    batches = sum(-(-starts.count(shard) // batch) for shard in range(shards))
-    return [f"plan: {plan.num_rows} samples in {shards} shards, {batches} batches of {batch}"]
+    batches = int((-(-sizes // batch)).sum())
+    return [f"plan: {plan.num_rows} samples in {len(sizes)} shards, {batches} batches of {batch}"]

@@ -46,5 +46,7 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
         summary = Summary.from_record(record)
     except (EvaluatorError, ValueError, KeyError, TypeError):
         return None
-    there = len(run.committed()) == run.num_shards and summary.complete
+    # A number that is missing may be there by now: only a run without gaps is finished.
+    whole = summary.complete and all(metric.value is not None for metric in summary.metrics)
+    there = len(run.committed()) == run.num_shards and whole
     return summary if there and asked.request == request_of(config, trust) else None

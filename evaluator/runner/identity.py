@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +17,9 @@ import yaml
 
 from evaluator import __version__
 from evaluator.config.schema import RunConfig
+from evaluator.distributed import World
 from evaluator.errors import RunDirectoryError
+from evaluator.store.claims import Worker
 from evaluator.store.rundir import RunDirectory
 
 PACKAGES = (
@@ -110,6 +114,22 @@ def require_same_model(run: RunDirectory, model: Mapping[str, Any]) -> None:
             f"{made_with[:12]}), got {str(model.get('fingerprint'))[:12]}: its weights or settings "
             "changed. Restore them, or choose another --output."
         )
+
+
+def record_launch(run: RunDirectory, config: RunConfig, world: World) -> None:
+    """Note this start in the run directory. Names sort by time; the process makes them unique."""
+    now = time.time_ns()
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
+    worker = Worker.current().name
+    record = {
+        "command": sys.argv,
+        "world_size": world.size,
+        "device": world.device,
+        "worker": worker,
+        "versions": versions(),
+        "runtime": config.runtime.model_dump(mode="json"),
+    }
+    run.record_launch(f"{stamp}.{now % 10**9:09d}-{worker.replace(':', '-')}", record)
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,11 +26,10 @@ from evaluator.data import Pack
 from evaluator.distributed import (
     StopRequest,
     World,
-    gloo_group,
     set_threads,
     use_deterministic_kernels,
 )
-from evaluator.errors import InputError
+from evaluator.errors import EvaluatorError, GenerationError, InputError
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
@@ -156,7 +153,7 @@ class RunJob:
 
     def _maker(self, encoders: ThreadPoolExecutor) -> ShardMaker:
         if self._loaded_maker is None:
-            identity.require_same_model(self.run, self.model.describe())
+            identity.require_same_model(self.run, self._load_model().describe())
             self._record_schedule()
             self._loaded_maker = ShardMaker(
                 self.model,
@@ -169,6 +166,16 @@ class RunJob:
         return self._loaded_maker
 
     _loaded_maker: ShardMaker | None = None
+
+    def _load_model(self) -> GenerativeModel:
+        try:
+            return self.model
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, EvaluatorError):
+                raise
+            raise GenerationError(
+                f"the model could not be loaded onto {self.around.world.device}: {error}"
+            ) from error
 
     def _record_schedule(self) -> None:
         """Keep the noise schedule beside the shards: step, timestep, signal and noise levels."""
@@ -190,7 +197,9 @@ class RunJob:
 
     def _add_late_features(self, progress: Progress) -> None:
         prompts_of = PromptsOf(self.pack, self.config.generation.images_per_prompt)
-        source = ImagesModel(self.pack) if self.config.model.kind == "images" else None
+        keeps_none = self.config.runtime.images == "none"
+        reads_source = self.config.model.kind == "images" and keeps_none
+        source = ImagesModel(self.pack) if reads_source else None
         for feature in self.features:
             late = LateFeatures(
                 self.run, self.claims, self.around.extractor(feature),
@@ -222,8 +231,12 @@ def run_evaluation(
     world: World,
     stop: StopRequest,
     trust: Trust,
+    group: Any = None,
 ) -> Outcome:
-    """The whole job in this process, together with all others that work on `path`."""
+    """The whole job in this process, together with all others that work on `path`.
+
+    `group` is the process group of the launch, used at the end and never while shards are made.
+    """
     check_names(config, trust)
     metrics = asked_metrics(config)
     features = _with_implied(config.features, [plan.extractor for plan in metrics.plans])
@@ -234,7 +247,7 @@ def run_evaluation(
     job = RunJob(config, path, features, around)
     run = job.run  # made or checked before anything is computed
     if world.is_main:
-        run.record_launch(_launch_name(), _launch_record(config, world))
+        identity.record_launch(run, config, world)
     references = {name: reference_job(config, name, features, around) for name in config.references}
     errors: list[str] = []
     for name, reference in references.items():
@@ -251,7 +264,7 @@ def run_evaluation(
     )
     if world.is_main:
         asked.write(run)
-    summary = aggregate(run, asked, world=world, group=gloo_group(world))
+    summary = aggregate(run, asked, world=world, group=group)
     return Outcome(run, summary, tuple(errors))
 
 
@@ -289,20 +302,3 @@ def _with_implied(
     known = {feature.name for feature in features}
     implied = sorted({name for name in needed if name is not None} - known)
     return [*features, *(FeatureConfig(name=name) for name in implied)]
-
-
-def _launch_name() -> str:
-    """Names sort by time; the process makes them unique."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    return f"{stamp}.{time.time_ns() % 10**9:09d}-{Worker.current().name.replace(':', '-')}"
-
-
-def _launch_record(config: RunConfig, world: World) -> dict[str, Any]:
-    return {
-        "command": sys.argv,
-        "world_size": world.size,
-        "device": world.device,
-        "worker": Worker.current().name,
-        "versions": identity.versions(),
-        "runtime": config.runtime.model_dump(mode="json"),
-    }

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from evaluator.data import decode_image, read_image_tar, sample_name
 from evaluator.distributed import StopRequest
-from evaluator.errors import CorruptShardError, EvaluatorError, InputError, SampleError
+from evaluator.errors import (
+    CorruptShardError,
+    EvaluatorError,
+    GenerationError,
+    InputError,
+    SampleError,
+)
 from evaluator.models.images import ImagesModel
 from evaluator.records import Prompt, Shard
 from evaluator.runner.embedding import EmbeddedRows
@@ -18,7 +24,7 @@ from evaluator.runner.parts import codec_fingerprint
 from evaluator.runner.plan import PromptsOf
 from evaluator.runner.progress import Progress
 from evaluator.store import schemas
-from evaluator.store.claims import Claims
+from evaluator.store.claims import MAX_ATTEMPTS, Claims, is_set_aside
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -73,11 +79,26 @@ class LateFeatures:
                 self.stop.raise_if_set()
                 worked |= self._embed(index, prompts_of)
             if not worked:
-                time.sleep(0.5)
+                self._raise_if_stuck(missing)
+                self.stop.raise_if_set()
+                time.sleep(1.0)
+
+    def _task(self, index: int) -> str:
+        return f"{index:05d}-{self.file_name}"
+
+    def _raise_if_stuck(self, missing: list[int]) -> None:
+        """Raise GenerationError when every missing table was given up."""
+        stuck = [index for index in missing if is_set_aside(self.claims.of(self._task(index)))]
+        if len(stuck) == len(missing):
+            raise GenerationError(
+                f"{self.file_name}: workers ended {MAX_ATTEMPTS} times at one point of shards "
+                f"{stuck[:5]}. Mend the cause, delete {self.run.claims_folder}/*-{self.file_name}.*"
+                " and run the same command again."
+            )
 
     def _embed(self, index: int, prompts_of: PromptsOf) -> bool:
         path = self.run.shard_path(index) / self.file_name
-        claim = None if path.exists() else self.claims.take(f"{index:05d}-{self.file_name}")
+        claim = None if path.exists() else self.claims.take(self._task(index))
         if claim is None:
             return False
         shard = self.run.shard(index)

@@ -76,12 +76,10 @@ class Progress:
 
     def _line(self, now: float) -> str:
         self._committed = set(self._run.committed())
-        attempts = self._claims.attempts()
-        live = [
-            claims[-1]
-            for task, claims in attempts.items()
-            if task.isdecimal() and int(task) not in self._committed and claims[-1].live
-        ]
+        attempts = self._claims.attempts(
+            skip=lambda task: not task.isdecimal() or int(task) in self._committed
+        )
+        live = [claims[-1] for claims in attempts.values() if claims[-1].live]
         starts = self._run.shard_starts
         done = sum(starts[i + 1] - starts[i] for i in self._committed if i + 1 < len(starts))
         done += sum(claim.done for claim in live)

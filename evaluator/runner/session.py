@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from evaluator import plugins
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.compute import aggregate
 from evaluator.config.schema import RunConfig
-from evaluator.distributed import gloo_group, join_world, leave_world, stop_on_signals
+from evaluator.distributed import (
+    from_main,
+    gloo_group,
+    join_world,
+    leave_world,
+    stop_on_signals,
+)
+from evaluator.locations import CODE
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.job import Outcome, run_evaluation
 from evaluator.runner.trust import Trust
@@ -20,33 +28,41 @@ def run_session(
 ) -> Outcome | None:
     """Run or continue an evaluation. The main process gets the outcome; the others get None."""
     trust = Trust(allow_code=allow_code, relative_to=relative_to)
-    if (summary := finished_summary(config, path, trust)) is not None:
-        is_main = os.environ.get("RANK", "0") == "0"
-        return Outcome(RunDirectory.open(path), summary) if is_main else None
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and config.runtime.num_processes is None
+    if alone and (summary := finished_summary(config, path, trust)) is not None:
+        return Outcome(RunDirectory.open(path), summary)
     _quiet_libraries()
     world = join_world(config.runtime.num_processes)
     try:
-        with stop_on_signals() as stop:
-            outcome = run_evaluation(config, path, world=world, stop=stop, trust=trust)
+        group = gloo_group(world)
+        # One process decides for all: between two looks another launch may finish the run.
+        summary = finished_summary(config, path, trust) if world.is_main and group else None
+        summary = from_main(summary, world, group)
+        if summary is not None:
+            outcome = Outcome(RunDirectory.open(path), summary)
+        else:
+            with stop_on_signals() as stop:
+                outcome = run_evaluation(
+                    config, path, world=world, group=group, stop=stop, trust=trust
+                )
     finally:
         leave_world()
-    if not world.is_main:
-        return None
-    return outcome
+    return outcome if world.is_main else None
 
 
-def aggregate_session(path: Path) -> Outcome | None:
+def aggregate_session(path: Path, *, allow_code: bool) -> Outcome | None:
     """Compute a run's metrics again, alone or with the other processes of the launch."""
     run = RunDirectory.open(path)
     asked = Asked.read(run)
+    for metric in asked.metrics:
+        if CODE.match(metric.name):
+            plugins.check("metric", metric.name, {}, allow_code=allow_code)
     world = join_world()
     try:
         summary = aggregate(run, asked, world=world, group=gloo_group(world))
     finally:
         leave_world()
-    if not world.is_main:
-        return None
-    return Outcome(run, summary)
+    return Outcome(run, summary) if world.is_main else None
 
 
 def _quiet_libraries() -> None:

@@ -9,11 +9,13 @@ when its owner was a process of this machine that is gone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import socket
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -115,14 +117,17 @@ class Claims:
         self.worker = worker
         self.lease_seconds = lease_seconds
 
-    def attempts(self) -> dict[str, list[Claim]]:
-        """Task → its attempts in order, for every task that was ever claimed."""
+    def attempts(self, skip: Callable[[str], bool] = lambda task: False) -> dict[str, list[Claim]]:
+        """Task → its attempts in order, for every task that was ever claimed.
+
+        Files of tasks for which `skip` is true are not read.
+        """
         found: dict[str, list[Claim]] = {}
         now = self._file_system_time()
         with explained("list", self.folder), os.scandir(self.folder) as entries:
             for entry in entries:
                 match = _ATTEMPT.match(entry.name)
-                if match is None or entry.name.startswith("."):
+                if match is None or entry.name.startswith(".") or skip(match["task"]):
                     continue
                 claim = self._read(match["task"], int(match["attempt"]), now)
                 if claim is not None:
@@ -208,11 +213,10 @@ class Claims:
 
     def _read(self, task: str, attempt: int, now: float) -> Claim | None:
         path = self.folder / f"{task}.{attempt}"
-        try:
-            age = now - path.stat().st_mtime
-            content = path.read_bytes()
-        except FileNotFoundError:
+        found = self._stat_and_read(path)
+        if found is None:
             return None
+        age, content = now - found[0], found[1]
         try:
             record = json.loads(content)
         except ValueError:
@@ -223,6 +227,23 @@ class Claims:
             task, attempt, worker, record["state"], record["done"], record["error"], age,
             record["allowance"],
         )  # fmt: skip
+
+    def _stat_and_read(self, path: Path) -> tuple[float, bytes] | None:
+        """Modification time and content; None where there is no such file.
+
+        The owner replaces its file after every batch: on a network file system a reader then
+        meets a stale handle, and looks again.
+        """
+        with explained("read", path):
+            for tries_left in reversed(range(5)):
+                try:
+                    return path.stat().st_mtime, path.read_bytes()
+                except FileNotFoundError:
+                    return None
+                except OSError as error:
+                    if error.errno != errno.ESTALE or not tries_left:
+                        raise
+        raise AssertionError("unreachable")
 
     def _file_system_time(self) -> float:
         """The file system's idea of now: the modification time of a file touched just now."""

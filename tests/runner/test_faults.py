@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,10 @@ from evaluator.errors import (
     GenerationError,
     ProbeError,
 )
+from evaluator.runner.finished import finished_summary
+from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
+from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import run_here
 
@@ -86,6 +90,61 @@ def test_a_fault_that_every_shard_meets_ends_the_run_at_once(noise, configured, 
     with pytest.raises(GenerationError, match="3 shards failed in a row.*this prompt breaks"):
         run_here(config, tmp_path / "run", allow_code=True)
     assert log.read_text().count("\n") == 3
+
+
+def test_a_shard_that_cannot_be_written_is_not_blamed_on_the_next(configured, tmp_path):
+    prompts = tmp_path / "p.jsonl"
+    labels = [1, 2, 10**20, 4, 5, 6]  # the third fits no int64 column
+    lines = [f'{{"key": "k{i}", "class_label": {label}}}' for i, label in enumerate(labels)]
+    prompts.write_text("\n".join(lines))
+    model = {"kind": "custom", "target": "tests.runner.custom_models:Noise", "options": {}}
+    config = configured(
+        model=model, prompts={"source": str(prompts), "limit": None}, probes=None,
+        features=["digits"], metrics=["fd_digits"], generation={"images_per_prompt": 1},
+        runtime={"shard_size": 1, "batch_size": 1},
+    )  # fmt: skip
+    outcome = run_here(config, tmp_path / "run", allow_code=True)
+    (error,) = outcome.errors
+    assert "shard 00002" in error
+    assert "OverflowError" in error
+    assert "To try it again, delete" in error
+    assert outcome.run.committed() == [0, 1, 3, 4, 5]
+
+
+def test_a_number_that_was_missing_is_computed_when_the_run_is_called_again(noise, tmp_path):
+    outcome = run_here(noise(), tmp_path / "run", allow_code=True)
+    path = outcome.run.path / "metrics.json"
+    record = json.loads(path.read_text())
+    record["metrics"][0]["value"] = None
+    path.write_text(json.dumps(record))
+    trust = Trust(allow_code=True)
+    assert finished_summary(noise(), outcome.run.path, trust) is None
+    run_here(noise(), tmp_path / "run", allow_code=True)
+    assert finished_summary(noise(), outcome.run.path, trust) is not None
+
+
+def test_aggregate_imports_no_code_without_leave(noise, tmp_path):
+    run = run_here(noise(), tmp_path / "run", allow_code=True).run
+    asked = json.loads((run.path / "asked.json").read_text())
+    asked["metrics"] = [{"name": "os:system", "extractor": "digits"}]
+    (run.path / "asked.json").write_text(json.dumps(asked))
+    with pytest.raises(ConfigError, match="--allow-code"):
+        aggregate_session(run.path, allow_code=False)
+
+
+def test_late_features_of_images_kept_by_a_lossy_codec_are_of_what_was_kept(configured, tmp_path):
+    def images(**changes):
+        return configured(
+            model={"kind": "images"}, probes=None, generation={"images_per_prompt": 1},
+            runtime={"images": "webp:30"}, **changes,
+        )  # fmt: skip
+
+    whole = run_here(images(), tmp_path / "whole").run
+    run_here(images(features=["digits"], metrics=["fd_digits"]), tmp_path / "grown")
+    grown = run_here(images(), tmp_path / "grown").run
+    (name,) = (path.name for path in whole.shard_path(0).glob("features-clip-*"))
+    late, early = (r.shard_path(0) / name for r in (grown, whole))
+    assert late.read_bytes() == early.read_bytes()
 
 
 def test_a_model_that_returns_too_few_images_is_found(noise, tmp_path):
