@@ -39,7 +39,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: expected a configuration file, got nothing there. "
-            "Check the path; `evaluator ls configs` lists those that come along."
+            "Check the path, and the folder you are in."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a UTF-8 text file, got: {error}") from error

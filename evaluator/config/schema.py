@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from evaluator.locations import CODE
 
@@ -16,6 +23,19 @@ class Section(BaseModel):
     """Base of all sections: frozen, and nothing unknown passes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class NumericSection(Section):
+    """A section with numbers in it, which a YAML `yes` or `no` must not stand for."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `no` as truth values, which would pass for 1 and 0."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation in (int, float, int | None):
+            raise ValueError("expected a number")
+        return value
 
 
 class SchedulerConfig(Section):
@@ -84,7 +104,7 @@ class SeedRange(Section):
         return value
 
 
-class GenerationConfig(Section):
+class GenerationConfig(NumericSection):
     """How images are sampled."""
 
     steps: int = Field(50, ge=1, le=10000)
@@ -105,7 +125,7 @@ class GenerationConfig(Section):
     """`hashed` from (run seed, key, image index), or `{range: first-last}` in plan order."""
 
 
-class SourceConfig(Section):
+class SourceConfig(NumericSection):
     """Where prompts or images come from."""
 
     source: str
@@ -203,7 +223,7 @@ class ProbesConfig(Section):
     """Further probes."""
 
 
-class RuntimeConfig(Section):
+class RuntimeConfig(NumericSection):
     """How the work is done; nothing here changes what a number means."""
 
     batch_size: int = Field(8, ge=1)

@@ -51,7 +51,7 @@ def test_every_fault_is_reported_at_once_with_its_path() -> None:
         ("metrics: [{name: fid, reference: reel}]", r"names reference 'reel'"),
         ("generation: {seeds: {range: 5-1}}", r"expected 'first-last'"),
         ("name: a\nname: b", r"the key 'name' is given twice"),
-        ("generation: {steps: no}", r"generation.steps"),
+        ("generation: {steps: yes}", r"generation.steps: expected a number, got True"),
     ],
 )  # fmt: skip
 def test_a_fault_says_where_and_what(extra: str, message: str) -> None:
