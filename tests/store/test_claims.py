@@ -123,8 +123,11 @@ def test_contenders_never_share_a_task(tmp_path: Path) -> None:
     stay.set()
     for worker in workers:
         worker.join(60)
-    assert sorted(task for task, _ in won) == list(range(60))
-    assert results.empty()
+    assert [worker.exitcode for worker in workers] == [0] * 8, (
+        "a worker died, and its claims lapsed"
+    )
+    assert sorted(task for task, _ in won) == list(range(60)), sorted(won)
+    assert results.empty(), (results.get(), sorted(won))
 
 
 @pytest.mark.parametrize("state", ["held", "released", "failed", "done"])
