@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evaluator.metrics.accumulators import PlannedMetric as PlannedMetric
     from evaluator.metrics.catalog import MetricPlan as MetricPlan
     from evaluator.metrics.catalog import resolve as resolve
+    from evaluator.metrics.cmmd_metric import Cmmd as Cmmd
     from evaluator.metrics.entropy import InceptionScoreValue as InceptionScoreValue
     from evaluator.metrics.entropy import inception_score as inception_score
     from evaluator.metrics.frechet import frechet_distance as frechet_distance
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         frechet_distance_from_features as frechet_distance_from_features,
     )
     from evaluator.metrics.frechet_metric import FrechetDistance as FrechetDistance
+    from evaluator.metrics.gaussian import cmmd as cmmd
     from evaluator.metrics.intervals import Interval as Interval
     from evaluator.metrics.intervals import clustered_mean_interval as clustered_mean_interval
     from evaluator.metrics.intervals import grouped_jackknife as grouped_jackknife
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ClipScore": "score_metrics",
+    "Cmmd": "cmmd_metric",
     "FrechetDistance": "frechet_metric",
     "InceptionScore": "set_metrics",
     "InceptionScoreValue": "entropy",
@@ -62,6 +65,7 @@ _HOME = {
     "Result": "results",
     "clip_score": "scores",
     "clustered_mean_interval": "intervals",
+    "cmmd": "gaussian",
     "frechet_distance": "frechet",
     "frechet_distance_from_features": "frechet",
     "grouped_jackknife": "intervals",

@@ -24,6 +24,7 @@ from evaluator.metrics import (
     PrecisionRecallDensityCoverage,
     Result,
     clip_score,
+    cmmd,
     frechet_distance_from_features,
     grouped_jackknife,
     inception_score,
@@ -87,6 +88,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
             ),
             "is_x": lambda f=fake: (inception_score(f, splits=3).mean,),
             "prdc_x": lambda f=fake, o=other: precision_recall_density_coverage(o, f, k=3),
+            "cmmd_x": lambda f=fake, o=other: (cmmd(o, f),),
             "clip_score": lambda f=fake: (clip_score(f),),
         }[spec]()
     for spec, values in expected.items():
@@ -94,7 +96,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
         assert got == pytest.approx(list(values), rel=1e-12), spec
 
 
-@pytest.mark.parametrize("spec", ["fd_x", "prdc_x"])
+@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x"])
 def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
     generated, real = two_sides(spec)
     fake, other = generated.values, real.values
@@ -103,6 +105,8 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
         def statistic(i: np.ndarray, index: int = index) -> float:
             if spec == "fd_x":
                 return frechet_distance_from_features(fake[i], other)
+            if spec == "cmmd_x":
+                return cmmd(other, fake[i])
             return precision_recall_density_coverage(other, fake[i], k=3)[index]
 
         upper = 1.0 if index in (0, 1, 3) and spec == "prdc_x" else np.inf
