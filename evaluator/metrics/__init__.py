@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evaluator.metrics.catalog import MetricPlan as MetricPlan
     from evaluator.metrics.catalog import resolve as resolve
     from evaluator.metrics.cmmd_metric import Cmmd as Cmmd
+    from evaluator.metrics.diversity import vendi_score as vendi_score
     from evaluator.metrics.entropy import InceptionScoreValue as InceptionScoreValue
     from evaluator.metrics.entropy import inception_score as inception_score
     from evaluator.metrics.frechet import frechet_distance as frechet_distance
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from evaluator.metrics.set_metrics import (
         PrecisionRecallDensityCoverage as PrecisionRecallDensityCoverage,
     )
+    from evaluator.metrics.vendi_metric import VendiScore as VendiScore
 
 _HOME = {
     "ClipScore": "score_metrics",
@@ -63,6 +65,7 @@ _HOME = {
     "PlannedMetric": "accumulators",
     "PrecisionRecallDensityCoverage": "set_metrics",
     "Result": "results",
+    "VendiScore": "vendi_metric",
     "clip_score": "scores",
     "clustered_mean_interval": "intervals",
     "cmmd": "gaussian",
@@ -76,6 +79,7 @@ _HOME = {
     "kernel_distance_unbiased": "kernel",
     "precision_recall_density_coverage": "neighbours",
     "resolve": "catalog",
+    "vendi_score": "diversity",
 }
 
 __all__ = [*_HOME]

@@ -13,6 +13,7 @@ from typing import Any
 from evaluator.metrics.options import (
     CLIP_VARIANTS,
     confidence,
+    entropy_order,
     finite_number,
     flag,
     group_count,
@@ -134,6 +135,14 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         },
         proper_name="cmmd",
         proper_extractor="clip",
+    ),
+    "vendi": CatalogEntry(
+        target="evaluator.metrics.vendi_metric:VendiScore",
+        input="features",
+        reference=False,
+        result_names=("vendi_{extractor}",),
+        higher_is_better=(True,),
+        options={"q": Option(1.0, entropy_order), **_COMMON},
     ),
     "clip_score": CatalogEntry(
         target="evaluator.metrics.score_metrics:ClipScore",

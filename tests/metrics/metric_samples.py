@@ -17,6 +17,7 @@ SPECS = {
     "is_x": {"splits": 3},
     "prdc_x": {"k": 3},
     "cmmd_x": {"groups": 6},
+    "vendi_x": {"groups": 6},
     "clip_score": {},
 }
 EXACT = {name: name != "fd_x" for name in SPECS}

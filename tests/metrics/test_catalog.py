@@ -29,6 +29,7 @@ from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROP
         ("clip_score_siglip", "siglip", "text_cosine", False, ("clip_score_siglip",)),
         ("cmmd", "clip", "features", True, ("cmmd",)),
         ("cmmd_digits", "digits", "features", True, ("cmmd_digits",)),
+        ("vendi_digits", "digits", "features", False, ("vendi_digits",)),
         ("prdc_digits", "digits", "features", True,
          ("precision_digits", "recall_digits", "density_digits", "coverage_digits")),
         ("prdc", "inception", "features", True,
