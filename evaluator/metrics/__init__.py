@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evaluator.metrics.accumulators import PlannedMetric as PlannedMetric
+    from evaluator.metrics.authenticity import authpct as authpct
+    from evaluator.metrics.authenticity_metric import AuthPct as AuthPct
     from evaluator.metrics.catalog import MetricPlan as MetricPlan
     from evaluator.metrics.catalog import resolve as resolve
     from evaluator.metrics.cmmd_metric import Cmmd as Cmmd
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from evaluator.metrics.vendi_metric import VendiScore as VendiScore
 
 _HOME = {
+    "AuthPct": "authenticity_metric",
     "ClipScore": "score_metrics",
     "Cmmd": "cmmd_metric",
     "FrechetDistance": "frechet_metric",
@@ -66,6 +69,7 @@ _HOME = {
     "PrecisionRecallDensityCoverage": "set_metrics",
     "Result": "results",
     "VendiScore": "vendi_metric",
+    "authpct": "authenticity",
     "clip_score": "scores",
     "clustered_mean_interval": "intervals",
     "cmmd": "gaussian",

@@ -144,6 +144,14 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(True,),
         options={"q": Option(1.0, entropy_order), **_COMMON},
     ),
+    "authpct": CatalogEntry(
+        target="evaluator.metrics.authenticity_metric:AuthPct",
+        input="features",
+        reference=True,
+        result_names=("authpct_{extractor}",),
+        higher_is_better=(True,),
+        options={**_MAX_SAMPLES, **_COMMON},
+    ),
     "clip_score": CatalogEntry(
         target="evaluator.metrics.score_metrics:ClipScore",
         input="text_cosine",

@@ -18,6 +18,7 @@ SPECS = {
     "prdc_x": {"k": 3},
     "cmmd_x": {"groups": 6},
     "vendi_x": {"groups": 6},
+    "authpct_x": {"groups": 6},
     "clip_score": {},
 }
 EXACT = {name: name != "fd_x" for name in SPECS}

@@ -23,6 +23,7 @@ from evaluator.metrics import (
     MeanScore,
     PrecisionRecallDensityCoverage,
     Result,
+    authpct,
     clip_score,
     cmmd,
     frechet_distance_from_features,
@@ -91,6 +92,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
             "prdc_x": lambda f=fake, o=other: precision_recall_density_coverage(o, f, k=3),
             "cmmd_x": lambda f=fake, o=other: (cmmd(o, f),),
             "vendi_x": lambda f=fake: (vendi_score(f),),
+            "authpct_x": lambda f=fake, o=other: (authpct(o, f),),
             "clip_score": lambda f=fake: (clip_score(f),),
         }[spec]()
     for spec, values in expected.items():
@@ -98,7 +100,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
         assert got == pytest.approx(list(values), rel=1e-12), spec
 
 
-@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x"])
+@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x", "authpct_x"])
 def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
     generated, real = two_sides(spec)
     fake, other = generated.values, None if real is None else real.values
@@ -109,6 +111,8 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
                 return frechet_distance_from_features(fake[i], other)
             if spec == "cmmd_x":
                 return cmmd(other, fake[i])
+            if spec == "authpct_x":
+                return authpct(other, fake[i])
             if spec == "vendi_x":
                 return vendi_score(fake[i])
             return precision_recall_density_coverage(other, fake[i], k=3)[index]

@@ -30,6 +30,7 @@ from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROP
         ("cmmd", "clip", "features", True, ("cmmd",)),
         ("cmmd_digits", "digits", "features", True, ("cmmd_digits",)),
         ("vendi_digits", "digits", "features", False, ("vendi_digits",)),
+        ("authpct_digits", "digits", "features", True, ("authpct_digits",)),
         ("prdc_digits", "digits", "features", True,
          ("precision_digits", "recall_digits", "density_digits", "coverage_digits")),
         ("prdc", "inception", "features", True,
