@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evaluator.metrics.accumulators import PlannedMetric as PlannedMetric
+    from evaluator.metrics.authenticity import authpct as authpct
+    from evaluator.metrics.authenticity_metric import AuthPct as AuthPct
     from evaluator.metrics.catalog import MetricPlan as MetricPlan
     from evaluator.metrics.catalog import resolve as resolve
+    from evaluator.metrics.cmmd_metric import Cmmd as Cmmd
+    from evaluator.metrics.diversity import vendi_score as vendi_score
     from evaluator.metrics.entropy import InceptionScoreValue as InceptionScoreValue
     from evaluator.metrics.entropy import inception_score as inception_score
     from evaluator.metrics.frechet import frechet_distance as frechet_distance
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
         frechet_distance_from_features as frechet_distance_from_features,
     )
     from evaluator.metrics.frechet_metric import FrechetDistance as FrechetDistance
+    from evaluator.metrics.gaussian import cmmd as cmmd
     from evaluator.metrics.intervals import Interval as Interval
     from evaluator.metrics.intervals import clustered_mean_interval as clustered_mean_interval
     from evaluator.metrics.intervals import grouped_jackknife as grouped_jackknife
@@ -44,9 +49,12 @@ if TYPE_CHECKING:
     from evaluator.metrics.set_metrics import (
         PrecisionRecallDensityCoverage as PrecisionRecallDensityCoverage,
     )
+    from evaluator.metrics.vendi_metric import VendiScore as VendiScore
 
 _HOME = {
+    "AuthPct": "authenticity_metric",
     "ClipScore": "score_metrics",
+    "Cmmd": "cmmd_metric",
     "FrechetDistance": "frechet_metric",
     "InceptionScore": "set_metrics",
     "InceptionScoreValue": "entropy",
@@ -60,8 +68,11 @@ _HOME = {
     "PlannedMetric": "accumulators",
     "PrecisionRecallDensityCoverage": "set_metrics",
     "Result": "results",
+    "VendiScore": "vendi_metric",
+    "authpct": "authenticity",
     "clip_score": "scores",
     "clustered_mean_interval": "intervals",
+    "cmmd": "gaussian",
     "frechet_distance": "frechet",
     "frechet_distance_from_features": "frechet",
     "grouped_jackknife": "intervals",
@@ -72,6 +83,7 @@ _HOME = {
     "kernel_distance_unbiased": "kernel",
     "precision_recall_density_coverage": "neighbours",
     "resolve": "catalog",
+    "vendi_score": "diversity",
 }
 
 __all__ = [*_HOME]

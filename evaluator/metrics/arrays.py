@@ -60,3 +60,18 @@ def as_pair(
             f"got {second.shape[1]}; use one extractor for both"
         )
     return first, second
+
+
+def as_directions(values: Tensor, name: str) -> Tensor:
+    """The rows of a float64 (N, D) tensor, each divided by its L2 norm."""
+    largest = values.abs().amax(dim=1, keepdim=True)
+    missing = int((largest == 0).sum())
+    if missing:
+        raise MetricError(
+            f"{name}: expected features other than zero, which have a direction, got {missing} "
+            "samples of zeros; recompute their features or leave them out"
+        )
+    # by the largest first: the square of a tiny number would be 0
+    scaled = values / largest
+    directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
+    return directions

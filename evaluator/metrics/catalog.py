@@ -1,157 +1,32 @@
-"""The built-in metrics as a table: what each needs, what it returns, and under which names.
+"""The built-in metrics by name: what a name means, and how its results are called.
 
 "FID", "KID" and "Inception score" mean Inception features only. On any other extractor the same
-computation is called `fd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. Precision, recall,
-density and coverage are customary on several extractors, so they always carry its name.
+computation is called `fd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. "CMMD" means the
+extractor `clip`, whose weights the run records (published values take ViT-L/14 at 336 pixels).
+Precision, recall, density and coverage are customary on several extractors, so they always carry
+its name.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError
-from evaluator.metrics.options import (
-    CLIP_VARIANTS,
-    confidence,
-    finite_number,
-    flag,
-    group_count,
-    one_of,
-    optional_positive,
-    whole_number,
+from evaluator.metrics.families import (
+    DEFAULT_EXTRACTORS,
+    FAMILIES,
+    INCEPTION,
+    NAMES,
+    PROPER_NAMES,
+    CatalogEntry,
 )
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
-
-INCEPTION = "inception"
-"""The extractor that FID, KID and the Inception score are defined on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One setting of a metric."""
-
-    default: Any
-    check: Callable[[str, Any], Any]
-    """(name, value) → the value; raises ConfigError."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
-    """One built-in computation."""
-
-    target: str
-    """Dotted class, `module:attr`."""
-    input: str
-    """`features`, `logits`, or the column of a per-sample score."""
-    reference: bool
-    """Whether real samples are needed."""
-    result_names: tuple[str, ...]
-    """Names of the results, with `{extractor}` to fill in."""
-    higher_is_better: tuple[bool | None, ...]
-    """Direction of each result."""
-    options: Mapping[str, Option]
-    """What a configuration may set."""
-    dimension: str | None = "dim"
-    """The constructor's name for the width of the input; None for scores."""
-    proper_name: str | None = None
-    """Name of the result on the extractor `proper_extractor`."""
-    proper_extractor: str = INCEPTION
-
-
-_COMMON = {
-    "groups": Option(20, group_count),
-    "seed": Option(0, partial(whole_number, at_least=0)),
-    "level": Option(0.95, confidence),
-}
-_MAX_SAMPLES = {"max_samples": Option(50_000, partial(whole_number, at_least=2))}
-
-FAMILIES: Mapping[str, CatalogEntry] = {
-    "fd": CatalogEntry(
-        target="evaluator.metrics.frechet_metric:FrechetDistance",
-        input="features",
-        reference=True,
-        result_names=("fd_{extractor}",),
-        higher_is_better=(False,),
-        options=_COMMON,
-        proper_name="fid",
-    ),
-    "kd": CatalogEntry(
-        target="evaluator.metrics.set_metrics:KernelDistance",
-        input="features",
-        reference=True,
-        result_names=("kd_{extractor}",),
-        higher_is_better=(False,),
-        options={
-            "num_subsets": Option(100, partial(whole_number, at_least=1)),
-            "subset_size": Option(1000, partial(whole_number, at_least=2)),
-            "degree": Option(3, partial(whole_number, at_least=1)),
-            "gamma": Option(None, optional_positive),
-            "coef": Option(1.0, finite_number),
-            **_MAX_SAMPLES,
-            **_COMMON,
-        },
-        proper_name="kid",
-    ),
-    "is": CatalogEntry(
-        target="evaluator.metrics.set_metrics:InceptionScore",
-        input="logits",
-        reference=False,
-        result_names=("is_{extractor}",),
-        higher_is_better=(True,),
-        options={"splits": Option(10, partial(whole_number, at_least=1)), **_COMMON},
-        dimension="num_classes",
-        proper_name="inception_score",
-    ),
-    "prdc": CatalogEntry(
-        target="evaluator.metrics.set_metrics:PrecisionRecallDensityCoverage",
-        input="features",
-        reference=True,
-        result_names=(
-            "precision_{extractor}",
-            "recall_{extractor}",
-            "density_{extractor}",
-            "coverage_{extractor}",
-        ),
-        higher_is_better=(True, True, True, True),
-        options={
-            "k": Option(5, partial(whole_number, at_least=1)),
-            "inclusive": Option(False, flag),
-            **_MAX_SAMPLES,
-            **_COMMON,
-        },
-    ),
-    "clip_score": CatalogEntry(
-        target="evaluator.metrics.score_metrics:ClipScore",
-        input="text_cosine",
-        reference=False,
-        result_names=("clip_score_{extractor}",),
-        higher_is_better=(True,),
-        options={
-            "variant": Option("mean", partial(one_of, choices=CLIP_VARIANTS)),
-            "level": _COMMON["level"],
-        },
-        dimension=None,
-        proper_name="clip_score",
-        proper_extractor="clip",
-    ),
-}
-"""Prefix of a spec string → the computation."""
-
-PROPER_NAMES: Mapping[str, str] = {"fid": "fd", "kid": "kd", "inception_score": "is"}
-"""Names that fix the extractor to Inception → the computation."""
-
-DEFAULT_EXTRACTORS: Mapping[str, str] = {"prdc": INCEPTION, "clip_score": "clip"}
-"""Computations that may be asked for without an extractor."""
-
-NAMES = (*PROPER_NAMES, *FAMILIES)
-"""Every name that a configuration may use, before `_<extractor>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +107,15 @@ def _parse(name: str) -> tuple[str, str | None]:
         return PROPER_NAMES[name], INCEPTION
     if name in FAMILIES:
         return name, None
-    for metric in FAMILIES:
+    # the longest first: `fd` must not swallow a longer family's name
+    for metric in sorted(FAMILIES, key=len, reverse=True):
         if name.startswith(f"{metric}_") and len(name) > len(metric) + 1:
             return metric, name[len(metric) + 1 :]
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
     raise ConfigError(
-        f"metric: expected one of {', '.join(NAMES)}, or fd_<extractor>, kd_<extractor>, "
-        f"is_<extractor>, prdc_<extractor>; got {name!r}; {hint}"
+        f"metric: expected one of {', '.join(NAMES)}, or a family with its extractor, such as "
+        f"fd_<extractor>; got {name!r}; {hint}"
     )
 
 

@@ -6,7 +6,7 @@ Bińkowski et al. 2018, section 4: k(x, y) = (x·y / D + 1)³.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,14 @@ class KernelDistanceValue(NamedTuple):
     mean: float
     std: float
     """Population standard deviation over the subsets."""
+
+
+class Kernel(Protocol):
+    """A similarity of two feature vectors, symmetric."""
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, D) and (M, D) → a new (N, M) tensor, which the caller may change."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class GroupSums:
 
 
 def group_sums(
-    first: Tensor, second: Tensor, groups: Integers, num_groups: int, kernel: PolynomialKernel
+    first: Tensor, second: Tensor, groups: Integers, num_groups: int, kernel: Kernel
 ) -> GroupSums:
     """Kernel sums of (N, D) and (M, D) float64 tensors, by `groups` (N,) of the first."""
     members = torch.from_numpy(np.eye(num_groups)[groups]).to(first.device)
@@ -142,7 +150,7 @@ def _full_sample(first: Tensor, second: Tensor, kernel: PolynomialKernel) -> flo
     return group_sums(first, second, np.zeros(len(first), np.int64), 1, kernel).unbiased()
 
 
-def _pair_sums(values: Tensor, members: Tensor, kernel: PolynomialKernel) -> Tensor:
+def _pair_sums(values: Tensor, members: Tensor, kernel: Kernel) -> Tensor:
     """(G, G) kernel sums over ordered pairs i != j; `members` (N, G) is one-hot.
 
     Only pairs with i < j across chunks are evaluated; the others are the transpose.

@@ -71,18 +71,18 @@ def scores_without_groups(
                 f"{name}: expected more than k={k} samples, got {len(values)}; "
                 "lower k or add samples"
             )
-    sides = _Points.of(real, real.mean(dim=0)), _Points.of(fake, real.mean(dim=0))
+    sides = Points.of(real, real.mean(dim=0)), Points.of(fake, real.mean(dim=0))
     alone = np.zeros(len(real), dtype=np.int64)
-    radii = _radii(sides[0], alone, 0, k), _radii(sides[1], groups, num_groups, k)
+    radii = neighbour_radii(sides[0], alone, 0, k), neighbour_radii(sides[1], groups, num_groups, k)
     tally = _Tally.empty(len(real), len(fake), num_groups)
-    for start, squared in _chunks(*sides):
+    for start, squared in chunks(*sides):
         tally.add_real_balls(start, squared, sides, radii[0][0], groups, inclusive)
         tally.add_fake_balls(start, squared, sides, radii[1], groups, inclusive)
     return tally.scores(groups, k)
 
 
 @dataclass(frozen=True, slots=True)
-class _Points:
+class Points:
     """One set, as given and centred."""
 
     given: Floats
@@ -91,7 +91,8 @@ class _Points:
     """Squared norms of the centred points."""
 
     @classmethod
-    def of(cls, values: Tensor, centre: Tensor) -> _Points:
+    def of(cls, values: Tensor, centre: Tensor) -> Points:
+        """(N, D) values, centred on a (D,) point that both sets share."""
         centred = values - centre
         return cls(values.cpu().numpy(), centred, centred.square().sum(dim=1))
 
@@ -101,7 +102,7 @@ class _Points:
         return self.norms * (4.0 * (self.centred.shape[1] + 8) * EPSILON)
 
 
-def _chunks(rows: _Points, columns: _Points) -> Iterator[tuple[int, Tensor]]:
+def chunks(rows: Points, columns: Points) -> Iterator[tuple[int, Tensor]]:
     """(first row, (rows of the chunk, M) squared distances), approximate."""
     step = max(1, CHUNK_ELEMENTS // len(columns.norms))
     for start in range(0, len(rows.norms), step):
@@ -112,7 +113,7 @@ def _chunks(rows: _Points, columns: _Points) -> Iterator[tuple[int, Tensor]]:
         yield start, squared.add_(rows.norms[piece, None])
 
 
-def _exact(a: Floats, b: Floats, rows: Integers, columns: Integers) -> Floats:
+def exact_distances(a: Floats, b: Floats, rows: Integers, columns: Integers) -> Floats:
     """(P,) squared distances of pairs by the direct formula: the same pair, the same bits."""
     squared = np.empty(len(rows))
     step = max(1, CHUNK_ELEMENTS // a.shape[1])
@@ -122,12 +123,12 @@ def _exact(a: Floats, b: Floats, rows: Integers, columns: Integers) -> Floats:
     return squared
 
 
-def _radii(points: _Points, groups: Integers, num_groups: int, k: int) -> Floats:
+def neighbour_radii(points: Points, groups: Integers, num_groups: int, k: int) -> Floats:
     """(1 + G, N) squared distance to the k-th nearest other point, then without each group."""
     n = len(points.norms)
     radii = np.empty((1 + num_groups, n))
     wanted = min(n - 1, (2 * k if num_groups else k) + EXTRA)
-    for start, squared in _chunks(points, points):
+    for start, squared in chunks(points, points):
         rows = np.arange(start, start + len(squared))
         squared[np.arange(len(rows)), rows] = torch.inf
         distances, others = _nearest(points, rows, squared, wanted)
@@ -146,11 +147,11 @@ def _radii(points: _Points, groups: Integers, num_groups: int, k: int) -> Floats
 
 
 def _nearest(
-    points: _Points, rows: Integers, squared: Tensor, count: int
+    points: Points, rows: Integers, squared: Tensor, count: int
 ) -> tuple[Floats, Integers]:
     """The `count` nearest points of each row by exact distance, (R, count), and their indices."""
     others = squared.topk(count, dim=1, largest=False).indices.cpu().numpy()
-    exact = _exact(points.given, points.given, rows.repeat(count), others.ravel())
+    exact = exact_distances(points.given, points.given, rows.repeat(count), others.ravel())
     exact = exact.reshape(others.shape)
     order = np.argsort(exact, axis=1, kind="stable")
     return np.take_along_axis(exact, order, axis=1), np.take_along_axis(others, order, axis=1)
@@ -179,7 +180,7 @@ class _Tally:
         self,
         start: int,
         squared: Tensor,
-        sides: tuple[_Points, _Points],
+        sides: tuple[Points, Points],
         radii: Floats,
         groups: Integers,
         inclusive: bool,
@@ -198,7 +199,7 @@ class _Tally:
         self,
         start: int,
         squared: Tensor,
-        sides: tuple[_Points, _Points],
+        sides: tuple[Points, Points],
         radii: Floats,
         groups: Integers,
         inclusive: bool,
@@ -233,7 +234,7 @@ class _Tally:
 
 
 def _pairs(
-    chosen: Tensor, start: int, squared: Tensor, sides: tuple[_Points, _Points]
+    chosen: Tensor, start: int, squared: Tensor, sides: tuple[Points, Points]
 ) -> tuple[Integers, Integers, Floats, Floats]:
     """The chosen pairs of a chunk: real index, fake index, distance, and its rounding error."""
     row, column = torch.nonzero(chosen, as_tuple=True)
@@ -249,10 +250,10 @@ def _settle(
     limits: Floats,
     i: Integers,
     j: Integers,
-    sides: tuple[_Points, _Points],
+    sides: tuple[Points, Points],
 ) -> None:
     """Replace, in place, the distances that rounding could put on the wrong side of a limit."""
     near = np.zeros(len(distance), dtype=bool)
     for limit in limits:
         near |= np.abs(distance - limit) <= doubt
-    distance[near] = _exact(sides[0].given, sides[1].given, i[near], j[near])
+    distance[near] = exact_distances(sides[0].given, sides[1].given, i[near], j[near])

@@ -33,6 +33,13 @@ def positive_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def entropy_order(name: str, value: Any) -> float | str:
+    """A number above 0, infinity included; "inf" for records that cannot hold infinity."""
+    if value == "inf" or (isinstance(value, float) and value == math.inf):
+        return "inf"
+    return positive_number(name, value)
+
+
 def optional_positive(name: str, value: Any) -> float | None:
     """A finite number above 0, or None for the metric's own choice."""
     return None if value is None else positive_number(name, value)

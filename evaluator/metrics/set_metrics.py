@@ -26,7 +26,7 @@ from evaluator.metrics.results import Result
 NO_INTERVAL = "no interval: too few prompts to leave a group of them out"
 
 
-class _TwoSets(GatheredMetric):
+class TwoSets(GatheredMetric):
     """Generated against real features, with a seeded subset above `max_samples` a side."""
 
     sides = (FAKE, REAL)
@@ -65,7 +65,7 @@ class _TwoSets(GatheredMetric):
         return torch.from_numpy(np.sort(chosen))
 
 
-class KernelDistance(_TwoSets):
+class KernelDistance(TwoSets):
     """Kernel distance between generated and real features ("KID" on Inception features).
 
     The value is the mean over subsets, which is what papers report; `details` has the standard
@@ -211,7 +211,7 @@ class InceptionScore(GatheredMetric):
         )
 
 
-class PrecisionRecallDensityCoverage(_TwoSets):
+class PrecisionRecallDensityCoverage(TwoSets):
     """Precision, recall, density and coverage of generated against real features.
 
     The intervals are delete-a-group jackknives. In simulations (8 and 16 dimensions, 500 and

@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluator import plugins
 from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.features import BUILT_IN as EXTRACTORS
-from evaluator.metrics.catalog import DEFAULT_EXTRACTORS, FAMILIES, PROPER_NAMES
+from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, PROPER_NAMES
 from evaluator.runner.status import read_status
 from evaluator.store.rundir import RunDirectory
 

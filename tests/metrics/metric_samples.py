@@ -16,6 +16,9 @@ SPECS = {
     "kd_x": {"num_subsets": 5, "subset_size": 30},
     "is_x": {"splits": 3},
     "prdc_x": {"k": 3},
+    "cmmd_x": {"groups": 6},
+    "vendi_x": {"groups": 6},
+    "authpct_x": {"groups": 6},
     "clip_score": {},
 }
 EXACT = {name: name != "fd_x" for name in SPECS}

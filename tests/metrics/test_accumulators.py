@@ -23,12 +23,15 @@ from evaluator.metrics import (
     MeanScore,
     PrecisionRecallDensityCoverage,
     Result,
+    authpct,
     clip_score,
+    cmmd,
     frechet_distance_from_features,
     grouped_jackknife,
     inception_score,
     kernel_distance,
     precision_recall_density_coverage,
+    vendi_score,
 )
 
 TWO_SETS = [spec for spec in SPECS if two_sides(spec)[1] is not None]
@@ -87,6 +90,9 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
             ),
             "is_x": lambda f=fake: (inception_score(f, splits=3).mean,),
             "prdc_x": lambda f=fake, o=other: precision_recall_density_coverage(o, f, k=3),
+            "cmmd_x": lambda f=fake, o=other: (cmmd(o, f),),
+            "vendi_x": lambda f=fake: (vendi_score(f),),
+            "authpct_x": lambda f=fake, o=other: (authpct(o, f),),
             "clip_score": lambda f=fake: (clip_score(f),),
         }[spec]()
     for spec, values in expected.items():
@@ -94,15 +100,21 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
         assert got == pytest.approx(list(values), rel=1e-12), spec
 
 
-@pytest.mark.parametrize("spec", ["fd_x", "prdc_x"])
+@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x", "authpct_x"])
 def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
     generated, real = two_sides(spec)
-    fake, other = generated.values, real.values
+    fake, other = generated.values, None if real is None else real.values
     for index, result in enumerate(whole(spec).compute()):
 
         def statistic(i: np.ndarray, index: int = index) -> float:
             if spec == "fd_x":
                 return frechet_distance_from_features(fake[i], other)
+            if spec == "cmmd_x":
+                return cmmd(other, fake[i])
+            if spec == "authpct_x":
+                return authpct(other, fake[i])
+            if spec == "vendi_x":
+                return vendi_score(fake[i])
             return precision_recall_density_coverage(other, fake[i], k=3)[index]
 
         upper = 1.0 if index in (0, 1, 3) and spec == "prdc_x" else np.inf
@@ -111,12 +123,12 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
             generated.clusters,
             covers=result.interval.covers,
             groups=SPECS[spec].get("groups", 20),
-            bounds=(0.0, upper),
+            bounds=(1.0, float(DIM)) if spec == "vendi_x" else (0.0, upper),
         )
         assert (result.interval.low, result.interval.high) == pytest.approx(
             (expected.low, expected.high), rel=1e-9
         )
-        assert "reference held fixed" in result.interval.covers
+        assert ("reference held fixed" in result.interval.covers) == (real is not None)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -11,7 +11,8 @@ import pytest
 
 import evaluator.metrics
 from evaluator.errors import ConfigError
-from evaluator.metrics.catalog import DEFAULT_EXTRACTORS, FAMILIES, NAMES, resolve
+from evaluator.metrics.catalog import resolve
+from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROPER_NAMES
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,10 @@ from evaluator.metrics.catalog import DEFAULT_EXTRACTORS, FAMILIES, NAMES, resol
         ("is_digits", "digits", "logits", False, ("is_digits",)),
         ("clip_score", "clip", "text_cosine", False, ("clip_score",)),
         ("clip_score_siglip", "siglip", "text_cosine", False, ("clip_score_siglip",)),
+        ("cmmd", "clip", "features", True, ("cmmd",)),
+        ("cmmd_digits", "digits", "features", True, ("cmmd_digits",)),
+        ("vendi_digits", "digits", "features", False, ("vendi_digits",)),
+        ("authpct_digits", "digits", "features", True, ("authpct_digits",)),
         ("prdc_digits", "digits", "features", True,
          ("precision_digits", "recall_digits", "density_digits", "coverage_digits")),
         ("prdc", "inception", "features", True,
@@ -117,7 +122,7 @@ def test_every_public_name_is_there() -> None:
 def test_asking_the_table_imports_nothing_heavy() -> None:
     script = (
         "import sys, evaluator.metrics; from evaluator.metrics.catalog import resolve;"
-        f"[resolve(n, None if n in {NAMES[:3]!r} else 'x') for n in {NAMES!r}];"
+        f"[resolve(n, None if n in {(*PROPER_NAMES,)!r} else 'x') for n in {NAMES!r}];"
         "heavy = {'torch', 'torchmetrics', 'numpy', 'scipy'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -1,0 +1,183 @@
+"""The table of built-in metrics: what each needs, what it returns, and what may be set.
+
+`evaluator.metrics.catalog` looks names up in it. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from evaluator.metrics.options import (
+    CLIP_VARIANTS,
+    confidence,
+    entropy_order,
+    finite_number,
+    flag,
+    group_count,
+    one_of,
+    optional_positive,
+    positive_number,
+    whole_number,
+)
+
+INCEPTION = "inception"
+"""The extractor that FID, KID and the Inception score are defined on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting of a metric."""
+
+    default: Any
+    check: Callable[[str, Any], Any]
+    """(name, value) → the value; raises ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One built-in computation."""
+
+    target: str
+    """Dotted class, `module:attr`."""
+    input: str
+    """`features`, `logits`, or the column of a per-sample score."""
+    reference: bool
+    """Whether real samples are needed."""
+    result_names: tuple[str, ...]
+    """Names of the results, with `{extractor}` to fill in."""
+    higher_is_better: tuple[bool | None, ...]
+    """Direction of each result."""
+    options: Mapping[str, Option]
+    """What a configuration may set."""
+    dimension: str | None = "dim"
+    """The constructor's name for the width of the input; None for scores."""
+    proper_name: str | None = None
+    """Name of the result on the extractor `proper_extractor`."""
+    proper_extractor: str = INCEPTION
+
+
+_COMMON = {
+    "groups": Option(20, group_count),
+    "seed": Option(0, partial(whole_number, at_least=0)),
+    "level": Option(0.95, confidence),
+}
+_MAX_SAMPLES = {"max_samples": Option(50_000, partial(whole_number, at_least=2))}
+
+FAMILIES: Mapping[str, CatalogEntry] = {
+    "fd": CatalogEntry(
+        target="evaluator.metrics.frechet_metric:FrechetDistance",
+        input="features",
+        reference=True,
+        result_names=("fd_{extractor}",),
+        higher_is_better=(False,),
+        options=_COMMON,
+        proper_name="fid",
+    ),
+    "kd": CatalogEntry(
+        target="evaluator.metrics.set_metrics:KernelDistance",
+        input="features",
+        reference=True,
+        result_names=("kd_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "num_subsets": Option(100, partial(whole_number, at_least=1)),
+            "subset_size": Option(1000, partial(whole_number, at_least=2)),
+            "degree": Option(3, partial(whole_number, at_least=1)),
+            "gamma": Option(None, optional_positive),
+            "coef": Option(1.0, finite_number),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+        proper_name="kid",
+    ),
+    "is": CatalogEntry(
+        target="evaluator.metrics.set_metrics:InceptionScore",
+        input="logits",
+        reference=False,
+        result_names=("is_{extractor}",),
+        higher_is_better=(True,),
+        options={"splits": Option(10, partial(whole_number, at_least=1)), **_COMMON},
+        dimension="num_classes",
+        proper_name="inception_score",
+    ),
+    "prdc": CatalogEntry(
+        target="evaluator.metrics.set_metrics:PrecisionRecallDensityCoverage",
+        input="features",
+        reference=True,
+        result_names=(
+            "precision_{extractor}",
+            "recall_{extractor}",
+            "density_{extractor}",
+            "coverage_{extractor}",
+        ),
+        higher_is_better=(True, True, True, True),
+        options={
+            "k": Option(5, partial(whole_number, at_least=1)),
+            "inclusive": Option(False, flag),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+    ),
+    "cmmd": CatalogEntry(
+        target="evaluator.metrics.cmmd_metric:Cmmd",
+        input="features",
+        reference=True,
+        result_names=("cmmd_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "sigma": Option(10.0, positive_number),
+            "scale": Option(1000.0, positive_number),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+        proper_name="cmmd",
+        proper_extractor="clip",
+    ),
+    "vendi": CatalogEntry(
+        target="evaluator.metrics.vendi_metric:VendiScore",
+        input="features",
+        reference=False,
+        result_names=("vendi_{extractor}",),
+        higher_is_better=(True,),
+        options={"q": Option(1.0, entropy_order), **_COMMON},
+    ),
+    "authpct": CatalogEntry(
+        target="evaluator.metrics.authenticity_metric:AuthPct",
+        input="features",
+        reference=True,
+        result_names=("authpct_{extractor}",),
+        higher_is_better=(True,),
+        options={**_MAX_SAMPLES, **_COMMON},
+    ),
+    "clip_score": CatalogEntry(
+        target="evaluator.metrics.score_metrics:ClipScore",
+        input="text_cosine",
+        reference=False,
+        result_names=("clip_score_{extractor}",),
+        higher_is_better=(True,),
+        options={
+            "variant": Option("mean", partial(one_of, choices=CLIP_VARIANTS)),
+            "level": _COMMON["level"],
+        },
+        dimension=None,
+        proper_name="clip_score",
+        proper_extractor="clip",
+    ),
+}
+"""Prefix of a spec string → the computation."""
+
+PROPER_NAMES: Mapping[str, str] = {"fid": "fd", "kid": "kd", "inception_score": "is"}
+"""Names that fix the extractor to Inception → the computation."""
+
+DEFAULT_EXTRACTORS: Mapping[str, str] = {
+    "prdc": INCEPTION,
+    "clip_score": "clip",
+    "cmmd": "clip",
+}
+"""Computations that may be asked for without an extractor."""
+
+NAMES = (*PROPER_NAMES, *FAMILIES)
+"""Every name that a configuration may use, before `_<extractor>`."""
