@@ -91,7 +91,8 @@ def test_every_config_fault_is_listed_and_the_status_is_2(call, write):
         ({"prompts": {"source": "nowhere.jsonl"}}, "nowhere.jsonl"),
         ({"references": {"real": {"source": "nowhere/"}}}, "nowhere"),
         ({"features": ["digitz"]}, "Did you mean 'digits'"),
-        ({"metrics": ["fd_clipp"]}, "clipp"),
+        ({"metrics": ["fd_clipp"]}, "'fd_clipp' needs an extractor; extractor 'clipp'"),
+        ({"metrics": ["fid"]}, "'fid' needs an extractor; extractor 'inception'"),
         ({"metrics": ["incption_score"]}, "did you mean 'inception_score'"),
         ({"references": {}}, "compares with a reference"),
         ({"features": [{"name": "mine", "kind": "os:system"}]}, "Add --allow-code"),
@@ -111,10 +112,11 @@ def test_validate_lists_all_that_is_missing_at_once(call, write):
         "prompts": {"source": "nowhere.jsonl"},
         "references": {"real": {"source": "elsewhere.zip"}},
         "features": ["digitz"],
+        "metrics": ["fd_clipp"],
     }
     ended = call("validate", write(**changes))
     assert ended.status == 2
-    for part in ("model.id", "nowhere.jsonl", "elsewhere.zip", "digitz"):
+    for part in ("model.id", "nowhere.jsonl", "elsewhere.zip", "digitz", "clipp"):
         assert part in ended.err
     fine = call("validate", write())
     assert fine.status == 0

@@ -10,7 +10,7 @@ from evaluator.aggregate.asked import asked_metrics
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, InputError
 from evaluator.locations import expand
-from evaluator.runner.parts import check_names
+from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import make_plan
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
@@ -30,7 +30,9 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
     except ConfigError as error:
         faults += error.faults
     try:
-        names = [plan.name for plan in asked_metrics(config).plans]
+        metrics = asked_metrics(config)
+        with_implied(config.features, metrics.metrics, trust)
+        names = [plan.name for plan in metrics.plans]
         lines.append(f"metrics: {', '.join(names) or 'none'}")
     except ConfigError as error:
         faults += error.faults or (str(error),)

@@ -40,6 +40,7 @@ from evaluator.runner.parts import (
     build_probes,
     check_names,
     codec_fingerprint,
+    with_implied,
 )
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
@@ -239,7 +240,7 @@ def run_evaluation(
     """
     check_names(config, trust)
     metrics = asked_metrics(config)
-    features = _with_implied(config.features, [plan.extractor for plan in metrics.plans])
+    features = with_implied(config.features, metrics.metrics, trust)
     if config.runtime.deterministic:
         use_deterministic_kernels()
     threads = set_threads(config.runtime.threads, world)
@@ -293,12 +294,3 @@ def reference_job(
     job = RunJob(reference, cache / "references" / digest[:16], features, around)
     job.pack = pack
     return job
-
-
-def _with_implied(
-    features: Sequence[FeatureConfig], needed: Sequence[str | None]
-) -> list[FeatureConfig]:
-    """The extractors asked for, and those that metrics need without naming them there."""
-    known = {feature.name for feature in features}
-    implied = sorted({name for name in needed if name is not None} - known)
-    return [*features, *(FeatureConfig(name=name) for name in implied)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluator import plugins
+from evaluator.aggregate.asked import AskedMetric
 from evaluator.config.schema import FeatureConfig, RunConfig
 from evaluator.errors import ConfigError
 from evaluator.features import BUILT_IN as EXTRACTORS
@@ -43,6 +44,28 @@ def check_names(config: RunConfig, trust: Trust) -> None:
             check("metric", metric.name, {})
     if faults:
         raise ConfigError("the configuration names parts that cannot be used:", tuple(faults))
+
+
+def with_implied(
+    features: Sequence[FeatureConfig], metrics: Sequence[AskedMetric], trust: Trust
+) -> list[FeatureConfig]:
+    """The extractors asked for, and those that metrics need without naming them there.
+
+    Raises ConfigError when a metric needs an extractor that cannot be found. Imports none.
+    """
+    known = {feature.name for feature in features}
+    faults = []
+    for metric in metrics:
+        try:
+            if metric.plan.extractor not in known:
+                name = metric.plan.extractor
+                plugins.check("extractor", name, EXTRACTORS, allow_code=trust.allow_code)
+        except ConfigError as error:
+            faults.append(f"metrics: '{metric.plan.name}' needs an extractor; {error}")
+    if faults:
+        raise ConfigError("the metrics need features that are not there:", tuple(faults))
+    implied = sorted({metric.plan.extractor for metric in metrics} - known)
+    return [*features, *(FeatureConfig(name=name) for name in implied)]
 
 
 def build_model(config: RunConfig, pack: Pack, *, device: str, trust: Trust) -> GenerativeModel:
