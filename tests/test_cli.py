@@ -247,7 +247,7 @@ def test_a_full_disk_loses_nothing_committed(call, write, tmp_path):
         assert call("run", config, "--output", disk / "run").status == 0
         assert "40/40 samples" in call("status", disk / "run").out
     finally:
-        subprocess.run(["umount", str(disk)], check=False)
+        subprocess.run(["umount", "--lazy", str(disk)], check=False)
 
 
 def test_pack_then_run_on_the_pack(call, write, tmp_path):
