@@ -47,8 +47,15 @@ def test_the_cache_goes_by_content_and_options(source: Path, cache: Path, tmp_pa
 
 def test_a_settled_source_is_not_hashed_again(source: Path, cache: Path, monkeypatch) -> None:
     open_source(source, cache=cache)
-    monkeypatch.setattr(cache_module.hashlib, "file_digest", lambda *_: pytest.fail("hashed"))
+    digest, hashed = cache_module.hashlib.file_digest, []
+    monkeypatch.setattr(
+        cache_module.hashlib, "file_digest", lambda *a: hashed.append(a) or digest(*a)
+    )
     open_source(source, cache=cache)
+    assert not hashed
+    source.write_text("a fish\n")
+    open_source(source, cache=cache)
+    assert hashed, "the watch sees a hash when there is one"
 
 
 def test_a_change_of_the_same_size_within_the_clocks_tick_is_seen(source, cache: Path) -> None:

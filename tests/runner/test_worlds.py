@@ -43,15 +43,16 @@ def config_file(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> Path
     return path
 
 
+def undisturbed_run(config_file: Path, output: Path, cache: Path) -> Path:
+    """The run of a single process that nobody interrupts."""
+    done = launch("python", 1, ["run", str(config_file), "--output", str(output)], cache=cache)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
 @pytest.fixture
 def alone(config_file: Path, tmp_path: Path) -> Path:
-    """The undisturbed run of a single process."""
-    done = launch(
-        "python", 1, ["run", str(config_file), "--output", str(tmp_path / "alone")],
-        cache=tmp_path / "cache-alone",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "alone"
+    return undisturbed_run(config_file, tmp_path / "alone", tmp_path / "cache-alone")
 
 
 @pytest.mark.parametrize(("kind", "processes"), [("accelerate", 2), ("torchrun", 3)])
@@ -108,12 +109,7 @@ def slow_config(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> Path
 
 @pytest.fixture
 def undisturbed(slow_config: Path, tmp_path: Path) -> Path:
-    done = launch(
-        "python", 1, ["run", str(slow_config), "--output", str(tmp_path / "undisturbed")],
-        cache=tmp_path / "cache",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "undisturbed"
+    return undisturbed_run(slow_config, tmp_path / "undisturbed", tmp_path / "cache")
 
 
 def test_a_worker_killed_in_mid_shard_loses_nothing_committed(
