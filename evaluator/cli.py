@@ -123,12 +123,11 @@ def pack(
     image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
 ) -> None:
     """Pack prompts or images into webdataset tars with an index."""
-    from evaluator.data import PackOptions
+    from evaluator.data import PackOptions, expand_source
     from evaluator.data import pack as pack_source
-    from evaluator.locations import expand
 
     options = PackOptions(key_column=key_column, text_column=text_column, image_column=image_column)
-    packed = pack_source(expand(source), output, options=options)
+    packed = pack_source(expand_source(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
 
 

@@ -142,6 +142,14 @@ def test_bad_prompts_name_file_line_and_key(call, write, tmp_path, name, content
     assert message in ended.err
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/prompts.jsonl", "pipe:cat prompts.txt"])
+def test_a_source_that_is_no_path_is_refused_for_what_it_is(call, write, tmp_path, source):
+    ended = call("run", write(prompts={"source": source}), "--output", tmp_path / "run")
+    assert ended.status == 2
+    assert "got the scheme" in ended.err
+    assert "got the scheme" in call("pack", source, tmp_path / "pack").err
+
+
 def png(color: int, size: int = 32) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((size, size, 3), color, np.uint8)).save(buffer, "png")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluator.config.schema import FeatureConfig, RunConfig, SourceConfig
-from evaluator.data import Pack, PackOptions, open_source
+from evaluator.data import Pack, PackOptions, expand_source, open_source
 from evaluator.distributed import StopRequest, World
-from evaluator.locations import expand
 from evaluator.runner.parts import build_extractor
 from evaluator.runner.trust import Trust
 
@@ -32,7 +31,7 @@ def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
         text_column=source.text_column,
         image_column=source.image_column,
     )
-    path = expand(source.source, relative_to=trust.relative_to)
+    path = expand_source(source.source, relative_to=trust.relative_to)
     return open_source(path, cache=cache / "packs", options=options, limit=source.limit)
 
 
