@@ -15,10 +15,11 @@ from pathlib import Path
 from evaluator.data.index import INDEX_VERSION, INDEXED, rows_table, write_index
 from evaluator.data.locate import TarSet, expand_source, find_tars
 from evaluator.data.open_raw import open_raw
-from evaluator.data.packing import PackOptions, move_into_place, publish, staged
+from evaluator.data.packing import PackOptions, publish, staged
 from evaluator.data.packs import Pack, is_pack, open_pack
 from evaluator.data.raw import RawSource
 from evaluator.data.tarsets import index_tars
+from evaluator.durable import publish_directory
 from evaluator.errors import InputError, StorageError
 
 _SETTLED_SECONDS = 2.0
@@ -92,7 +93,7 @@ def _indexed(found: TarSet, cache: Path) -> Pack:
         sizes = {tar: stat.st_size for tar, stat in zip(found.tars, stats, strict=True)}
         with staged(output) as staging:
             write_index(staging, rows_table(rows), kind=INDEXED, tars=sizes)
-            move_into_place(staging, output)
+            publish_directory(staging, output)
     return open_pack(output, root=found.root)
 
 

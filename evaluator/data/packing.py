@@ -18,6 +18,7 @@ from evaluator.data.packs import Pack, is_pack, open_pack
 from evaluator.data.raw import RawSample, RawSource, checked
 from evaluator.data.tarsets import index_packed_tar
 from evaluator.data.webdata import open_tar_writer
+from evaluator.durable import publish_directory
 from evaluator.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def publish(
         write_pack(raw, staging, options=options)
         ours = open_pack(staging)
         confirm()
-        if not move_into_place(staging, output):
+        if not publish_directory(staging, output):
             there = open_pack(output)
             if there.fingerprint != ours.fingerprint:
                 raise InputError(
@@ -117,28 +118,6 @@ def staged(output: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def move_into_place(staging: Path, output: Path) -> bool:
-    """Publish a folder by one rename; False if there is one already, which then stays."""
-    sync_folder(staging)
-    try:
-        os.rename(staging, output)
-    except OSError:
-        if output.is_dir():
-            return False
-        raise
-    sync_folder(output.parent)
-    return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Ask the file system to keep the names in `folder`."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_pack(raw: RawSource, folder: Path, *, options: PackOptions) -> None:

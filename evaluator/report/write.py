@@ -8,13 +8,13 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
 from evaluator.report.compose import compose, summary
 from evaluator.report.origin import read_origin
 from evaluator.report.page import GENERATOR, render
 from evaluator.report.results import as_csv, as_markdown, read_metrics
 from evaluator.report.survey import survey
-from evaluator.store.files import explained
 from evaluator.store.rundir import RunDirectory
 
 PAGE = "index.html"

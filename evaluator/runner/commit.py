@@ -11,12 +11,12 @@ from types import TracebackType
 import pyarrow as pa
 
 from evaluator.data import sample_name, write_image_tar
+from evaluator.durable import explained
 from evaluator.errors import EvaluatorError
 from evaluator.runner.parts import codec_fingerprint
 from evaluator.runner.shard import ShardResult
 from evaluator.store import schemas
 from evaluator.store.claims import Claim, Claims
-from evaluator.store.files import explained
 from evaluator.store.rundir import RunDirectory
 
 

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from evaluator.durable import explained
 from evaluator.errors import StorageError
-from evaluator.store.files import explained
 
 MAX_ATTEMPTS = 3
 """Attempts that ended at the same point, after which a shard is set aside."""

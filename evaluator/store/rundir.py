@@ -14,16 +14,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluator.errors import CorruptShardError, RunDirectoryError
-from evaluator.records import Sample, Shard
-from evaluator.store import schemas
-from evaluator.store.files import (
+from evaluator.durable import (
     explained,
     publish_directory,
     publish_file,
     sha256_file,
     write_atomically,
 )
+from evaluator.errors import CorruptShardError, RunDirectoryError
+from evaluator.records import Sample, Shard
+from evaluator.store import schemas
 
 COMMIT_FORMAT = 1
 """Version of commit.json."""

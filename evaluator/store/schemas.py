@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evaluator.durable import explained
 from evaluator.errors import CorruptShardError
-from evaluator.store.files import explained
 
 VERSION = 1
 """Version of all schemas here; a reader refuses a newer one."""

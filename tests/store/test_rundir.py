@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evaluator.durable import explained, publish_directory, publish_file, write_atomically
 from evaluator.errors import CorruptShardError, RunDirectoryError, StorageError
 from evaluator.store import schemas
-from evaluator.store.files import explained, publish_directory, publish_file, write_atomically
 from evaluator.store.rundir import RunDirectory
 
 
