@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from evaluator.runner.job import Outcome
+    from evaluator.runner.evaluation import Outcome
 
 app = typer.Typer(
     name="evaluator",
@@ -129,6 +129,29 @@ def pack(
     options = PackOptions(key_column=key_column, text_column=text_column, image_column=image_column)
     packed = pack_source(expand_source(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
+
+
+@app.command()
+def moments(
+    run: RunArgument,
+    output: Annotated[Path, typer.Argument(help="The .npz file to write: mu, sigma, n.")],
+    extractor: Annotated[
+        str | None, typer.Option(help="Whose features; may be the only one's.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Of a reference instead of the run.")
+    ] = None,
+) -> None:
+    """Write the moments of a run's features for other evaluators, or as a published reference."""
+    from evaluator.aggregate.moments import export_moments
+    from evaluator.store.rundir import RunDirectory
+
+    written = export_moments(
+        RunDirectory.open(run), output, extractor=extractor, reference=reference
+    )
+    typer.echo(
+        _plain(f"{output}: {written.extractor}, {written.n} samples, {len(written.mean)} features")
+    )
 
 
 @app.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluator.config.schema import MetricConfig, RunConfig
@@ -27,6 +27,7 @@ class CustomPlan:
     input: str
     """`features`, `logits`, or the column of a per-sample score."""
     reference: bool
+    held_out: bool
     options: Mapping[str, Any]
     result_names: tuple[str, ...]
 
@@ -41,6 +42,28 @@ class AskedMetric:
 
     plan: MetricPlan | CustomPlan
     reference: str | None
+    held_out: str | None = None
+    """The reference with real images that the model has not seen, if the metric takes one."""
+    by: str | None = None
+    """Tag whose values are groups of their own."""
+
+    def compares_with(self, name: str) -> bool:
+        """Whether it takes features of the reference `name`."""
+        return name in (self.reference, self.held_out)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePlace:
+    """Where a reference lies, and what its features were computed with."""
+
+    run: str | None
+    """Its run directory; None where there are moments only."""
+    moments: str | None
+    """A file of published moments."""
+    pack: str | None
+    """The pack of its images, which knows what they were called."""
+    fingerprints: Mapping[str, str]
+    """Extractor name → fingerprint of its features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +92,36 @@ def _resolve(metrics: tuple[MetricConfig, ...], references: tuple[str, ...]) -> 
         except ConfigError as error:
             faults.append(f"metrics: {error}")
             continue
-        reference = metric.reference
-        if plan.reference and reference is None:
-            if len(references) != 1:
-                got = ", ".join(references) or "none"
-                faults.append(
-                    f"metrics: '{metric.name}' compares with a reference; expected one under "
-                    f"'references' (or its name as 'reference'), got {got}"
-                )
-                continue
-            reference = references[0]
-        resolved.append(AskedMetric(plan, reference if plan.reference else None))
+        try:
+            reference = _reference_of(metric, references) if plan.reference else None
+            held_out = _held_out_of(metric) if plan.held_out else None
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
+        resolved.append(AskedMetric(plan, reference, held_out, metric.by))
     if faults:
         raise ConfigError("the metrics cannot be computed as asked:", tuple(faults))
     return AskedMetrics(tuple(resolved))
+
+
+def _reference_of(metric: MetricConfig, references: tuple[str, ...]) -> str:
+    """The reference that a metric names, or the only one there is."""
+    others = [name for name in references if name != metric.held_out]
+    if metric.reference is None and len(others) != 1:
+        raise ConfigError(
+            f"metrics: '{metric.name}' compares with a reference; expected one under "
+            f"'references' (or its name as 'reference'), got {', '.join(others) or 'none'}"
+        )
+    return metric.reference or others[0]
+
+
+def _held_out_of(metric: MetricConfig) -> str:
+    if metric.held_out is None:
+        raise ConfigError(
+            f"metrics: '{metric.name}' needs real images that the model was not trained on beside "
+            "the training set; expected a reference's name as 'held_out', got none"
+        )
+    return metric.held_out
 
 
 def _plan(metric: MetricConfig) -> MetricPlan | CustomPlan:
@@ -93,9 +132,8 @@ def _plan(metric: MetricConfig) -> MetricPlan | CustomPlan:
     options = dict(metric.options)
     wanted = str(options.pop("input", "features"))
     names = (metric.name.rpartition(":")[2],)
-    return CustomPlan(
-        metric.name, metric.extractor, wanted, metric.reference is not None, options, names
-    )
+    sides = metric.reference is not None, metric.held_out is not None
+    return CustomPlan(metric.name, metric.extractor, wanted, *sides, options, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +143,8 @@ class Asked:
     metrics: tuple[MetricConfig, ...]
     fingerprints: Mapping[str, str]
     """Extractor name → fingerprint of its features in this run."""
-    references: Mapping[str, str]
-    """Reference name → run directory."""
-    reference_fingerprints: Mapping[str, str]
-    """Extractor name → fingerprint of its features in the references."""
+    references: Mapping[str, ReferencePlace]
+    """Reference name → where it lies."""
     request: Mapping[str, Any]
     """The sections of the configuration that asked, with the references' content."""
 
@@ -121,8 +157,7 @@ class Asked:
         record = {
             "metrics": [metric.model_dump(mode="json") for metric in self.metrics],
             "fingerprints": dict(self.fingerprints),
-            "references": dict(self.references),
-            "reference_fingerprints": dict(self.reference_fingerprints),
+            "references": {name: asdict(place) for name, place in self.references.items()},
             "request": dict(self.request),
         }
         return json.dumps(record, indent=1, sort_keys=True)
@@ -137,14 +172,9 @@ class Asked:
         try:
             record = json.loads((run.path / "asked.json").read_bytes())
             metrics = tuple(MetricConfig.model_validate(metric) for metric in record["metrics"])
-            return cls(
-                metrics,
-                record["fingerprints"],
-                record["references"],
-                record["reference_fingerprints"],
-                record["request"],
-            )
-        except (OSError, ValueError, KeyError) as error:
+            places = {n: ReferencePlace(**place) for n, place in record["references"].items()}
+            return cls(metrics, record["fingerprints"], places, record["request"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunDirectoryError(
                 f"{run.path}: expected asked.json, which `run` writes when all samples are there, "
                 f"got {error}. Run the same `evaluator run` command again."

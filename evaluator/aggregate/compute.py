@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator.aggregate.asked import Asked, AskedMetric
-from evaluator.aggregate.features import FeatureReader, share
-from evaluator.aggregate.summary import MAX_ERROR_LINES, Counts, MetricRecord, Summary
+from evaluator.aggregate.features import share
+from evaluator.aggregate.feed import Feed
+from evaluator.aggregate.samplewise import write_sample_rows
+from evaluator.aggregate.summary import Counts, MetricRecord, Summary
+from evaluator.aggregate.survey import Survey, size_warning, survey
+from evaluator.aggregate.tags import Group, groups_of, tag_values
 from evaluator.distributed import World
 from evaluator.errors import CorruptShardError, EvaluatorError, MetricError
 from evaluator.store.rundir import RunDirectory
@@ -47,25 +51,42 @@ class _Aggregation:
     asked: Asked
     world: World
     group: Any
+    surveys: dict[str, Survey] = field(default_factory=dict)
 
     def compute(self) -> Summary:
-        shards = self.run.committed()
         # The main process decides which shards count: another may see one more.
-        shards = self._broadcast(shards)
-        counts, lines = self._count(shards)
+        shards = self._gather(self.run.committed())[0]
+        seen = self._survey(self.run, shards)
+        counts = Counts(self.run.num_samples, seen.committed, seen.errors, seen.truncated)
         records: list[MetricRecord] = []
         for metric in self.asked.resolved().metrics:
-            records += self._metric(metric, shards, counts)
-        return Summary(counts, tuple(records), lines)
+            records += self._metric(metric, shards)
+            for group in self._groups(metric, shards, records):
+                records += self._metric(metric, shards, group)
+        return Summary(counts, tuple(records), seen.lines)
 
-    def _metric(self, asked: AskedMetric, shards: list[int], counts: Counts) -> list[MetricRecord]:
+    def _groups(
+        self, asked: AskedMetric, shards: list[int], records: list[MetricRecord]
+    ) -> Iterator[Group]:
+        """The groups of a metric; why there are none becomes a warning of its numbers."""
+        if asked.by is None:
+            return
+        parts = self._gather(tag_values(self.run, self._share(shards), asked.by))
+        values = [value for part in parts for value in part]
+        try:
+            yield from groups_of(values, asked.by, self.run.num_samples)
+        except MetricError as error:
+            for record in records[-len(asked.plan.result_names) :]:
+                record.warnings.append(str(error))
+
+    def _metric(
+        self, asked: AskedMetric, shards: list[int], group: Group | None = None
+    ) -> list[MetricRecord]:
         plan = asked.plan
         failure: EvaluatorError | None = None
         metric: Any = None
-        reference: RunDirectory | None = None
         try:
-            reference = self._reference(asked)
-            metric = self._accumulate(asked, shards, reference)
+            metric = Feed(self.run, self.asked, self.world, self.group).metric(asked, shards, group)
         except EvaluatorError as error:
             failure = error
         except Exception as error:
@@ -77,76 +98,40 @@ class _Aggregation:
             damaged = [error for error in failures if isinstance(error, CorruptShardError)]
             if damaged:
                 raise damaged[0]
-            message = str(failures[0])
-            return [self._failed(asked, name, message, counts) for name in plan.result_names]
+            return self._failed(asked, str(failures[0]), group)
         try:
             results: Sequence[Result] = metric.compute()
         except (EvaluatorError, ArithmeticError, LookupError, TypeError) as error:
-            message = f"{type(error).__name__}: {error}"
-            return [self._failed(asked, name, message, counts) for name in plan.result_names]
-        return [self._record(asked, result, reference, counts) for result in results]
+            return self._failed(asked, f"{type(error).__name__}: {error}", group)
+        if group is None and self.world.is_main:
+            rows = metric.sample_rows() if hasattr(metric, "sample_rows") else None
+            if rows is not None:
+                place = self.asked.references.get(asked.reference or "")
+                write_sample_rows(self.run, results[0].name, rows, place)
+        cautions = self._cautions(asked)
+        return [self._record(asked, result, cautions, group) for result in results]
 
-    def _accumulate(
-        self, asked: AskedMetric, shards: list[int], reference: RunDirectory | None
-    ) -> Any:
-        plan = asked.plan
-        reader = self._reader(self.run, plan.extractor, self.asked.fingerprints)
-        column = reader.column(plan.input)
-        metric = plan.build(reader.dim(column))
-        metric.process_group = self.group
-        # torchmetrics would otherwise synchronize over the default group where there is one.
-        metric.distributed_available_fn = lambda: self.group is not None
-        self._update(metric, reader, column, shards, real=False)
-        if reference is not None:
-            real = self._reader(reference, plan.extractor, self.asked.reference_fingerprints)
-            self._update(metric, real, real.column(plan.input), reference.committed(), real=True)
-        return metric
-
-    def _update(
-        self, metric: Any, reader: FeatureReader, column: str, shards: list[int], *, real: bool
-    ) -> None:
-        import torch
-
-        for rows in reader.read(column, share(shards, self.world.rank, self.world.size)):
-            metric.update(
-                torch.from_numpy(rows.values.copy()),
-                torch.from_numpy(rows.positions),
-                torch.from_numpy(rows.clusters),
-                **({"real": True} if real else {}),
+    def _cautions(self, asked: AskedMetric) -> list[str]:
+        """What a reader should know about the reference's images beside the run's."""
+        place = self.asked.references.get(asked.reference or "")
+        if place is None or place.run is None:
+            return []
+        cautions = []
+        extractor = asked.plan.extractor
+        if self.asked.fingerprints.get(extractor) != place.fingerprints.get(extractor):
+            cautions.append(
+                "the images of the run and of the reference were kept by different codecs and "
+                "judged as kept: the difference is part of this number"
             )
-
-    def _reader(self, run: RunDirectory, extractor: str, fingerprints: Any) -> FeatureReader:
-        if extractor not in fingerprints:
-            raise MetricError(
-                f"expected features of '{extractor}', got those of "
-                f"{', '.join(sorted(fingerprints)) or 'no extractor'}. Add '{extractor}' to "
-                "features."
-            )
-        return FeatureReader(run, extractor, fingerprints[extractor])
-
-    def _reference(self, asked: AskedMetric) -> RunDirectory | None:
-        if asked.reference is None:
-            return None
-        reference = RunDirectory.open(Path(self.asked.references[asked.reference]))
-        if len(reference.committed()) != reference.num_shards:
-            raise MetricError(
-                f"reference '{asked.reference}': expected all {reference.num_shards} shards, got "
-                f"{len(reference.committed())}. Run the same `evaluator run` command again."
-            )
-        return reference
+        reference = RunDirectory.open(Path(place.run))
+        shards = self._gather(reference.committed())[0]
+        differs = size_warning(self.surveys[str(self.run.path)], self._survey(reference, shards))
+        return [*cautions, differs] if differs else cautions
 
     def _record(
-        self, asked: AskedMetric, result: Result, reference: RunDirectory | None, counts: Counts
+        self, asked: AskedMetric, result: Result, cautions: list[str], group: Group | None
     ) -> MetricRecord:
-        warnings = list(result.warnings)
-        fingerprint = self.asked.fingerprints.get(asked.plan.extractor)
-        if reference is not None and fingerprint != self.asked.reference_fingerprints.get(
-            asked.plan.extractor
-        ):
-            warnings.append(
-                "the images of the run were kept by a lossy codec and judged as kept, those of "
-                "the reference were not: the difference is part of this number"
-            )
+        warnings = [*result.warnings, *cautions]
         details = {key: value for key, value in result.details.items() if math.isfinite(value)}
         value = result.value
         if value is not None and not math.isfinite(value):
@@ -156,49 +141,60 @@ class _Aggregation:
             name=result.name,
             value=value,
             n=result.n,
-            n_expected=counts.planned,
+            n_expected=self.run.num_samples if group is None else group.num_planned,
             higher_is_better=result.higher_is_better,
             interval=asdict(result.interval) if result.interval is not None else None,
             extractor=asked.plan.extractor,
-            fingerprint=fingerprint,
-            reference=None
-            if reference is None
-            else {"name": asked.reference, "n": reference.num_samples},
+            fingerprint=self.asked.fingerprints.get(asked.plan.extractor),
+            reference=self._reference_record(asked, details),
             warnings=warnings,
             details=details,
+            group=None if group is None else {group.tag: group.value},
         )
 
-    def _failed(self, asked: AskedMetric, name: str, failure: str, counts: Counts) -> MetricRecord:
-        return MetricRecord(
-            name=name,
-            value=None,
-            n=0,
-            n_expected=counts.planned,
-            higher_is_better=None,
-            interval=None,
-            extractor=asked.plan.extractor,
-            fingerprint=self.asked.fingerprints.get(asked.plan.extractor),
-            reference=None,
-            warnings=[failure],
-        )
+    def _reference_record(
+        self, asked: AskedMetric, details: dict[str, float]
+    ) -> dict[str, Any] | None:
+        """The reference's name, and how many of its samples are in the number."""
+        if asked.reference is None:
+            return None
+        record: dict[str, Any] = {"name": asked.reference}
+        count = details.get("n_reference")
+        record["n"] = None if count is None else int(count)
+        if asked.held_out is not None:
+            record["held_out"] = asked.held_out
+        return record
 
-    def _count(self, shards: list[int]) -> tuple[Counts, tuple[str, ...]]:
-        """Committed samples, errors and truncated prompts; lines for the first errors."""
-        committed = errors = truncated = 0
-        lines: list[str] = []
-        columns = ["key", "image_index", "truncated", "error"]
-        for shard in share(shards, self.world.rank, self.world.size):
-            table = self.run.read(shard, "samples.parquet", kind="samples", columns=columns)
-            committed += table.num_rows
-            truncated += sum(bool(cut) for cut in table.column("truncated").to_pylist())
-            for row in table.filter(table.column("error").is_valid()).to_pylist():
-                errors += 1
-                if len(lines) < MAX_ERROR_LINES:
-                    lines.append(f"{row['key']}[{row['image_index']}]: {row['error']}")
-        parts = self._gather((committed, errors, truncated, lines))
-        totals = [sum(part[i] for part in parts) for i in range(3)]
-        shown = [line for part in parts for line in part[3]][:MAX_ERROR_LINES]
-        return Counts(self.run.num_samples, *totals), tuple(shown)
+    def _failed(self, asked: AskedMetric, why: str, group: Group | None) -> list[MetricRecord]:
+        return [
+            MetricRecord(
+                name=name,
+                value=None,
+                n=0,
+                n_expected=self.run.num_samples if group is None else group.num_planned,
+                higher_is_better=None,
+                interval=None,
+                extractor=asked.plan.extractor,
+                fingerprint=self.asked.fingerprints.get(asked.plan.extractor),
+                reference=None,
+                warnings=[why],
+                group=None if group is None else {group.tag: group.value},
+            )
+            for name in asked.plan.result_names
+        ]
+
+    def _survey(self, run: RunDirectory, shards: list[int]) -> Survey:
+        """The sample tables of a run, read once by all ranks together."""
+        name = str(run.path)
+        if name not in self.surveys:
+            total = Survey()
+            for part in self._gather(survey(run, self._share(shards))):
+                total = total.merge(part)
+            self.surveys[name] = total
+        return self.surveys[name]
+
+    def _share(self, shards: list[int]) -> list[int]:
+        return share(shards, self.world.rank, self.world.size)
 
     def _gather(self, value: Any) -> list[Any]:
         """The values of all ranks, in order."""
@@ -209,7 +205,3 @@ class _Aggregation:
         gathered: list[Any] = [None] * self.world.size
         dist.all_gather_object(gathered, value, group=self.group)
         return gathered
-
-    def _broadcast(self, value: Any) -> Any:
-        """The main process's value."""
-        return self._gather(value)[0]

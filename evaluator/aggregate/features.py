@@ -86,6 +86,12 @@ class FeatureReader:
         kind = schema.field(column).type
         return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1
 
+    def has(self, column: str) -> bool:
+        """Whether the tables have a column."""
+        import pyarrow.parquet as pq
+
+        return column in pq.read_schema(self.run.shard_path(self._first) / self.file_name).names
+
     def read(self, column: str, shards: list[int]) -> Iterator[Rows]:
         """The rows of some shards, shard by shard."""
         for shard in shards:

@@ -37,6 +37,8 @@ class MetricRecord:
     reference: dict[str, Any] | None
     warnings: list[str]
     details: dict[str, float] = field(default_factory=dict)
+    group: dict[str, str] | None = None
+    """Tag and value of the samples that the number is about; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,11 +125,9 @@ class GenerationConfig(NumericSection):
     """`hashed` from (run seed, key, image index), or `{range: first-last}` in plan order."""
 
 
-class SourceConfig(NumericSection):
-    """Where prompts or images come from."""
+class _Reading(NumericSection):
+    """How a source is read."""
 
-    source: str
-    """File, folder, zip, tar shards, pack, or `package://name/path`."""
     limit: int | None = Field(None, ge=1)
     """Take the first N only."""
     key_column: str | None = None
@@ -140,7 +138,40 @@ class SourceConfig(NumericSection):
     """Column that holds the images; found by its name when not given."""
 
 
-class FeatureConfig(Section):
+class SourceConfig(_Reading):
+    """Where prompts or images come from."""
+
+    source: str
+    """File, folder, zip, tar shards, pack, or `package://name/path`."""
+
+
+class ReferenceConfig(_Reading):
+    """What a run is compared with: images, another run, published moments."""
+
+    source: str | None = None
+    """Real images: folder, zip, tar shards, Parquet file, pack, or `package://name/path`."""
+    run: str | None = None
+    """Run directory of another evaluation, instead of `source`."""
+    moments: str | None = None
+    """`.npz` with `mu` and `sigma`, which Fréchet distances take in place of the images'."""
+
+    @model_validator(mode="after")
+    def _something_to_compare_with(self) -> ReferenceConfig:
+        if self.source is not None and self.run is not None:
+            raise ValueError("expected 'source' or 'run', got both")
+        if self.source is None and self.run is None and self.moments is None:
+            raise ValueError("expected one of 'source', 'run' and 'moments', got none")
+        return self
+
+    @property
+    def images(self) -> SourceConfig | None:
+        """The real images, where the reference is made from some."""
+        if self.source is None:
+            return None
+        return SourceConfig.model_validate(self.model_dump(include=set(SourceConfig.model_fields)))
+
+
+class FeatureConfig(NumericSection):
     """One extractor."""
 
     name: str
@@ -152,9 +183,13 @@ class FeatureConfig(Section):
     revision: str | None = None
     """Branch, tag or commit of the weights."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Type of the network's arithmetic; features are stored as float32."""
+    """Type of the network's arithmetic."""
+    batch_size: int | None = Field(None, ge=1)
+    """Images a forward pass; None takes that of `runtime`."""
+    storage: Literal["float32", "float16"] = "float32"
+    """Type that features are stored as; float16 halves the tables and is part of the numbers."""
     options: dict[str, Any] = {}
-    """Further keyword arguments for extractors of your own."""
+    """Further keyword arguments of the extractor."""
 
     @field_validator("name")
     @classmethod
@@ -175,6 +210,10 @@ class MetricConfig(BaseModel):
     """Features to compute it from; None takes the metric's own."""
     reference: str | None = None
     """Which reference; None takes the only one."""
+    held_out: str | None = None
+    """Reference with real images that the model was not trained on, where a metric asks for it."""
+    by: str | None = None
+    """Tag of the prompts; the metric is computed for each of its values too."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -262,7 +301,7 @@ class RunConfig(Section):
     """How they are sampled."""
     prompts: SourceConfig
     """What they are made from; with `kind: images`, the images themselves."""
-    references: dict[str, SourceConfig] = {}
+    references: dict[str, ReferenceConfig] = {}
     """Real images to compare with, by name."""
     features: tuple[FeatureConfig, ...] = ()
     """What embeds the images."""
@@ -288,11 +327,12 @@ class RunConfig(Section):
         names = [feature.name for feature in self.features]
         faults = [f"features: '{n}' is there twice" for n in sorted({*names}) if names.count(n) > 1]
         for metric in self.metrics:
-            if metric.reference is not None and metric.reference not in self.references:
-                faults.append(
-                    f"metrics: '{metric.name}' names reference '{metric.reference}', "
-                    f"expected one of {sorted(self.references)}"
-                )
+            for named in (metric.reference, metric.held_out):
+                if named is not None and named not in self.references:
+                    faults.append(
+                        f"metrics: '{metric.name}' names reference '{named}', "
+                        f"expected one of {sorted(self.references)}"
+                    )
         if self.model.kind == "images":
             if self.probes != ProbesConfig():
                 faults.append("probes: images that exist already have no model to watch")

@@ -43,6 +43,8 @@ class MetricPlan:
     """`features`, `logits`, or the column of a per-sample score."""
     reference: bool
     """Whether real samples are needed."""
+    held_out: bool
+    """Whether real samples that the model has not seen are needed too."""
     target: str
     """Dotted class, `module:attr`."""
     options: Mapping[str, Any]
@@ -94,6 +96,7 @@ def resolve(
         extractor=chosen,
         input=entry.input,
         reference=entry.reference,
+        held_out=entry.held_out,
         target=entry.target,
         options=settings,
         result_names=_result_names(entry, chosen, settings),

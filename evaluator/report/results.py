@@ -38,6 +38,7 @@ class Result:
     """One number, and everything needed to believe it. All text is fit to show."""
 
     name: str
+    """The number's name, and the group of samples that it is about: `fid [region=Africa]`."""
     value: float | None
     num: int | None
     num_expected: int | None
@@ -141,7 +142,7 @@ def _result(entry: Mapping[str, Any]) -> Result:
     details = entry.get("details")
     pairs = details.items() if isinstance(details, Mapping) else ()
     return Result(
-        name=plain(entry.get("name", "?")),
+        name=plain(entry.get("name", "?")) + _group(entry.get("group")),
         value=_real(entry.get("value")),
         num=_count(entry.get("n")),
         num_expected=_count(entry.get("n_expected")),
@@ -154,6 +155,13 @@ def _result(entry: Mapping[str, Any]) -> Result:
         warnings=tuple(plain(warning) for warning in entry.get("warnings") or ()),
         details=tuple((plain(k), v) for k, x in pairs if (v := _real(x)) is not None),
     )
+
+
+def _group(entry: Any) -> str:
+    """` [tag=value]` for a group of samples; nothing for all of them."""
+    if not isinstance(entry, Mapping) or not entry:
+        return ""
+    return " [" + ", ".join(f"{plain(tag)}={plain(value)}" for tag, value in entry.items()) + "]"
 
 
 def _interval(entry: Any) -> Interval | None:

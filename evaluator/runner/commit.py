@@ -13,7 +13,6 @@ import pyarrow as pa
 from evaluator.data import sample_name, write_image_tar
 from evaluator.durable import explained
 from evaluator.errors import EvaluatorError
-from evaluator.runner.parts import codec_fingerprint
 from evaluator.runner.shard import ShardResult
 from evaluator.store import schemas
 from evaluator.store.claims import Claim, Claims
@@ -106,8 +105,8 @@ def write_shard(
     }
     notes: dict[str, dict[str, object]] = {}
     for embedded in result.features:
-        fingerprint = codec_fingerprint(embedded.extractor.fingerprint, circumstances.images)
-        name = schemas.features_name(embedded.extractor.name, fingerprint)
+        fingerprint = embedded.embedder.fingerprint(circumstances.images)
+        name = schemas.features_name(embedded.embedder.name, fingerprint)
         tables[name] = ("features", embedded.table(keys, indices))
         notes[name] = embedded.note(fingerprint)
     for name, parts in result.observed.items():

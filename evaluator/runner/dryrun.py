@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from evaluator.aggregate.asked import asked_metrics
-from evaluator.config.schema import RunConfig
-from evaluator.errors import ConfigError, InputError
+from evaluator.config.schema import ReferenceConfig, RunConfig
+from evaluator.errors import ConfigError, EvaluatorError, InputError
 from evaluator.locations import expand
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import make_plan
+from evaluator.runner.references import moments_file
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
+from evaluator.store.rundir import RunDirectory
 
 
 def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> list[str]:
@@ -41,7 +43,13 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
         if not path.exists() and (location.count("/") != 1 or location.startswith((".", "/"))):
             faults.append(f"{where}: expected a folder or a hub id, got nothing at {path}")
     sources = {"prompts": config.prompts}
-    sources |= {f"references.{name}": source for name, source in config.references.items()}
+    for name, reference in config.references.items():
+        try:
+            lines += _reference_lines(f"references.{name}", reference, trust)
+        except EvaluatorError as error:
+            faults.append(f"references.{name}: {error}")
+        if (images := reference.images) is not None:
+            sources[f"references.{name}"] = images
     for where, source in sources.items():
         try:
             pack = open_pack(source, cache_folder(config), trust)
@@ -60,6 +68,17 @@ def _folders(config: RunConfig) -> list[tuple[str, str]]:
     if config.model.kind == "diffusers":
         named.append(("model.id", config.model.id))
     return named
+
+
+def _reference_lines(where: str, reference: ReferenceConfig, trust: Trust) -> list[str]:
+    """What a reference takes from another run or from a file of moments."""
+    lines = []
+    if reference.run is not None:
+        run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
+        lines.append(f"{where}: {run.num_samples} from the run {run.path}")
+    if reference.moments is not None:
+        lines.append(f"{where}: moments from {moments_file(reference.moments, trust)}")
+    return lines
 
 
 def _plan_lines(config: RunConfig, keys: tuple[str, ...]) -> list[str]:

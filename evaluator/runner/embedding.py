@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,51 +18,97 @@ if TYPE_CHECKING:
 
     from evaluator.records import Prompt
 
+LOSSLESS = ("none", "png", "webp")
+"""Ways to keep images that do not change a pixel."""
+
 TEXT_SCORES = (("text_cosine", pa.float64()), ("text_truncated", pa.bool_()))
 """Per-sample scores of an extractor with a text side: cosine of image and prompt in [-1, 1]."""
 
 
-@dataclass
-class EmbeddedRows:
-    """The rows of one extractor's table, batch by batch, in plan order."""
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """An extractor, with the batches and the storage that a configuration gives it."""
 
     extractor: FeatureExtractor
+    batch_size: int
+    storage: str = "float32"
+
+    @property
+    def name(self) -> str:
+        """What tables and metrics call it."""
+        return self.extractor.name
+
+    def fingerprint(self, images: str) -> str:
+        """Of the features: the extractor's, and what changes them after it.
+
+        That is the codec of the kept `images` where it loses pixels, and half precision.
+        """
+        lossy = [images] if images not in LOSSLESS else []
+        lossy += [self.storage] if self.storage != "float32" else []
+        if not lossy:
+            return self.extractor.fingerprint
+        return hashlib.sha256("\n".join([self.extractor.fingerprint, *lossy]).encode()).hexdigest()
+
+
+@dataclass
+class EmbeddedRows:
+    """The rows of one extractor's table, batch by batch, in plan order.
+
+    Batches are cut every `batch_size` samples from the shard's first, whatever the batches in
+    which images arrive: the same companions then share a forward pass, in the run and later.
+    """
+
+    embedder: Embedder
     outputs: dict[str, list[np.ndarray]] = field(default_factory=dict)
     valid: list[bool] = field(default_factory=list)
     cosines: list[float | None] = field(default_factory=list)
     truncated: list[bool | None] = field(default_factory=list)
+    _waiting: list[tuple[Tensor | None, Prompt]] = field(default_factory=list)
 
-    def add_batch(
-        self, images: Sequence[Tensor | None], prompts: Sequence[Prompt], batch_size: int
-    ) -> None:
-        """Embed one batch; `images` holds None where a sample has no image.
+    def add(self, images: Sequence[Tensor | None], prompts: Sequence[Prompt]) -> None:
+        """Take the next samples; `images` holds None where a sample has no image."""
+        for pair in zip(images, prompts, strict=True):
+            self._waiting.append(pair)
+            if len(self._waiting) == self.embedder.batch_size:
+                self._embed()
 
-        The batch is padded to `batch_size`, so that a row's bits do not depend on how many
-        companions the tail of a shard has.
+    def finish(self) -> None:
+        """Embed the shard's tail."""
+        if self._waiting:
+            self._embed()
+
+    def _embed(self) -> None:
+        """Embed what waits, padded to a full batch.
+
+        A row's bits then do not depend on how many companions the tail of a shard has.
         """
         import torch
 
+        images = [image for image, _ in self._waiting]
+        prompts = [prompt for _, prompt in self._waiting]
+        self._waiting.clear()
+        batch_size, extractor = self.embedder.batch_size, self.embedder.extractor
         present = [image for image in images if image is not None]
         filler = present[-1] if present else torch.zeros(3, 64, 64, dtype=torch.uint8)
         padded = [filler if image is None else image for image in images]
         padded += [padded[-1]] * (batch_size - len(padded))
-        inputs = torch.stack([self.extractor.preprocess(image) for image in padded])
-        embedded = self.extractor.embed(inputs)
-        for name in self.extractor.outputs:
+        inputs = torch.stack([extractor.preprocess(image) for image in padded])
+        embedded = extractor.embed(inputs)
+        for name in extractor.outputs:
             self.outputs.setdefault(name, []).append(embedded[name][: len(images)].numpy())
         self.valid += [image is not None for image in images]
-        if isinstance(self.extractor, TextExtractor):
-            self._score_texts(embedded["features"], prompts, len(images), batch_size)
+        if isinstance(extractor, TextExtractor):
+            self._score_texts(extractor, embedded["features"], prompts)
 
     def _score_texts(
-        self, features: Tensor, prompts: Sequence[Prompt], count: int, batch_size: int
+        self, extractor: TextExtractor, features: Tensor, prompts: Sequence[Prompt]
     ) -> None:
         import torch
 
-        assert isinstance(self.extractor, TextExtractor)
+        count = len(prompts)
         texts = [prompt.text or "" for prompt in prompts]
-        texts += [texts[-1]] * (batch_size - len(texts))
-        text_features, cut = self.extractor.embed_text(texts)
+        texts += [texts[-1]] * (self.embedder.batch_size - count)
+        text_features, cut = extractor.embed_text(texts)
         cosines = torch.nn.functional.cosine_similarity(features.double(), text_features.double())
         for i in range(count):
             has_text = prompts[i].text is not None
@@ -71,23 +118,24 @@ class EmbeddedRows:
     def note(self, fingerprint: str) -> dict[str, object]:
         """What the table's metadata says about where its numbers come from."""
         return {
-            "extractor": self.extractor.name,
+            "extractor": self.embedder.name,
             "fingerprint": fingerprint,
-            "logits": getattr(self.extractor, "logits", None),
+            "logits": getattr(self.embedder.extractor, "logits", None),
         }
 
     def table(self, keys: Sequence[str], image_indices: Sequence[int]) -> pa.Table:
         """The extractor's table for these samples."""
-        scored = bool(self.cosines)
-        schema = features_schema(self.extractor.outputs, TEXT_SCORES if scored else ())
+        outputs, scored = self.embedder.extractor.outputs, bool(self.cosines)
+        storage = self.embedder.storage
+        schema = features_schema(outputs, TEXT_SCORES if scored else (), storage)
         missing = pa.array([not valid for valid in self.valid], pa.bool_())
         columns: list[pa.Array] = [
             pa.array(keys, pa.string()),
             pa.array(image_indices, pa.int32()),
         ]
-        for name, dim in self.extractor.outputs.items():
-            values = np.concatenate(self.outputs[name]).astype(np.float32, copy=False)
-            values = np.where(np.asarray(self.valid)[:, None], values, np.float32(0))
+        for name, dim in outputs.items():
+            values = np.concatenate(self.outputs[name]).astype(storage, copy=False)
+            values = np.where(np.asarray(self.valid)[:, None], values, np.dtype(storage).type(0))
             flat = pa.array(np.ascontiguousarray(values).reshape(-1))
             columns.append(pa.FixedSizeListArray.from_arrays(flat, dim, mask=missing))
         if scored:

@@ -12,6 +12,7 @@ from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.errors import EvaluatorError
 from evaluator.runner import identity
+from evaluator.runner.references import reference_content
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
@@ -19,13 +20,12 @@ from evaluator.store.rundir import RunDirectory
 
 def request_of(config: RunConfig, trust: Trust) -> dict[str, Any]:
     """What a configuration asks of its samples, with the content of what it compares them to."""
-    cache = cache_folder(config)
     return {
         "features": [feature.model_dump(mode="json") for feature in config.features],
         "metrics": [metric.model_dump(mode="json") for metric in config.metrics],
         "references": {
-            name: open_pack(source, cache, trust).fingerprint
-            for name, source in config.references.items()
+            name: reference_content(reference, config, trust)
+            for name, reference in config.references.items()
         },
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,43 +9,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from evaluator.aggregate.asked import Asked, asked_metrics
-from evaluator.aggregate.compute import aggregate
-from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import (
     FeatureConfig,
-    ImagesModelConfig,
-    ProbesConfig,
     RunConfig,
-    RuntimeConfig,
 )
 from evaluator.data import Pack
-from evaluator.distributed import (
-    StopRequest,
-    World,
-    set_threads,
-    use_deterministic_kernels,
-)
 from evaluator.errors import EvaluatorError, GenerationError, InputError
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
-from evaluator.runner.finished import request_of
 from evaluator.runner.late import LateFeatures
 from evaluator.runner.parts import (
     build_model,
     build_probes,
-    check_names,
-    codec_fingerprint,
-    with_implied,
 )
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
 from evaluator.runner.shard import ShardMaker
 from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
-from evaluator.runner.trust import Trust
 from evaluator.runner.work import ShardWork
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker
@@ -125,8 +107,8 @@ class RunJob:
     def fingerprints(self) -> dict[str, str]:
         """Extractor name → fingerprint of its features, codec included."""
         return {
-            feature.name: codec_fingerprint(
-                self.around.extractor(feature).fingerprint, self.config.runtime.images
+            feature.name: self.around.embedder(feature, self.config).fingerprint(
+                self.config.runtime.images
             )
             for feature in self.features
         }
@@ -158,7 +140,7 @@ class RunJob:
             self._record_schedule()
             self._loaded_maker = ShardMaker(
                 self.model,
-                [self.around.extractor(feature) for feature in self.features],
+                [self.around.embedder(feature, self.config) for feature in self.features],
                 build_probes(self.config, trust=self.around.trust),
                 batch_size=self.config.runtime.batch_size,
                 images=self.config.runtime.images,
@@ -203,94 +185,7 @@ class RunJob:
         source = ImagesModel(self.pack) if reads_source else None
         for feature in self.features:
             late = LateFeatures(
-                self.run, self.claims, self.around.extractor(feature),
-                self.config.runtime.images, self.config.runtime.batch_size,
-                self.around.stop, progress, source,
+                self.run, self.claims, self.around.embedder(feature, self.config),
+                self.config.runtime.images, self.around.stop, progress, source,
             )  # fmt: skip
             late.finish(prompts_of)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended."""
-
-    run: RunDirectory
-    summary: Summary
-    errors: tuple[str, ...] = ()
-    """Shards that were set aside, and why."""
-
-    @property
-    def exit_status(self) -> int:
-        """0 all there, 1 something failed for good, 3 incomplete."""
-        return 1 if self.errors else self.summary.exit_status
-
-
-def run_evaluation(
-    config: RunConfig,
-    path: Path,
-    *,
-    world: World,
-    stop: StopRequest,
-    trust: Trust,
-    group: Any = None,
-) -> Outcome:
-    """The whole job in this process, together with all others that work on `path`.
-
-    `group` is the process group of the launch, used at the end and never while shards are made.
-    """
-    check_names(config, trust)
-    metrics = asked_metrics(config)
-    features = with_implied(config.features, metrics.metrics, trust)
-    if config.runtime.deterministic:
-        use_deterministic_kernels()
-    threads = set_threads(config.runtime.threads, world)
-    around = Surroundings(world, stop, trust, threads)
-    job = RunJob(config, path, features, around)
-    run = job.run  # made or checked before anything is computed
-    if world.is_main:
-        identity.record_launch(run, config, world)
-    references = {name: reference_job(config, name, features, around) for name in config.references}
-    errors: list[str] = []
-    for name, reference in references.items():
-        errors += [f"reference {name}: {e}" for e in reference.complete(label=f"reference {name}")]
-    errors += job.complete(label=config.name)
-    asked = Asked(
-        metrics=tuple(config.metrics),
-        fingerprints=job.fingerprints(),
-        references={name: str(reference.run.path) for name, reference in references.items()},
-        reference_fingerprints={
-            feature.name: around.extractor(feature).fingerprint for feature in features
-        },
-        request=request_of(config, trust),
-    )
-    if world.is_main:
-        asked.write(run)
-    summary = aggregate(run, asked, world=world, group=group)
-    return Outcome(run, summary, tuple(errors))
-
-
-def reference_job(
-    config: RunConfig, name: str, features: Sequence[FeatureConfig], around: Surroundings
-) -> RunJob:
-    """The run of kind `images` that stands for a reference, kept in the cache by content."""
-    source = config.references[name]
-    cache = cache_folder(config)
-    pack = open_pack(source, cache, around.trust)
-    runtime = RuntimeConfig(
-        batch_size=config.runtime.batch_size,
-        threads=config.runtime.threads,
-        lease_seconds=config.runtime.lease_seconds,
-        cache=config.runtime.cache,
-        images="none",
-    )
-    reference = RunConfig(
-        name="reference",
-        model=ImagesModelConfig(kind="images"),
-        prompts=source,
-        probes=ProbesConfig(),
-        runtime=runtime,
-    )
-    digest = hashlib.sha256(f"{pack.fingerprint}/{runtime.shard_size}".encode()).hexdigest()
-    job = RunJob(reference, cache / "references" / digest[:16], features, around)
-    job.pack = pack
-    return job

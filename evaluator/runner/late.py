@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,7 @@ from evaluator.errors import (
 )
 from evaluator.models.images import ImagesModel
 from evaluator.records import Prompt, Shard
-from evaluator.runner.embedding import EmbeddedRows
-from evaluator.runner.parts import codec_fingerprint
-from evaluator.runner.plan import PromptsOf
+from evaluator.runner.embedding import EmbeddedRows, Embedder
 from evaluator.runner.progress import Progress
 from evaluator.store import schemas
 from evaluator.store.claims import MAX_ATTEMPTS, Claims, is_set_aside
@@ -30,7 +28,8 @@ from evaluator.store.rundir import RunDirectory
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evaluator.protocols import FeatureExtractor
+PromptsOf = Callable[[Shard], list[Prompt]]
+"""One prompt for each sample of a shard, in order."""
 
 
 @dataclass
@@ -39,9 +38,8 @@ class LateFeatures:
 
     run: RunDirectory
     claims: Claims
-    extractor: FeatureExtractor
+    embedder: Embedder
     images: str
-    batch_size: int
     stop: StopRequest
     progress: Progress
     source: ImagesModel | None = None
@@ -50,12 +48,12 @@ class LateFeatures:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the features, codec included."""
-        return codec_fingerprint(self.extractor.fingerprint, self.images)
+        return self.embedder.fingerprint(self.images)
 
     @property
     def file_name(self) -> str:
         """Name of the table in each shard."""
-        return schemas.features_name(self.extractor.name, self.fingerprint)
+        return schemas.features_name(self.embedder.name, self.fingerprint)
 
     def missing(self) -> list[int]:
         """Committed shards without the table."""
@@ -69,7 +67,7 @@ class LateFeatures:
         """Embed until no shard lacks the table, sharing the work with other processes."""
         if self.missing() and self.images == "none" and self.source is None:
             raise InputError(
-                f"{self.run.path}: expected kept images to compute '{self.extractor.name}' from, "
+                f"{self.run.path}: expected kept images to compute '{self.embedder.name}' from, "
                 "got a run with runtime.images: none. Run again into another directory with "
                 "runtime.images: png, or with the extractor from the start."
             )
@@ -103,12 +101,13 @@ class LateFeatures:
             return False
         shard = self.run.shard(index)
         try:
-            rows = EmbeddedRows(self.extractor)
+            rows = EmbeddedRows(self.embedder)
             prompts = prompts_of(shard)
             for start, images in self._batches(shard, prompts):
-                rows.add_batch(images, prompts[start : start + len(images)], self.batch_size)
+                rows.add(images, prompts[start : start + len(images)])
                 claim = self.claims.renew(claim, done=start + len(images))
                 self.stop.raise_if_set()
+            rows.finish()
             table = rows.table(
                 [sample.key for sample in shard.samples],
                 [sample.image_index for sample in shard.samples],
@@ -127,12 +126,12 @@ class LateFeatures:
     def _batches(
         self, shard: Shard, prompts: Sequence[Prompt]
     ) -> Iterator[tuple[int, list[Tensor | None]]]:
-        """The shard's images in the batches that the run itself would cut."""
+        """The shard's images, a batch at a time, so that few are in memory."""
         errors = self.run.read(shard.index, "samples.parquet", kind="samples", columns=["error"])
         wanted = [error is None for error in errors.column("error").to_pylist()]
         kept = self._kept(shard, wanted) if self.source is None else None
-        for start in range(0, len(shard.samples), self.batch_size):
-            stop = min(start + self.batch_size, len(shard.samples))
+        for start in range(0, len(shard.samples), self.embedder.batch_size):
+            stop = min(start + self.embedder.batch_size, len(shard.samples))
             if kept is not None:
                 yield start, [next(kept) if wanted[i] else None for i in range(start, stop)]
             else:

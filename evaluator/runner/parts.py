@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,6 @@ from evaluator.runner.trust import Trust
 if TYPE_CHECKING:
     from evaluator.data import Pack
     from evaluator.protocols import FeatureExtractor, GenerativeModel, Probe
-
-LOSSLESS = ("none", "png", "webp")
-"""Ways to keep images that do not change a pixel."""
 
 
 def check_names(config: RunConfig, trust: Trust) -> None:
@@ -118,10 +114,3 @@ def build_probes(config: RunConfig, *, trust: Trust) -> list[Probe]:
         factory = plugins.find("probe", custom.target, {}, allow_code=trust.allow_code)
         probes.append(factory(**custom.options))
     return probes
-
-
-def codec_fingerprint(extractor_fingerprint: str, images: str) -> str:
-    """The fingerprint of features: the extractor's, and the codec's where it loses pixels."""
-    if images in LOSSLESS:
-        return extractor_fingerprint
-    return hashlib.sha256(f"{extractor_fingerprint}\n{images}".encode()).hexdigest()

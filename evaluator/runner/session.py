@@ -17,8 +17,8 @@ from evaluator.distributed import (
     stop_on_signals,
 )
 from evaluator.locations import CODE
+from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
-from evaluator.runner.job import Outcome, run_evaluation
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
 

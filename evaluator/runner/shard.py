@@ -15,13 +15,12 @@ import pyarrow as pa
 from evaluator.data import EncodedImage, decode_image, encode_image
 from evaluator.errors import GenerationError, SampleError
 from evaluator.records import Prompt, Sample, Shard
-from evaluator.runner.embedding import EmbeddedRows
-from evaluator.runner.parts import LOSSLESS
+from evaluator.runner.embedding import LOSSLESS, EmbeddedRows, Embedder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evaluator.protocols import FeatureExtractor, GenerativeModel, Observation, Probe
+    from evaluator.protocols import GenerativeModel, Observation, Probe
 
 
 @dataclass
@@ -62,7 +61,7 @@ class ShardMaker:
     def __init__(
         self,
         model: GenerativeModel,
-        extractors: Sequence[FeatureExtractor],
+        embedders: Sequence[Embedder],
         probes: Sequence[Probe],
         *,
         batch_size: int,
@@ -70,7 +69,7 @@ class ShardMaker:
         encoders: Executor,
     ) -> None:
         self._model = model
-        self._extractors = extractors
+        self._embedders = embedders
         self._probes = probes
         self._batch_size = batch_size
         self._images = images
@@ -81,7 +80,7 @@ class ShardMaker:
     ) -> ShardResult:
         """Make a shard; `after_batch(done)` is called after each batch and may raise to stop."""
         result = ShardResult(shard, prompts)
-        result.features = [EmbeddedRows(extractor) for extractor in self._extractors]
+        result.features = [EmbeddedRows(embedder) for embedder in self._embedders]
         with result.watch.stage("tokenize"):
             result.truncated = self._model.truncated(prompts)
         for start in range(0, len(shard.samples), self._batch_size):
@@ -95,8 +94,10 @@ class ShardMaker:
         made = self._generate(result, samples, prompts)
         images = self._record_images(result, made)
         for rows in result.features:
-            with result.watch.stage(f"embed:{rows.extractor.name}"):
-                rows.add_batch(images, prompts, self._batch_size)
+            with result.watch.stage(f"embed:{rows.embedder.name}"):
+                rows.add(images, prompts)
+                if stop == len(result.shard.samples):
+                    rows.finish()
 
     def _generate(
         self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]

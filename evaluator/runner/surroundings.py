@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evaluator.config.schema import FeatureConfig, RunConfig, SourceConfig
 from evaluator.data import Pack, PackOptions, expand_source, open_source
 from evaluator.distributed import StopRequest, World
+from evaluator.runner.embedding import Embedder
 from evaluator.runner.parts import build_extractor
 from evaluator.runner.trust import Trust
 
@@ -45,9 +46,13 @@ class Surroundings:
     threads: int
     extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
 
-    def extractor(self, config: FeatureConfig) -> FeatureExtractor:
-        """An extractor, loaded once."""
-        key = config.model_dump_json()
+    def embedder(self, feature: FeatureConfig, config: RunConfig) -> Embedder:
+        """An extractor, loaded once, for a run made with `config`."""
+        batch_size = feature.batch_size or config.runtime.batch_size
+        return Embedder(self._extractor(feature), batch_size, feature.storage)
+
+    def _extractor(self, config: FeatureConfig) -> FeatureExtractor:
+        key = config.model_dump_json(exclude={"batch_size", "storage"})
         if key not in self.extractors:
             self.extractors[key] = build_extractor(
                 config, device=self.world.device, trust=self.trust

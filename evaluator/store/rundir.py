@@ -219,11 +219,20 @@ class RunDirectory:
                 continue  # a launch record is information; a damaged one stops nothing
         return records
 
+    def write_metric_table(self, name: str, table: pa.Table) -> None:
+        """Replace `metrics/<name>.parquet`, what a metric says of each sample."""
+        staged = self.stage("metrics")
+        schemas.write_table(table, staged / f"{name}.parquet", kind="metric")
+        with explained("write", self.path / "metrics"):
+            (self.path / "metrics").mkdir(exist_ok=True)
+            os.replace(staged / f"{name}.parquet", self.path / "metrics" / f"{name}.parquet")
+        self.discard(staged)
+
     def write(self, name: str, content: bytes) -> None:
         """Replace a file at the top of the run directory: `metrics.json`."""
         write_atomically(self.path / name, content)
 
 
 def _foreign_content(path: Path) -> list[str]:
-    ours = {"init", "launches", "claims", "staging", "shards", "quarantine", "report"}
+    ours = {"init", "launches", "claims", "staging", "shards", "quarantine", "report", "metrics"}
     return sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")

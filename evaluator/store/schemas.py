@@ -56,15 +56,29 @@ TIMINGS = pa.schema([
 
 
 def features_schema(
-    outputs: Mapping[str, int], scores: Sequence[tuple[str, pa.DataType]]
+    outputs: Mapping[str, int],
+    scores: Sequence[tuple[str, pa.DataType]],
+    storage: str = "float32",
 ) -> pa.Schema:
     """Schema of one extractor's table.
 
-    Each output is a FixedSizeList<float32> column of its own dimension; each per-sample score is
-    a column after them. Both are null where the sample has an error.
+    Each output is a FixedSizeList column of its own dimension, of `storage` float32 or float16;
+    each per-sample score is a column after them. Both are null where the sample has an error.
     """
-    fields = [pa.field(name, pa.list_(pa.float32(), dim)) for name, dim in outputs.items()]
+    number = {"float32": pa.float32(), "float16": pa.float16()}[storage]
+    fields = [pa.field(name, pa.list_(number, dim)) for name, dim in outputs.items()]
     return pa.schema([*IDENTITY, *fields, *(pa.field(name, kind) for name, kind in scores)])
+
+
+def samplewise_schema(scores: Mapping[str, pa.DataType], *, nearest: bool) -> pa.Schema:
+    """Schema of `metrics/<name>.parquet`: what a metric says of each sample that it judged.
+
+    `nearest` adds which sample of the reference is nearest, and what its source called it.
+    """
+    named = [pa.field("nearest_key", pa.string()), pa.field("nearest_image_index", pa.int32()),
+             pa.field("nearest_name", pa.string())]  # fmt: skip
+    fields = [pa.field(name, kind) for name, kind in scores.items()]
+    return pa.schema([*IDENTITY, *fields, *(named if nearest else [])])
 
 
 def features_name(extractor: str, fingerprint: str) -> str:

@@ -37,7 +37,7 @@ def bare_loop(job: RunJob) -> float:
     keys = job.run.plan.column("key").to_pylist()
     seeds = job.run.plan.column("seed").to_pylist()
     texts = {prompt.key: prompt.text for prompt in job.pack.prompts()}
-    extractors = [job.around.extractor(feature) for feature in job.features]
+    extractors = [job.around.embedder(feature, job.config).extractor for feature in job.features]
     start = time.perf_counter()
     for first in range(0, len(keys), batch_size):
         captions = [texts[key] for key in keys[first : first + batch_size]]
@@ -73,7 +73,7 @@ def fresh_job(config: RunConfig, like: RunJob | None, around: Surroundings, path
     job = RunJob(config, path, config.features, around)
     if like is not None:
         job.model = like.model
-    job.run, job.model, *(around.extractor(feature) for feature in config.features)
+    job.run, job.model, *(around.embedder(feature, config) for feature in config.features)
     return job
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from evaluator.config import RunConfig, parse_config
 from evaluator.distributed import StopRequest, World
-from evaluator.runner.job import Outcome, run_evaluation
+from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.trust import Trust
 
 MAY_DIFFER = {"timings.parquet"}

@@ -1,0 +1,184 @@
+"""Filling a metric with the rows of a run, of its reference, and of a held-out set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from evaluator.aggregate.asked import Asked, AskedMetric
+from evaluator.aggregate.features import FeatureReader, Rows, share
+from evaluator.aggregate.tags import Group
+from evaluator.distributed import World
+from evaluator.errors import MetricError
+from evaluator.store.rundir import RunDirectory
+
+MAX_NAMED = 5
+"""Samples that an error names one by one."""
+
+
+@dataclass
+class Feed:
+    """What the metrics of one run are fed with, in this process's part of the plan."""
+
+    run: RunDirectory
+    asked: Asked
+    world: World
+    group: Any
+    """The process group that states are synchronized over; None alone."""
+
+    def metric(self, asked: AskedMetric, shards: list[int], group: Group | None = None) -> Any:
+        """A metric with this process's rows, ready to compute; `group` leaves out the others."""
+        plan = asked.plan
+        reader = self._reader(self.run, plan.extractor, self.asked.fingerprints)
+        column = reader.column(plan.input)
+        metric = plan.build(reader.dim(column))
+        metric.process_group = self.group
+        # torchmetrics would otherwise synchronize over the default group where there is one.
+        metric.distributed_available_fn = lambda: self.group is not None
+        self._update(metric, reader, column, shards, only=group.members if group else None)
+        if asked.reference is not None:
+            self._compare(metric, asked, asked.reference, column, group)
+        if asked.held_out is not None:
+            other = self.reference(asked.held_out)
+            seen = self._side(other, asked, asked.held_out, reader.dim(column))
+            self._update(metric, seen, column, other.committed(), mark="held_out")
+        return metric
+
+    def reference(self, name: str) -> RunDirectory:
+        """The run of a reference, complete; MetricError says what is missing."""
+        place = self.asked.references[name]
+        if place.run is None:
+            raise MetricError(
+                f"reference '{name}': expected images or a run to take features of, got published "
+                f"moments only ({place.moments}), which Fréchet distances alone can use; "
+                "add 'source' to it"
+            )
+        reference = RunDirectory.open(Path(place.run))
+        if len(reference.committed()) != reference.num_shards:
+            raise MetricError(
+                f"reference '{name}': expected all {reference.num_shards} shards, got "
+                f"{len(reference.committed())}. Run the same `evaluator run` command again."
+            )
+        return reference
+
+    def _compare(
+        self, metric: Any, asked: AskedMetric, name: str, column: str, group: Group | None
+    ) -> None:
+        """The reference: published moments where there are some and they will do, or samples."""
+        moments = self.asked.references[name].moments
+        if moments is not None and hasattr(metric, "use_reference"):
+            metric.use_reference(self._published(Path(moments), asked, column))
+            return
+        reference = self.reference(name)
+        dim = self._reader(self.run, asked.plan.extractor, self.asked.fingerprints).dim(column)
+        reader = self._side(reference, asked, name, dim)
+        only = group.reference_members(reference) if group else None
+        places = _places(reference, self.run) if getattr(metric, "paired", False) else None
+        self._update(
+            metric, reader, column, reference.committed(), mark="real", only=only, places=places
+        )
+
+    def _published(self, path: Path, asked: AskedMetric, column: str) -> Any:
+        from evaluator.metrics.published import read_moments
+
+        moments = read_moments(path, spatial=column == "spatial")
+        own = self.asked.fingerprints[asked.plan.extractor]
+        if moments.fingerprint is not None and moments.fingerprint != own:
+            raise MetricError(
+                f"{path}: expected moments of the run's '{asked.plan.extractor}' (fingerprint "
+                f"{own[:12]}), got those of fingerprint {moments.fingerprint[:12]}; compute them "
+                "with the same weights, resize and dtype"
+            )
+        return moments
+
+    def _side(self, run: RunDirectory, asked: AskedMetric, name: str, dim: int) -> FeatureReader:
+        """The reader of a reference; raises MetricError when its features are of another kind."""
+        extractor = asked.plan.extractor
+        reader = self._reader(run, extractor, self.asked.references[name].fingerprints)
+        column = reader.column(asked.plan.input)
+        if reader.dim(column) != dim:
+            raise MetricError(
+                f"reference '{name}': expected {dim} numbers a sample from '{extractor}' "
+                f"(fingerprint {self.asked.fingerprints[extractor][:8]}), got {reader.dim(column)} "
+                f"(fingerprint {reader.fingerprint[:8]}). Use one extractor for both."
+            )
+        return reader
+
+    def _reader(
+        self, run: RunDirectory, extractor: str, fingerprints: Mapping[str, str]
+    ) -> FeatureReader:
+        if extractor not in fingerprints:
+            raise MetricError(
+                f"expected features of '{extractor}', got those of "
+                f"{', '.join(sorted(fingerprints)) or 'no extractor'}. Add '{extractor}' to "
+                "features."
+            )
+        return FeatureReader(run, extractor, fingerprints[extractor])
+
+    def _update(
+        self,
+        metric: Any,
+        reader: FeatureReader,
+        column: str,
+        shards: list[int],
+        *,
+        mark: str | None = None,
+        only: NDArray[np.bool_] | None = None,
+        places: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Feed this process's share: the samples `only` marks, at `places` instead of their own."""
+        import torch
+
+        for rows in reader.read(column, share(shards, self.world.rank, self.world.size)):
+            _require_finite(rows, reader)
+            positions = rows.positions if places is None else places[rows.positions]
+            keep = positions >= 0
+            if only is not None:
+                keep = keep & only[rows.positions]
+            metric.update(
+                torch.from_numpy(rows.values[keep]),
+                torch.from_numpy(positions[keep]),
+                torch.from_numpy(rows.clusters[keep]),
+                **({mark: True} if mark else {}),
+            )
+
+
+def _require_finite(rows: Rows, reader: FeatureReader) -> None:
+    """Raise MetricError naming the samples whose features are NaN or infinite."""
+    finite = np.isfinite(rows.values)
+    finite = finite.all(axis=1) if finite.ndim > 1 else finite
+    if finite.all():
+        return
+    bad = rows.positions[~finite]
+    plan = reader.run.plan.take(bad[:MAX_NAMED])
+    named = ", ".join(
+        f"{key}[{index}]"
+        for key, index in zip(
+            plan.column("key").to_pylist(), plan.column("image_index").to_pylist(), strict=True
+        )
+    )
+    more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    raise MetricError(
+        f"'{reader.extractor}' in {reader.run.path}: expected finite numbers, got NaN or infinity "
+        f"for {named}{more}. With dtype float16 the network may overflow: use float32 or bfloat16."
+    )
+
+
+def _places(reference: RunDirectory, run: RunDirectory) -> NDArray[np.int64]:
+    """For each sample of `reference`, the place of the same (key, image index) in `run`, or -1."""
+    theirs, ours = (_names(directory.plan) for directory in (reference, run))
+    found = pc.fill_null(pc.index_in(theirs, value_set=ours), -1)
+    places: NDArray[np.int64] = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    return places
+
+
+def _names(plan: pa.Table) -> pa.Array:
+    indices = plan.column("image_index").cast(pa.string())
+    return pc.binary_join_element_wise(plan.column("key"), indices, "/").combine_chunks()

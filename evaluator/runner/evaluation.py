@@ -1,0 +1,79 @@
+"""A whole evaluation: references, samples, features, numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluator.aggregate.asked import Asked, asked_metrics
+from evaluator.aggregate.compute import aggregate
+from evaluator.aggregate.summary import Summary
+from evaluator.config.schema import RunConfig
+from evaluator.distributed import (
+    StopRequest,
+    World,
+    set_threads,
+    use_deterministic_kernels,
+)
+from evaluator.runner import identity
+from evaluator.runner.finished import request_of
+from evaluator.runner.job import RunJob
+from evaluator.runner.parts import check_names, with_implied
+from evaluator.runner.references import prepare_references
+from evaluator.runner.surroundings import Surroundings
+from evaluator.runner.trust import Trust
+from evaluator.store.rundir import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    run: RunDirectory
+    summary: Summary
+    errors: tuple[str, ...] = ()
+    """Shards that were set aside, and why."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 all there, 1 something failed for good, 3 incomplete."""
+        return 1 if self.errors else self.summary.exit_status
+
+
+def run_evaluation(
+    config: RunConfig,
+    path: Path,
+    *,
+    world: World,
+    stop: StopRequest,
+    trust: Trust,
+    group: Any = None,
+) -> Outcome:
+    """The whole job in this process, together with all others that work on `path`.
+
+    `group` is the process group of the launch, used at the end and never while shards are made.
+    """
+    check_names(config, trust)
+    metrics = asked_metrics(config)
+    features = with_implied(config.features, metrics.metrics, trust)
+    if config.runtime.deterministic:
+        use_deterministic_kernels()
+    threads = set_threads(config.runtime.threads, world)
+    around = Surroundings(world, stop, trust, threads)
+    job = RunJob(config, path, features, around)
+    run = job.run  # made or checked before anything is computed
+    if world.is_main:
+        identity.record_launch(run, config, world)
+    references, errors = prepare_references(config, features, metrics.metrics, around)
+    errors += job.complete(label=config.name)
+    asked = Asked(
+        metrics=tuple(config.metrics),
+        fingerprints=job.fingerprints(),
+        references=references,
+        request=request_of(config, trust),
+    )
+    if world.is_main:
+        asked.write(run)
+    summary = aggregate(run, asked, world=world, group=group)
+    return Outcome(run, summary, tuple(errors))

@@ -1,0 +1,178 @@
+"""What a run is compared with: embedded once, kept by content, shared between runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator.aggregate.asked import AskedMetric, ReferencePlace
+from evaluator.config.schema import (
+    FeatureConfig,
+    ImagesModelConfig,
+    ProbesConfig,
+    ReferenceConfig,
+    RunConfig,
+    RuntimeConfig,
+    SourceConfig,
+)
+from evaluator.durable import sha256_file
+from evaluator.errors import InputError
+from evaluator.locations import expand
+from evaluator.records import Prompt, Shard
+from evaluator.runner import identity
+from evaluator.runner.job import RunJob
+from evaluator.runner.late import LateFeatures
+from evaluator.runner.progress import Progress
+from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
+from evaluator.runner.trust import Trust
+from evaluator.store.claims import Claims, Worker
+from evaluator.store.rundir import RunDirectory
+
+
+def prepare_references(
+    config: RunConfig,
+    features: Sequence[FeatureConfig],
+    metrics: Sequence[AskedMetric],
+    around: Surroundings,
+) -> tuple[dict[str, ReferencePlace], list[str]]:
+    """Make what the references lack; returns where they lie, and errors of shards set aside.
+
+    Each gets the features of the metrics that compare with it, and no others.
+    """
+    places: dict[str, ReferencePlace] = {}
+    errors: list[str] = []
+    for name, reference in config.references.items():
+        needed = {metric.plan.extractor for metric in metrics if metric.compares_with(name)}
+        wanted = [feature for feature in features if feature.name in needed]
+        moments = None
+        if reference.moments is not None:
+            moments = str(moments_file(reference.moments, around.trust))
+        label = f"reference {name}"
+        if reference.run is not None:
+            path = expand(reference.run, relative_to=around.trust.relative_to)
+            other = OtherRun.of(path, config, wanted, around)
+            other.complete(label=label)
+            place = ReferencePlace(str(other.run.path), moments, None, other.fingerprints())
+        elif (images := reference.images) is not None and wanted:
+            job = reference_job(config, images, wanted, around)
+            errors += [f"{label}: {error}" for error in job.complete(label=label)]
+            pack = str(job.pack.path)
+            place = ReferencePlace(str(job.run.path), moments, pack, job.fingerprints())
+        else:
+            place = ReferencePlace(None, moments, None, {})
+        places[name] = place
+    return places, errors
+
+
+def reference_job(
+    config: RunConfig, source: SourceConfig, features: Sequence[FeatureConfig], around: Surroundings
+) -> RunJob:
+    """The run of kind `images` that stands for a reference, kept in the cache by content."""
+    cache = cache_folder(config)
+    pack = open_pack(source, cache, around.trust)
+    runtime = RuntimeConfig(
+        batch_size=config.runtime.batch_size,
+        threads=config.runtime.threads,
+        lease_seconds=config.runtime.lease_seconds,
+        cache=config.runtime.cache,
+        images="none",
+    )
+    reference = RunConfig(
+        name="reference",
+        model=ImagesModelConfig(kind="images"),
+        prompts=source,
+        probes=ProbesConfig(),
+        runtime=runtime,
+    )
+    digest = hashlib.sha256(f"{pack.fingerprint}/{runtime.shard_size}".encode()).hexdigest()
+    job = RunJob(reference, cache / "references" / digest[:16], features, around)
+    job.pack = pack
+    return job
+
+
+@dataclass
+class OtherRun:
+    """Another evaluation's run as a reference: complete, with the features asked here."""
+
+    run: RunDirectory
+    config: RunConfig
+    """What that run was made with."""
+    claims: Claims
+    features: Sequence[FeatureConfig]
+    around: Surroundings
+
+    @classmethod
+    def of(
+        cls, path: Path, config: RunConfig, features: Sequence[FeatureConfig], around: Surroundings
+    ) -> OtherRun:
+        """Open a run directory; raises RunDirectoryError where there is none."""
+        run = RunDirectory.open(path)
+        if len(run.committed()) != run.num_shards:
+            raise InputError(
+                f"{path}: expected a complete run to compare with, got {len(run.committed())} of "
+                f"{run.num_shards} shards. Finish it with its own `evaluator run` command first."
+            )
+        worker = Worker.current(around.world.rank)
+        claims = Claims(run.claims_folder, worker, lease_seconds=config.runtime.lease_seconds)
+        return cls(run, identity.stored_config(run), claims, features, around)
+
+    def complete(self, *, label: str) -> None:
+        """Embed its kept images where a table is missing, in the batches of its own run."""
+        speaks = self.around.world.is_main
+        progress = Progress(self.run, self.claims, label=label, speaks=speaks)
+        for late in self._late(progress):
+            late.finish(self._prompts)
+        progress.end()
+
+    def fingerprints(self) -> dict[str, str]:
+        """Extractor name → fingerprint of its features, codec included."""
+        images = self.config.runtime.images
+        return {
+            feature.name: self.around.embedder(feature, self.config).fingerprint(images)
+            for feature in self.features
+        }
+
+    def _late(self, progress: Progress) -> list[LateFeatures]:
+        return [
+            LateFeatures(
+                run=self.run,
+                claims=self.claims,
+                embedder=self.around.embedder(feature, self.config),
+                images=self.config.runtime.images,
+                stop=self.around.stop,
+                progress=progress,
+            )
+            for feature in self.features
+        ]
+
+    def _prompts(self, shard: Shard) -> list[Prompt]:
+        """The prompts of a shard as its table tells them: their source may be elsewhere."""
+        columns = ["key", "prompt"]
+        table = self.run.read(shard.index, "samples.parquet", kind="samples", columns=columns)
+        rows = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+        return [Prompt(key, text) for key, text in rows]
+
+
+def reference_content(
+    reference: ReferenceConfig, config: RunConfig, trust: Trust
+) -> dict[str, str]:
+    """Fingerprints of all that a reference is made from: a change of one is another question."""
+    content = {}
+    if (images := reference.images) is not None:
+        content["source"] = open_pack(images, cache_folder(config), trust).fingerprint
+    if reference.run is not None:
+        run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
+        content["run"] = sha256_file(run.path / "init" / "plan.parquet")
+    if reference.moments is not None:
+        content["moments"] = sha256_file(moments_file(reference.moments, trust))
+    return content
+
+
+def moments_file(location: str, trust: Trust) -> Path:
+    """The file of published moments that a configuration names; raises InputError without one."""
+    path = expand(location, relative_to=trust.relative_to)
+    if not path.is_file():
+        raise InputError(f"{location}: expected a file of moments (.npz), got nothing at {path}.")
+    return path

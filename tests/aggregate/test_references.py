@@ -1,0 +1,239 @@
+"""What a run is compared with: images, another run, published moments; whole and by group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from evaluator.aggregate.asked import Asked
+from evaluator.aggregate.compute import aggregate
+from evaluator.aggregate.summary import MetricRecord
+from evaluator.config import RunConfig, parse_config
+from evaluator.distributed import World
+from evaluator.errors import ConfigError, EvaluatorError, InputError
+from evaluator.metrics import frechet_distance_from_features
+from evaluator.runner.evaluation import Outcome
+from tests.runner.conftest import merged, run_here
+
+DIGITS = "package://evaluator/demo/data/test.parquet"
+IMAGES: dict[str, Any] = {
+    "name": "images",
+    "model": {"kind": "images"},
+    "prompts": {"source": DIGITS, "limit": 60},
+    "references": {"real": {"source": DIGITS, "limit": 150}},
+    "features": ["digits"],
+    "metrics": ["fd_digits"],
+    "runtime": {"threads": 1, "batch_size": 8, "shard_size": 25},
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def images(cache: Path) -> Callable[..., RunConfig]:
+    """A configuration that judges real digits as if a model had made them, with changes."""
+
+    def make(**changes: Any) -> RunConfig:
+        record = merged(merged(IMAGES, {"runtime": {"cache": str(cache)}}), changes)
+        return parse_config(yaml.safe_dump(record), where="test")
+
+    return make
+
+
+def features_of(run: Path) -> np.ndarray:
+    tables = [pq.read_table(path) for path in sorted(run.glob("shards/*/features-digits-*"))]
+    return np.concatenate(
+        [np.stack(table.column("features").to_numpy(zero_copy_only=False)) for table in tables]
+    )
+
+
+def only(outcome: Outcome) -> MetricRecord:
+    (record,) = outcome.summary.metrics
+    return record
+
+
+def test_a_run_is_compared_with_another_run(images, tmp_path):
+    other = run_here(
+        images(prompts={"limit": 150}, metrics=[], references=None), tmp_path / "other"
+    )
+    config = images(references={"real": None, "model": {"run": str(other.run.path)}})
+    against_run = only(run_here(config, tmp_path / "run"))
+    against_images = only(run_here(images(), tmp_path / "run"))
+    assert against_run.value == pytest.approx(against_images.value, rel=1e-11)  # other shards
+    assert against_run.reference == {"name": "model", "n": 150}
+
+
+def test_features_that_the_other_run_lacks_are_embedded_from_its_kept_images(images, tmp_path):
+    bare = images(prompts={"limit": 90}, metrics=[], features=[], references=None)
+    other = run_here(bare, tmp_path / "other").run.path
+    assert not list(other.glob("shards/*/features-*"))
+    config = images(references={"real": None, "model": {"run": str(other)}})
+    found = only(run_here(config, tmp_path / "run")).value
+    expected = frechet_distance_from_features(features_of(other), features_of(tmp_path / "run"))
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_incomplete_run_is_no_reference(images, tmp_path):
+    other = run_here(images(metrics=[], references=None), tmp_path / "other").run
+    for file in other.shard_path(1).iterdir():
+        file.unlink()
+    other.shard_path(1).rmdir()
+    config = images(references={"real": None, "model": {"run": str(other.path)}})
+    with pytest.raises(InputError, match="expected a complete run to compare with, got 2 of 3"):
+        run_here(config, tmp_path / "run")
+
+
+def test_a_reference_is_embedded_only_with_what_is_compared(images, tmp_path, cache):
+    config = images(
+        features=["digits", {"name": "clip", "id": "package://evaluator/demo/weights/clip"}],
+        references={"real": {"limit": 31}},
+    )
+    run = run_here(config, tmp_path / "run").run
+    place = Asked.read(run).references["real"]
+    assert place.run is not None
+    assert list(place.fingerprints) == ["digits"]
+    assert not list(Path(place.run).glob("shards/*/features-clip-*"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ({"limit": 3}, "references.real: expected one of 'source', 'run' and 'moments', got none"),
+        ({"source": "a", "run": "b"}, "expected 'source' or 'run', got both"),
+    ],
+)
+def test_a_reference_is_one_thing(images, reference, message):
+    with pytest.raises(ConfigError, match=message):
+        images(references={"real": None, "other": None} | {"real": {"source": None, **reference}})
+
+
+def test_groups_are_computed_from_their_own_samples_on_both_sides(images, tmp_path):
+    config = images(metrics=[{"name": "fd_digits", "by": "background"}])
+    outcome = run_here(config, tmp_path / "run")
+    whole, *groups = outcome.summary.metrics
+    assert whole.group is None
+    source = pq.read_table("evaluator/demo/data/test.parquet", columns=["background"])
+    backgrounds = np.array(source.column("background").to_pylist())
+    assert [g.group for g in groups] == [
+        {"background": value} for value in sorted({*backgrounds[:60]})
+    ]
+    generated = features_of(tmp_path / "run")
+    place = Asked.read(outcome.run).references["real"]
+    real = features_of(Path(str(place.run)))
+    for group in groups:
+        value = group.group["background"]
+        assert group.n_expected == group.n == int((backgrounds[:60] == value).sum())
+        expected = frechet_distance_from_features(
+            generated[backgrounds[:60] == value], real[backgrounds[:150] == value]
+        )
+        assert group.value == pytest.approx(expected, rel=1e-8)
+    assert sum(group.n for group in groups) == 60
+
+
+def test_a_tag_that_no_prompt_has_is_said_beside_the_number(images, tmp_path):
+    config = images(metrics=[{"name": "fd_digits", "by": "region"}])
+    record = only(run_here(config, tmp_path / "run"))
+    assert record.value is not None
+    assert any("expected prompts with the tag 'region', got none" in w for w in record.warnings)
+
+
+def test_a_group_too_small_for_a_number_says_so(images, tmp_path):
+    config = images(prompts={"limit": 12}, metrics=[{"name": "prdc_digits", "by": "colour"}])
+    outcome = run_here(config, tmp_path / "run")
+    small = [record for record in outcome.summary.metrics if record.group]
+    assert small
+    assert all(record.value is None for record in small if record.n <= 5)
+    assert any("expected more than k=5" in w for record in small for w in record.warnings)
+
+
+def test_features_that_are_not_finite_are_refused_by_name(images, tmp_path):
+    outcome = run_here(images(), tmp_path / "run")
+    run, asked = outcome.run, Asked.read(outcome.run)
+    (path,) = run.shard_path(1).glob("features-digits-*")
+    table = pq.read_table(path)
+    values = np.stack(table.column("features").to_numpy(zero_copy_only=False)).copy()
+    values[3, 0] = np.nan
+    import pyarrow as pa
+
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    index = table.column_names.index("features")
+    pq.write_table(table.set_column(index, table.schema.field("features"), flat), path)
+    (record,) = aggregate(run, asked, world=World()).metrics
+    key = run.plan.column("key").to_pylist()[28]
+    assert record.value is None
+    assert f"expected finite numbers, got NaN or infinity for {key}[0]" in record.warnings[0]
+
+
+def test_images_of_another_size_than_the_reference_are_pointed_out(images, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "large"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(30):
+        pixels = generator.integers(0, 256, (256, 200, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    config = images(references={"real": {"source": str(folder), "limit": None}})
+    record = only(run_here(config, tmp_path / "run"))
+    assert any("32×32 pixels, reference images 256×200" in w for w in record.warnings)
+
+
+def test_half_precision_storage_halves_the_table_and_is_in_the_fingerprint(images, tmp_path):
+    full = run_here(images(), tmp_path / "full")
+    half = run_here(images(features=[{"name": "digits", "storage": "float16"}]), tmp_path / "half")
+    exact, rounded = features_of(tmp_path / "full"), features_of(tmp_path / "half")
+    assert rounded.dtype == np.float16
+    assert np.array_equal(exact.astype(np.float16), rounded)
+    assert only(full).fingerprint != only(half).fingerprint
+    assert only(half).value == pytest.approx(only(full).value, rel=1e-2)
+
+
+def test_an_extractors_own_batch_size_is_its_own(images, tmp_path):
+    own = images(features=[{"name": "digits", "batch_size": 7}])
+    run_here(own, tmp_path / "own")
+    run_here(images(runtime={"batch_size": 7}), tmp_path / "same")
+    run_here(images(runtime={"batch_size": 3}), tmp_path / "late")
+    late = images(features=[{"name": "digits", "batch_size": 7}], runtime={"batch_size": 3})
+    for path in (tmp_path / "late").glob("shards/*/features-*"):
+        path.unlink()
+    run_here(late, tmp_path / "late")
+    assert np.array_equal(features_of(tmp_path / "own"), features_of(tmp_path / "same"))
+    assert np.array_equal(features_of(tmp_path / "own"), features_of(tmp_path / "late"))
+
+
+def test_metrics_json_keeps_the_groups(images, tmp_path):
+    config = images(metrics=[{"name": "fd_digits", "by": "background"}])
+    outcome = run_here(config, tmp_path / "run")
+    record = json.loads((outcome.run.path / "metrics.json").read_text())
+    assert [metric["group"] for metric in record["metrics"]] == [
+        metric.group for metric in outcome.summary.metrics
+    ]
+
+
+def test_a_reference_of_moments_alone_serves_no_neighbour_metric(images, tmp_path):
+    np.savez(tmp_path / "m.npz", mu=np.zeros(64), sigma=np.eye(64))
+    config = images(
+        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "m.npz")}},
+        metrics=["prdc_digits"],
+    )
+    outcome = run_here(config, tmp_path / "run")
+    assert all(record.value is None for record in outcome.summary.metrics)
+    assert "got published moments only" in outcome.summary.metrics[0].warnings[0]
+
+
+def test_missing_moments_are_missed_before_anything_is_computed(images, tmp_path):
+    config = images(
+        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "m.npz")}}
+    )
+    with pytest.raises(EvaluatorError, match="expected a file of moments"):
+        run_here(config, tmp_path / "run")

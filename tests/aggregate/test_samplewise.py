@@ -1,0 +1,102 @@
+"""What metrics say of single samples: tables that name the nearest training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from evaluator.aggregate.asked import Asked
+from evaluator.aggregate.moments import export_moments
+from evaluator.errors import MetricError
+from evaluator.metrics import memorized_fraction
+from tests.aggregate.test_references import (  # noqa: F401 - fixtures
+    cache,
+    features_of,
+    images,
+    only,
+)
+from tests.runner.conftest import run_here
+
+DIGITS = "package://evaluator/demo/data/test.parquet"
+
+
+def test_copies_of_training_images_are_found_and_named(images, tmp_path):  # noqa: F811
+    # the 60 images that are judged are the first 60 of the 150 of the reference
+    config = images(metrics=["memorized_fraction_digits"])
+    outcome = run_here(config, tmp_path / "run")
+    fraction, generalization = outcome.summary.metrics
+    assert (fraction.value, generalization.value) == (1.0, 0.0)
+    assert fraction.interval is not None
+    assert fraction.interval["low"] < 1.0  # 60 of 60 is no certainty
+    table = pq.read_table(tmp_path / "run/metrics/memorized_fraction_digits.parquet")
+    keys = outcome.run.plan.column("key").to_pylist()
+    assert table.column("key").to_pylist() == keys
+    assert table.column("nearest_key").to_pylist() == keys
+    assert np.allclose(table.column("similarity").to_numpy(), 1.0)
+    assert all(name for name in table.column("nearest_name").to_pylist())
+
+
+def test_the_table_agrees_with_the_number(images, tmp_path):  # noqa: F811
+    config = images(
+        prompts={"limit": 40},
+        references={"real": {"limit": 20}},
+        metrics=[{"name": "memorized_fraction_digits", "threshold": 0.97}],
+    )
+    outcome = run_here(config, tmp_path / "run")
+    place = Asked.read(outcome.run).references["real"]
+    assert place.run is not None
+    from pathlib import Path
+
+    train, made = features_of(Path(place.run)), features_of(tmp_path / "run")
+    expected = memorized_fraction(train, made, threshold=0.97)
+    table = pq.read_table(tmp_path / "run/metrics/memorized_fraction_digits.parquet")
+    assert outcome.summary.metrics[0].value == pytest.approx(expected)
+    assert np.mean(table.column("similarity").to_numpy() > 0.97) == pytest.approx(expected)
+    assert 0.0 < expected < 1.0
+
+
+def test_two_runs_are_paired_by_key_wherever_it_stands_in_their_plans(images, tmp_path):  # noqa: F811
+    other = run_here(images(prompts={"limit": 90}, metrics=[], references=None), tmp_path / "other")
+    config = images(
+        references={"real": None, "model": {"run": str(other.run.path)}},
+        metrics=["rp_score_digits"],
+    )
+    record = only(run_here(config, tmp_path / "run"))
+    assert (record.value, record.n) == (1.0, 60)
+    assert any("30" in warning for warning in record.warnings)
+
+
+def test_moments_that_were_written_are_a_reference(images, tmp_path):  # noqa: F811
+    first = run_here(images(prompts={"limit": 150}, metrics=[], references=None), tmp_path / "real")
+    written = export_moments(first.run, tmp_path / "real.npz")
+    assert (written.n, written.extractor) == (150, "digits")
+    config = images(
+        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "real.npz")}}
+    )
+    by_moments = only(run_here(config, tmp_path / "run"))
+    by_images = only(run_here(images(), tmp_path / "run"))
+    assert by_moments.value == pytest.approx(by_images.value, rel=1e-9)
+    assert by_moments.reference == {"name": "real", "n": 150}
+    with np.load(tmp_path / "real.npz") as arrays:
+        assert np.allclose(arrays["mu"], features_of(tmp_path / "real").mean(axis=0))
+
+
+def test_moments_of_other_features_are_refused(images, tmp_path):  # noqa: F811
+    half = images(metrics=[], references=None, features=[{"name": "digits", "storage": "float16"}])
+    export_moments(run_here(half, tmp_path / "half").run, tmp_path / "half.npz")
+    config = images(
+        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "half.npz")}}
+    )
+    record = only(run_here(config, tmp_path / "run"))
+    assert record.value is None
+    assert "expected moments of the run's 'digits' (fingerprint" in record.warnings[0]
+
+
+def test_moments_of_a_part_are_not_written(images, tmp_path):  # noqa: F811
+    run = run_here(images(metrics=[], references=None), tmp_path / "run").run
+    for file in run.shard_path(2).iterdir():
+        file.unlink()
+    run.shard_path(2).rmdir()
+    with pytest.raises(MetricError, match="expected all 3 shards, got 2"):
+        export_moments(run, tmp_path / "m.npz")
