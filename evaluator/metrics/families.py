@@ -57,6 +57,8 @@ class CatalogEntry:
     proper_name: str | None = None
     """Name of the result on the extractor `proper_extractor`."""
     proper_extractor: str = INCEPTION
+    held_out: bool = False
+    """Whether samples like the reference, on which no model was trained, are needed too."""
 
 
 _COMMON = {
