@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         precision_recall_density_coverage as precision_recall_density_coverage,
     )
     from evaluator.metrics.results import Result as Result
+    from evaluator.metrics.results import SampleRows as SampleRows
     from evaluator.metrics.score_metrics import ClipScore as ClipScore
     from evaluator.metrics.score_metrics import MeanScore as MeanScore
     from evaluator.metrics.scores import clip_score as clip_score
@@ -68,6 +69,7 @@ _HOME = {
     "PlannedMetric": "accumulators",
     "PrecisionRecallDensityCoverage": "set_metrics",
     "Result": "results",
+    "SampleRows": "results",
     "VendiScore": "vendi_metric",
     "authpct": "authenticity",
     "clip_score": "scores",

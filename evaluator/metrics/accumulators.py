@@ -21,10 +21,11 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from evaluator.errors import ConfigError, MetricError
 from evaluator.metrics.intervals import NUM_GROUPS, Integers, Interval, jackknife_groups
 from evaluator.metrics.options import confidence, group_count, whole_number
-from evaluator.metrics.results import Result
-
-FAKE, REAL = "fake", "real"
-"""The two sides of a comparison, as they appear in the names of states."""
+from evaluator.metrics.results import Result, SampleRows
+from evaluator.metrics.updates import FAKE as FAKE
+from evaluator.metrics.updates import HELD_OUT as HELD_OUT
+from evaluator.metrics.updates import REAL as REAL
+from evaluator.metrics.updates import check_samples, side_of
 
 
 class _Computed:
@@ -40,6 +41,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
     ```
     metric.update(values, positions, clusters)             # generated samples
     metric.update(values, positions, clusters, real=True)  # the reference
+    metric.update(values, positions, clusters, held_out=True)  # where `sides` has it
     metric.compute()                                       # the same on every process
     ```
     """
@@ -51,6 +53,8 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
     """Whether higher is better, for each result."""
     sides: tuple[str, ...] = (FAKE,)
     """Which sets the metric takes."""
+    paired: bool = False
+    """Whether `positions` of real samples are those of the generated samples they belong to."""
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         self.groups = group_count("groups", groups)
         self.seed = whole_number("seed", seed, at_least=0)
         self.level = confidence("level", level)
+        self._rows: SampleRows | None = None
         self._shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         for side in self.sides:
             self._add_list(f"{side}_positions", (), torch.int64)
@@ -97,56 +102,27 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
     # --- accumulate
 
     def update(
-        self, values: Tensor, positions: Tensor, clusters: Tensor, *, real: bool = False
+        self,
+        values: Tensor,
+        positions: Tensor,
+        clusters: Tensor,
+        *,
+        real: bool = False,
+        held_out: bool = False,
     ) -> None:
         """Add N samples: values (N, D) or (N,), any float dtype, taken as float64.
 
         `positions` (N,) int64: each sample's place in the plan, unique within its set.
         `clusters` (N,) int64: number of its prompt, from 0.
         """
-        side = REAL if real else FAKE
-        if side not in self.sides:
-            raise MetricError(
-                f"{type(self).__name__}: expected generated samples only, got real=True; "
-                "this metric has no reference, drop that update"
-            )
+        side = side_of(type(self).__name__, self.sides, real=real, held_out=held_out)
+        self._rows = None
         values, positions, clusters = (
             x.detach().to(self.device) for x in (values, positions, clusters)
         )
-        self._check(values, positions, clusters)
+        check_samples(values, positions, clusters, self._sample_shape())
         getattr(self, f"{side}_positions").append(positions.to(torch.int64))
         self._accept(values.to(torch.float64), clusters.to(torch.int64), side)
-
-    def _check(self, values: Tensor, positions: Tensor, clusters: Tensor) -> None:
-        """Shapes, integer names, finite values."""
-        expected = self._sample_shape()
-        n = len(values) if values.ndim else 0
-        if tuple(values.shape) != (n, *expected) or not values.is_floating_point():
-            raise MetricError(
-                f"values: expected floats of shape {('N', *expected)}, got {values.dtype} of "
-                f"{tuple(values.shape)}; build the metric with the extractor's dimension"
-            )
-        for name, numbers in (("positions", positions), ("clusters", clusters)):
-            integral = not (numbers.is_floating_point() or numbers.dtype == torch.bool)
-            if tuple(numbers.shape) != (n,) or not integral:
-                raise MetricError(
-                    f"{name}: expected {n} integers, one for each sample, got {numbers.dtype} of "
-                    f"{tuple(numbers.shape)}; pass an int64 tensor"
-                )
-        if n and int(clusters.min()) < 0:
-            raise MetricError(
-                f"clusters: expected prompt numbers from 0, got {int(clusters.min())}; count from 0"
-            )
-        finite = torch.isfinite(values)
-        finite = finite.all(dim=1) if finite.ndim > 1 else finite
-        if not bool(finite.all()):
-            bad = positions[~finite].tolist()
-            named = ", ".join(str(position) for position in bad[:10])
-            more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-            raise MetricError(
-                f"values: expected finite numbers, got NaN or infinity at positions {named}{more};"
-                " recompute these samples' features, or leave the samples out as errors"
-            )
 
     # --- states
 
@@ -189,6 +165,10 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         for side in self.sides:
             self._plan_order(side)
         return self._results()
+
+    def sample_rows(self) -> SampleRows | None:
+        """What `compute()` found out about each generated sample; None before, or if nothing."""
+        return self._rows
 
     def _result(
         self,
@@ -245,7 +225,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         if isinstance(incoming_state, PlannedMetric):
             self._same_settings(incoming_state.get_extra_state())
         super().merge_state(incoming_state)
-        self._computed = None
+        self._computed = self._rows = None
 
     def get_extra_state(self) -> dict[str, Any]:
         """What decides the meaning of the states; saved with them."""
@@ -277,7 +257,12 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
             elif value is not None:
                 state_dict[prefix + name] = [item.clone().to(self.device) for item in value]
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self._computed = None
+        self._computed = self._rows = None
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self._rows = None
 
 
 class GatheredMetric(PlannedMetric):

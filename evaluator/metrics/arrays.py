@@ -62,6 +62,33 @@ def as_pair(
     return first, second
 
 
+def as_feature_sets(**sets: ArrayLike) -> tuple[Tensor, ...]:
+    """Finite (N, D) tensors of one D, on the device of the first; float32 stays float32.
+
+    For functions that convert in pieces: a float64 copy of a set would take twice its memory.
+    """
+    checked: dict[str, Tensor] = {}
+    for name, values in sets.items():
+        tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+        single = tensor.dtype in (torch.float16, torch.bfloat16, torch.float32)
+        if not single or tensor.ndim != 2:
+            checked[name] = as_matrix(tensor, name)
+            continue
+        # NaN and infinity need no look at single entries, only at the extremes
+        extremes = tensor.detach().aminmax() if tensor.numel() else ()
+        if not all(bool(value.isfinite()) for value in extremes) or 0 in tensor.shape:
+            as_matrix(tensor, name)
+        checked[name] = tensor.detach().to(torch.float32)
+    (first, leading), *others = checked.items()
+    for name, tensor in others:
+        if tensor.shape[1] != leading.shape[1]:
+            raise MetricError(
+                f"{name}: expected {leading.shape[1]} features as in {first}, "
+                f"got {tensor.shape[1]}; use one extractor for both"
+            )
+    return tuple(tensor.to(leading.device) for tensor in checked.values())
+
+
 def as_directions(values: Tensor, name: str) -> Tensor:
     """The rows of a float64 (N, D) tensor, each divided by its L2 norm."""
     largest = values.abs().amax(dim=1, keepdim=True)

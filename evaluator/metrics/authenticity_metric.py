@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluator.metrics.authenticity import authentic
+from evaluator.metrics.authenticity import authenticity
 from evaluator.metrics.intervals import COVERS_SET, jackknife_interval
 from evaluator.metrics.results import Result
 from evaluator.metrics.set_metrics import NO_INTERVAL, TwoSets
@@ -25,7 +25,7 @@ class AuthPct(TwoSets):
                 "generate more samples or give the training set as reference",
                 n,
             )
-        marks = authentic(real, fake)
+        marks = authenticity(real, fake).authentic
         value = 100.0 * float(marks.mean())
         sizes, interval = np.bincount(groups), None
         if self.groups and len(sizes) > 1:

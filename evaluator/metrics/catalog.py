@@ -53,6 +53,8 @@ class MetricPlan:
     """Names of the results, in the order that `compute()` returns them."""
     higher_is_better: tuple[bool | None, ...]
     """Direction of each result."""
+    held_out: bool = False
+    """Whether samples like the reference, on which no model was trained, are needed too."""
 
     def build(self, dim: int | None = None) -> Metric:
         """The metric for inputs of width `dim`: (N, dim) features or logits; none for scores."""
@@ -101,6 +103,7 @@ def resolve(
         options=settings,
         result_names=_result_names(entry, chosen, settings),
         higher_is_better=entry.higher_is_better,
+        held_out=entry.held_out,
     )
 
 

@@ -3,33 +3,24 @@
 Kynkäänniemi et al. 2019, eq. 1-2 (precision, recall); Naeem et al. 2020, eq. 5-6 (density,
 coverage). A ball reaches from a point to its k-th nearest other point of its own set.
 
-Squared distances come from a chunked matrix product, which is fast and wrong in the last digits.
-Where that could decide a comparison (duplicates, lattices, points on the rim of a ball), the pair
-is computed again as Σ (x − y)², so every answer is that of the direct formula.
+Comparisons are decided by the direct formula: see `evaluator.metrics.distances`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluator.errors import MetricError
-from evaluator.metrics.arrays import EPSILON, ArrayLike, as_pair
+from evaluator.metrics.arrays import ArrayLike, as_feature_sets
+from evaluator.metrics.distances import MANY, Booleans, Distances, Points, pieces, points_of
 from evaluator.metrics.intervals import Floats, Integers
+from evaluator.metrics.nearest import Nearest, nearest, nearest_others
 from evaluator.metrics.options import flag, whole_number
-
-CHUNK_ELEMENTS = 1 << 22
-"""Distances held at one time: 32 MiB."""
-EXTRA = 8
-"""Neighbours beyond the k-th that are computed exactly, in case the product misordered them."""
-
-Booleans = NDArray[np.bool_]
 
 
 class NeighbourScores(NamedTuple):
@@ -54,7 +45,7 @@ def precision_recall_density_coverage(
     (Kynkäänniemi et al. 2019). With more than k copies of a point its ball has radius 0, and only
     `inclusive` then finds the copies. Memory beyond the inputs is bounded by chunking.
     """
-    first, second = as_pair(real, fake, ("real", "fake"))
+    first, second = as_feature_sets(real=real, fake=fake)
     groups = np.zeros(len(second), dtype=np.int64)
     return scores_without_groups(first, second, groups, 0, k=k, inclusive=inclusive)[0]
 
@@ -71,156 +62,107 @@ def scores_without_groups(
                 f"{name}: expected more than k={k} samples, got {len(values)}; "
                 "lower k or add samples"
             )
-    sides = Points.of(real, real.mean(dim=0)), Points.of(fake, real.mean(dim=0))
-    alone = np.zeros(len(real), dtype=np.int64)
-    radii = neighbour_radii(sides[0], alone, 0, k), neighbour_radii(sides[1], groups, num_groups, k)
-    tally = _Tally.empty(len(real), len(fake), num_groups)
-    for start, squared in chunks(*sides):
-        tally.add_real_balls(start, squared, sides, radii[0][0], groups, inclusive)
-        tally.add_fake_balls(start, squared, sides, radii[1], groups, inclusive)
-    return tally.scores(groups, k)
+    sides = points_of(real, fake)
+    own = nearest_others(sides[0], k).keys[:, -1], fake_radii(sides[1], groups, num_groups, k)
+    tally = _Tally(Distances(*sides), *own, groups, inclusive)
+    tally.count()
+    return tally.scores(k)
 
 
-@dataclass(frozen=True, slots=True)
-class Points:
-    """One set, as given and centred."""
+def fake_radii(points: Points, groups: Integers, num_groups: int, k: int) -> Floats:
+    """(1 + G, M) squared distance to the k-th nearest other point, then without each group.
 
-    given: Floats
-    centred: Tensor
-    norms: Tensor
-    """Squared norms of the centred points."""
-
-    @classmethod
-    def of(cls, values: Tensor, centre: Tensor) -> Points:
-        """(N, D) values, centred on a (D,) point that both sets share."""
-        centred = values - centre
-        return cls(values.cpu().numpy(), centred, centred.square().sum(dim=1))
-
-    @property
-    def doubt(self) -> Tensor:
-        """(N,) each point's share in the rounding error of a squared distance."""
-        return self.norms * (4.0 * (self.centred.shape[1] + 8) * EPSILON)
-
-
-def chunks(rows: Points, columns: Points) -> Iterator[tuple[int, Tensor]]:
-    """(first row, (rows of the chunk, M) squared distances), approximate."""
-    step = max(1, CHUNK_ELEMENTS // len(columns.norms))
-    for start in range(0, len(rows.norms), step):
-        piece = slice(start, start + step)
-        squared = torch.addmm(
-            columns.norms[None, :], rows.centred[piece], columns.centred.T, alpha=-2.0
-        )
-        yield start, squared.add_(rows.norms[piece, None])
-
-
-def exact_distances(a: Floats, b: Floats, rows: Integers, columns: Integers) -> Floats:
-    """(P,) squared distances of pairs by the direct formula: the same pair, the same bits."""
-    squared = np.empty(len(rows))
-    step = max(1, CHUNK_ELEMENTS // a.shape[1])
-    for start in range(0, len(rows), step):
-        pairs = slice(start, start + step)
-        squared[pairs] = np.square(a[rows[pairs]] - b[columns[pairs]]).sum(axis=1)
-    return squared
-
-
-def neighbour_radii(points: Points, groups: Integers, num_groups: int, k: int) -> Floats:
-    """(1 + G, N) squared distance to the k-th nearest other point, then without each group."""
+    The radius of a point in the group that is left out means nothing.
+    """
     n = len(points.norms)
+    if not num_groups:
+        return nearest_others(points, k).keys[None, :, -1]
+    found = nearest_others(points, min(2 * k, n - 1))
     radii = np.empty((1 + num_groups, n))
-    wanted = min(n - 1, (2 * k if num_groups else k) + EXTRA)
-    for start, squared in chunks(points, points):
-        rows = np.arange(start, start + len(squared))
-        squared[np.arange(len(rows)), rows] = torch.inf
-        distances, others = _nearest(points, rows, squared, wanted)
-        radii[0, rows] = distances[:, k - 1]
-        for group in range(num_groups):
-            kept = (groups[others] != group).cumsum(axis=1)
-            radii[1 + group, rows] = distances[np.arange(len(rows)), (kept >= k).argmax(axis=1)]
-            # too many of the neighbours are in the group: look further for these rows
-            short = np.flatnonzero(kept[:, -1] < k)
-            if len(short):
-                far = squared[short]
-                far[:, groups == group] = torch.inf
-                beyond, _ = _nearest(points, rows[short], far, k)
-                radii[1 + group, rows[short]] = beyond[:, k - 1]
+    radii[0] = found.keys[:, k - 1]
+    for group in range(num_groups):
+        kept = (groups[found.indices] != group).cumsum(axis=1)
+        radii[1 + group] = found.keys[np.arange(n), (kept >= k).argmax(axis=1)]
+        # too many of the neighbours are in the group: look further for these
+        short = np.flatnonzero((kept[:, -1] < k) & (groups != group))
+        if len(short):
+            radii[1 + group, short] = _beyond(points, short, groups != group, k).keys[:, -1]
     return radii
 
 
-def _nearest(
-    points: Points, rows: Integers, squared: Tensor, count: int
-) -> tuple[Floats, Integers]:
-    """The `count` nearest points of each row by exact distance, (R, count), and their indices."""
-    others = squared.topk(count, dim=1, largest=False).indices.cpu().numpy()
-    exact = exact_distances(points.given, points.given, rows.repeat(count), others.ravel())
-    exact = exact.reshape(others.shape)
-    order = np.argsort(exact, axis=1, kind="stable")
-    return np.take_along_axis(exact, order, axis=1), np.take_along_axis(others, order, axis=1)
+def _beyond(points: Points, short: Integers, allowed: Booleans, k: int) -> Nearest:
+    """The k nearest `allowed` other points of a few points, which are allowed too."""
+    own = allowed.cumsum()[short] - 1
+    screen = Distances(points.take(short), points.take(np.flatnonzero(allowed)))
+    return nearest(screen, k, own=own)
 
 
-@dataclass(frozen=True, slots=True)
 class _Tally:
-    """What the scores are counted from, filled one chunk of reals at a time."""
+    """What the scores are counted from, one block of reals and fakes at a time."""
 
-    balls_around: Integers
-    """(M,) real balls around each fake."""
-    recalled: Booleans
-    """(1 + G, N) reals inside a fake ball, then without each group."""
-    fakes_inside: Integers
-    """(N, max(G, 1)) fakes inside each real ball, by group."""
-
-    @classmethod
-    def empty(cls, num_real: int, num_fake: int, num_groups: int) -> _Tally:
-        return cls(
-            np.zeros(num_fake, dtype=np.int64),
-            np.zeros((1 + num_groups, num_real), dtype=bool),
-            np.zeros((num_real, max(num_groups, 1)), dtype=np.int64),
-        )
-
-    def add_real_balls(
+    def __init__(
         self,
-        start: int,
-        squared: Tensor,
-        sides: tuple[Points, Points],
-        radii: Floats,
+        screen: Distances,
+        real_radii: Floats,
+        fake_radii: Floats,
         groups: Integers,
         inclusive: bool,
     ) -> None:
-        """Fakes inside the balls of the reals of this chunk."""
-        rows = slice(start, start + len(squared))
-        reach = torch.from_numpy(radii[rows]).to(squared.device)
-        reach = reach + sides[0].doubt[rows] + sides[1].doubt.max()
-        i, j, distance, doubt = _pairs(squared <= reach[:, None], start, squared, sides)
-        _settle(distance, doubt, radii[i][None], i, j, sides)
-        inside = distance <= radii[i] if inclusive else distance < radii[i]
-        self.balls_around[:] += np.bincount(j[inside], minlength=len(self.balls_around))
-        np.add.at(self.fakes_inside, (i[inside], groups[j[inside]]), 1)
+        """Squared radii: (N,), and (1 + G, M) with those without each group of fakes."""
+        self.screen, self.groups, self.inclusive = screen, groups, inclusive
+        self.real_radii, self.fake_radii = real_radii, fake_radii
+        num_real, num_fake = screen.shape
+        num_groups = len(fake_radii) - 1
+        self.balls_around = np.zeros(num_fake, dtype=np.int64)
+        """(M,) real balls around each fake."""
+        self.recalled = np.zeros((1 + num_groups, num_real), dtype=bool)
+        """(1 + G, N) reals inside a fake ball, then without each group."""
+        self.fakes_inside = np.zeros((num_real, max(num_groups, 1)), dtype=np.int64)
+        """(N, max(G, 1)) fakes inside each real ball, by group."""
 
-    def add_fake_balls(
-        self,
-        start: int,
-        squared: Tensor,
-        sides: tuple[Points, Points],
-        radii: Floats,
-        groups: Integers,
-        inclusive: bool,
-    ) -> None:
-        """Reals of this chunk inside the balls of the fakes, which grow without a group."""
-        rows = slice(start, start + len(squared))
-        reach = torch.from_numpy(radii.max(axis=0)).to(squared.device)
-        reach = reach + sides[1].doubt + sides[0].doubt[rows].max()
-        i, j, distance, doubt = _pairs(squared <= reach[None, :], start, squared, sides)
-        _settle(distance, doubt, radii[:, j], i, j, sides)
-        for case, limits in enumerate(radii):
-            inside = distance <= limits[j] if inclusive else distance < limits[j]
-            inside &= groups[j] != case - 1
+    def count(self) -> None:
+        """Go through all pairs."""
+        for rows in pieces(self.screen.shape[0]):
+            for columns in pieces(self.screen.shape[1]):
+                self._block(rows, columns)
+
+    def _block(self, rows: slice, columns: slice) -> None:
+        real_reach = torch.from_numpy(self.real_radii[rows])[:, None]
+        fake_reach = torch.from_numpy(self.fake_radii[:, columns].max(axis=0))[None, :]
+        for dtype in self.screen.precisions:
+            squared, doubt = self.screen.approximate(rows, columns, dtype)
+            least = squared - doubt
+            in_real, in_fake = (least <= reach.to(squared) for reach in (real_reach, fake_reach))
+            by_real = _Pairs.of(in_real, squared, doubt, self.real_radii[None, rows], of_rows=True)
+            by_fake = _Pairs.of(in_fake, squared, doubt, self.fake_radii[:, columns], of_rows=False)
+            if by_real.doubtful.sum() + by_fake.doubtful.sum() <= MANY * squared.numel():
+                break
+        self._add_real_balls(*by_real.settled(self.screen, rows, columns))
+        self._add_fake_balls(*by_fake.settled(self.screen, rows, columns))
+
+    def _add_real_balls(self, i: Integers, j: Integers, distance: Floats) -> None:
+        """Fakes inside the balls of reals."""
+        inside = self._within(distance, self.real_radii[i])
+        self.balls_around += np.bincount(j[inside], minlength=len(self.balls_around))
+        np.add.at(self.fakes_inside, (i[inside], self.groups[j[inside]]), 1)
+
+    def _add_fake_balls(self, i: Integers, j: Integers, distance: Floats) -> None:
+        """Reals inside the balls of fakes, which grow without a group."""
+        for case, radii in enumerate(self.fake_radii):
+            inside = self._within(distance, radii[j])
+            if case:
+                inside &= self.groups[j] != case - 1
             self.recalled[case, i[inside]] = True
 
-    def scores(self, groups: Integers, k: int) -> list[NeighbourScores]:
+    def _within(self, distance: Floats, radii: Floats) -> Booleans:
+        return distance <= radii if self.inclusive else distance < radii
+
+    def scores(self, k: int) -> list[NeighbourScores]:
         """All fakes, then without each group."""
         cases = []
         everything = self.fakes_inside.sum(axis=1)
         for case, recalled in enumerate(self.recalled):
-            around = self.balls_around[groups != case - 1]
+            around = self.balls_around[self.groups != case - 1] if case else self.balls_around
             gone = self.fakes_inside[:, case - 1] if case else 0
             cases.append(
                 NeighbourScores(
@@ -233,27 +175,33 @@ class _Tally:
         return cases
 
 
-def _pairs(
-    chosen: Tensor, start: int, squared: Tensor, sides: tuple[Points, Points]
-) -> tuple[Integers, Integers, Floats, Floats]:
-    """The chosen pairs of a chunk: real index, fake index, distance, and its rounding error."""
-    row, column = torch.nonzero(chosen, as_tuple=True)
-    doubt = sides[0].doubt[row + start] + sides[1].doubt[column]
-    found = (row + start, column, squared[row, column], doubt)
-    i, j, distance, error = (values.cpu().numpy() for values in found)
-    return i, j, distance, error
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Pairs of a block that may lie inside a ball."""
 
+    i: Integers
+    j: Integers
+    distance: Floats
+    doubtful: Booleans
+    """Which of the distances may be on the wrong side of a limit."""
 
-def _settle(
-    distance: Floats,
-    doubt: Floats,
-    limits: Floats,
-    i: Integers,
-    j: Integers,
-    sides: tuple[Points, Points],
-) -> None:
-    """Replace, in place, the distances that rounding could put on the wrong side of a limit."""
-    near = np.zeros(len(distance), dtype=bool)
-    for limit in limits:
-        near |= np.abs(distance - limit) <= doubt
-    distance[near] = exact_distances(sides[0].given, sides[1].given, i[near], j[near])
+    @classmethod
+    def of(
+        cls, chosen: Tensor, squared: Tensor, doubt: Tensor, limits: Floats, *, of_rows: bool
+    ) -> _Pairs:
+        """The chosen pairs of a block; `limits` (cases, rows) or (cases, columns)."""
+        row, column = torch.nonzero(chosen, as_tuple=True)
+        found = row, column, squared[row, column].double(), doubt[row, column].double()
+        i, j, distance, error = (values.cpu().numpy() for values in found)
+        doubtful = np.zeros(len(i), dtype=bool)
+        for limit in limits:
+            doubtful |= np.abs(distance - limit[i if of_rows else j]) <= error
+        return cls(i, j, distance, doubtful)
+
+    def settled(
+        self, screen: Distances, rows: slice, columns: slice
+    ) -> tuple[Integers, Integers, Floats]:
+        """The pairs by their numbers in the sets, the doubtful ones by their exact distance."""
+        i, j = self.i + rows.start, self.j + columns.start
+        self.distance[self.doubtful] = screen.exact(i[self.doubtful], j[self.doubtful])
+        return i, j, self.distance

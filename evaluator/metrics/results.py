@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evaluator.metrics.intervals import Interval
 
@@ -26,3 +30,15 @@ class Result:
     """Sentences for the reader, to be shown next to the number."""
     details: Mapping[str, float] = field(default_factory=dict)
     """Further numbers behind this one: reference count, standard deviation over subsets."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleRows:
+    """What a metric says about each generated sample, to be written next to the sample."""
+
+    positions: NDArray[np.int64]
+    """(N,) places of the generated samples in the plan, ascending."""
+    columns: Mapping[str, NDArray[Any]]
+    """Column name → (N,) float64 or bool."""
+    nearest: NDArray[np.int64] | None = None
+    """(N,) position of the reference sample nearest to each; None where there is none."""

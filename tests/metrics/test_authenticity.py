@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evaluator.errors import MetricError
 from evaluator.metrics import AuthPct, authpct
-from evaluator.metrics import neighbours as module
+from evaluator.metrics import distances as module
 
 
 def brute_force(train: np.ndarray, generated: np.ndarray) -> float:
@@ -47,7 +47,7 @@ def test_copies_give_0_and_far_samples_100(monkeypatch: pytest.MonkeyPatch) -> N
     whole = authpct(train, new)
     assert 0.0 < whole < 100.0
     assert authpct(generator.permutation(train), generator.permutation(new)) == whole
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 500)
+    monkeypatch.setattr(module, "BLOCK", 7)
     assert authpct(train, new) == whole == pytest.approx(brute_force(train, new))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.errors import ConfigError, MetricError
-from evaluator.metrics import neighbours as module
+from evaluator.metrics import distances as module
 from evaluator.metrics import precision_recall_density_coverage as prdc_scores
 from evaluator.metrics.neighbours import scores_without_groups
 
@@ -70,7 +70,7 @@ def test_chunks_do_not_change_the_numbers(inclusive: bool, monkeypatch: pytest.M
     generator = np.random.default_rng(1)
     real, fake = (np.round(generator.normal(size=(n, 3)), 1) for n in (90, 70))
     whole = prdc_scores(real, fake, inclusive=inclusive)
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 500)
+    monkeypatch.setattr(module, "BLOCK", 7)
     assert prdc_scores(real, fake, inclusive=inclusive) == whole
     assert prdc_scores(real, fake, inclusive=inclusive) == pytest.approx(
         brute_force(real, fake, 5, inclusive)
