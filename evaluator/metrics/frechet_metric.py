@@ -93,7 +93,7 @@ class FrechetDistance(PlannedMetric):
         """
         if len(values) == 0:
             return
-        state = self.moments[row]
+        values, state = values.to(torch.float64), self.moments[row]
         count, batch = float(state[0]), len(values)
         mean, m2 = state[1 : 1 + self.dim], state[1 + self.dim :].view(self.dim, self.dim)
         batch_mean = values.mean(dim=0)

@@ -165,18 +165,46 @@ def test_metrics_can_be_pickled_cloned_and_reset(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_float64_states_cannot_be_narrowed(spec: str) -> None:
+def test_states_cannot_be_narrowed(spec: str) -> None:
     metric = whole(spec)
     results = metric.compute()
+    before = {name: value for name, value in metric.state_dict().items() if name in metric._defaults}
     metric.set_dtype(torch.float16).half()
     torch.nn.ModuleList([metric]).half()
-    for name in metric._defaults:
-        states = getattr(metric, name)
-        for state in states if isinstance(states, list) else [states]:
-            assert state.dtype in (torch.float64, torch.int64)
+    after = metric.state_dict()
+    for name, states in before.items():
+        pairs = zip(states, after[name]) if isinstance(states, list) else [(states, after[name])]
+        for state, kept in pairs:
+            assert state.dtype == kept.dtype
+            assert torch.equal(state, kept)
     fresh = build(spec).set_dtype(torch.float32)
     assert_same(results, whole(spec).compute(), exact=True)
     assert all(result.value is None for result in fresh.compute())
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "fd_x"])
+def test_samples_are_held_as_narrow_as_they_come_and_computed_in_float64(spec: str) -> None:
+    generated, real = two_sides(spec)
+    mixed = build(spec)
+    narrow, wide = torch.arange(40), torch.arange(40, 90)
+    generated.feed(mixed, narrow, real=False)
+    assert mixed.fake_values[0].dtype == torch.float32
+    mixed.update(
+        generated.values[wide].double(), generated.positions[wide], generated.clusters[wide]
+    )
+    if real is not None:
+        real.feed(mixed, torch.arange(70), real=True)
+    assert mixed.compute() == whole(spec).compute()
+    halves = build(spec)
+    halves.update(generated.values.half(), generated.positions, generated.clusters)
+    assert torch.equal(halves.fake_values[0], generated.values.half().float())
+
+
+def test_a_buffer_that_is_filled_again_does_not_change_what_was_counted() -> None:
+    metric, buffer = MeanScore(names=("nll",)), torch.ones(3, dtype=torch.float64)
+    metric.update(buffer, torch.arange(3), torch.arange(3))
+    buffer.zero_()
+    assert metric.compute()[0].value == 1.0
 
 
 @pytest.mark.parametrize("spec", SPECS)
