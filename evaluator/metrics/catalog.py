@@ -142,9 +142,8 @@ def _result_names(
     entry: CatalogEntry, extractor: str, settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Names of the results; a variant other than the usual one is part of the name."""
-    if entry.proper_name is not None and extractor == entry.proper_extractor:
-        names: tuple[str, ...] = (entry.proper_name,)
-    else:
+    names = entry.proper_names
+    if not names or extractor != entry.proper_extractor:
         names = tuple(template.format(extractor=extractor) for template in entry.result_names)
     variant = settings.get("variant", "mean")
     return names if variant == "mean" else tuple(f"{name}_{variant}" for name in names)

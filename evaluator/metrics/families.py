@@ -54,8 +54,8 @@ class CatalogEntry:
     """What a configuration may set."""
     dimension: str | None = "dim"
     """The constructor's name for the width of the input; None for scores."""
-    proper_name: str | None = None
-    """Name of the result on the extractor `proper_extractor`."""
+    proper_names: tuple[str, ...] = ()
+    """Names of the results on the extractor `proper_extractor`."""
     proper_extractor: str = INCEPTION
 
 
@@ -74,14 +74,14 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         result_names=("fd_{extractor}",),
         higher_is_better=(False,),
         options=_COMMON,
-        proper_name="fid",
+        proper_names=("fid",),
     ),
     "kd": CatalogEntry(
         target="evaluator.metrics.set_metrics:KernelDistance",
         input="features",
         reference=True,
-        result_names=("kd_{extractor}",),
-        higher_is_better=(False,),
+        result_names=("kd_{extractor}", "kd_full_{extractor}"),
+        higher_is_better=(False, False),
         options={
             "num_subsets": Option(100, partial(whole_number, at_least=1)),
             "subset_size": Option(1000, partial(whole_number, at_least=2)),
@@ -91,7 +91,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             **_MAX_SAMPLES,
             **_COMMON,
         },
-        proper_name="kid",
+        proper_names=("kid", "kid_full"),
     ),
     "is": CatalogEntry(
         target="evaluator.metrics.set_metrics:InceptionScore",
@@ -101,7 +101,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(True,),
         options={"splits": Option(10, partial(whole_number, at_least=1)), **_COMMON},
         dimension="num_classes",
-        proper_name="inception_score",
+        proper_names=("inception_score",),
     ),
     "prdc": CatalogEntry(
         target="evaluator.metrics.set_metrics:PrecisionRecallDensityCoverage",
@@ -133,7 +133,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             **_MAX_SAMPLES,
             **_COMMON,
         },
-        proper_name="cmmd",
+        proper_names=("cmmd",),
         proper_extractor="clip",
     ),
     "vendi": CatalogEntry(
@@ -163,7 +163,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             "level": _COMMON["level"],
         },
         dimension=None,
-        proper_name="clip_score",
+        proper_names=("clip_score",),
         proper_extractor="clip",
     ),
 }

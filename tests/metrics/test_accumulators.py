@@ -30,6 +30,7 @@ from evaluator.metrics import (
     grouped_jackknife,
     inception_score,
     kernel_distance,
+    kernel_distance_unbiased,
     precision_recall_density_coverage,
     vendi_score,
 )
@@ -87,6 +88,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
             "fd_x": lambda f=fake, o=other: (frechet_distance_from_features(f, o),),
             "kd_x": lambda f=fake, o=other: (
                 kernel_distance(f, o, num_subsets=5, subset_size=30).mean,
+                kernel_distance_unbiased(f, o),
             ),
             "is_x": lambda f=fake: (inception_score(f, splits=3).mean,),
             "prdc_x": lambda f=fake, o=other: precision_recall_density_coverage(o, f, k=3),
@@ -131,6 +133,28 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
         assert ("reference held fixed" in result.interval.covers) == (real is not None)
 
 
+def test_the_kernel_distances_intervals_differ_by_the_noise_of_the_subsets() -> None:
+    generated, real = two_sides("kd_x")
+    fake, other = generated.values, real.values
+    for options in ({}, {"num_subsets": 1}):
+        drawn, full = whole("kd_x", **options).compute()
+        expected = grouped_jackknife(
+            lambda i: kernel_distance_unbiased(fake[i], other),
+            generated.clusters,
+            covers=full.interval.covers,
+        )
+        assert (full.interval.low, full.interval.high) == pytest.approx(
+            (expected.low, expected.high), rel=1e-9
+        )
+        assert drawn.interval.low + drawn.interval.high == pytest.approx(2 * drawn.value)
+        reach = (drawn.interval.high - drawn.interval.low) / 2
+        count = options.get("num_subsets", 5)
+        noise = 2.093 * drawn.details["std"] / count**0.5
+        assert reach == pytest.approx(
+            np.hypot((full.interval.high - full.interval.low) / 2, noise), rel=1e-3
+        )
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_states_survive_saving_and_go_on_growing(spec: str) -> None:
     metric = build(spec)
@@ -168,7 +192,9 @@ def test_metrics_can_be_pickled_cloned_and_reset(spec: str) -> None:
 def test_states_cannot_be_narrowed(spec: str) -> None:
     metric = whole(spec)
     results = metric.compute()
-    before = {name: value for name, value in metric.state_dict().items() if name in metric._defaults}
+    before = {
+        name: value for name, value in metric.state_dict().items() if name in metric._defaults
+    }
     metric.set_dtype(torch.float16).half()
     torch.nn.ModuleList([metric]).half()
     after = metric.state_dict()
@@ -298,8 +324,9 @@ def test_rules_of_thumb_stand_next_to_the_numbers() -> None:
     assert any("90 generated samples: below 10000" in warning for warning in distance.warnings)
     for result in whole("prdc_x").compute():
         assert any("70 reference samples: below 5000" in warning for warning in result.warnings)
-    (kernel,) = whole("kd_x", subset_size=1000).compute()
+    kernel, full = whole("kd_x", subset_size=1000).compute()
     assert any("subsets of 70 instead of 1000" in warning for warning in kernel.warnings)
+    assert full.warnings == ()
     narrow = InceptionScore(30, splits=3)
     narrow.update(torch.randn(60, 30), torch.arange(60), torch.arange(60))
     assert "20 samples in each of 3 splits for 30 classes" in narrow.compute()[0].warnings[0]

@@ -19,11 +19,11 @@ from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROP
     ("name", "extractor", "input_", "reference", "results"),
     [
         ("fid", "inception", "features", True, ("fid",)),
-        ("kid", "inception", "features", True, ("kid",)),
+        ("kid", "inception", "features", True, ("kid", "kid_full")),
         ("inception_score", "inception", "logits", False, ("inception_score",)),
         ("fd_dinov2", "dinov2", "features", True, ("fd_dinov2",)),
         ("fd_inception", "inception", "features", True, ("fid",)),
-        ("kd_digits", "digits", "features", True, ("kd_digits",)),
+        ("kd_digits", "digits", "features", True, ("kd_digits", "kd_full_digits")),
         ("is_digits", "digits", "logits", False, ("is_digits",)),
         ("clip_score", "clip", "text_cosine", False, ("clip_score",)),
         ("clip_score_siglip", "siglip", "text_cosine", False, ("clip_score_siglip",)),
