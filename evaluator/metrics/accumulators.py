@@ -109,7 +109,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         if side not in self.sides:
             raise MetricError(
                 f"{type(self).__name__}: expected generated samples only, got real=True; "
-                "this metric has no reference, drop that update"
+                "no reference samples are taken here, drop that update"
             )
         values, positions, clusters = (
             x.detach().to(self.device) for x in (values, positions, clusters)

@@ -1,7 +1,8 @@
 """The built-in metrics by name: what a name means, and how its results are called.
 
-"FID", "KID" and "Inception score" mean Inception features only. On any other extractor the same
-computation is called `fd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. "CMMD" means the
+"FID", "FID∞", "sFID", "MIFID", "KID" and "Inception score" mean Inception features only. On any
+other extractor the same computation is called `fd_<extractor>`, `fd_infinity_<extractor>`,
+`sfd_<extractor>`, `mifd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. "CMMD" means the
 extractor `clip`, whose weights the run records (published values take ViT-L/14 at 336 pixels).
 Precision, recall, density and coverage are customary on several extractors, so they always carry
 its name.
@@ -40,7 +41,7 @@ class MetricPlan:
     extractor: str
     """Whose features, logits or scores it takes."""
     input: str
-    """`features`, `logits`, or the column of a per-sample score."""
+    """`features`, `logits`, another output of the extractor, or a per-sample score's column."""
     reference: bool
     """Whether real samples are needed."""
     target: str

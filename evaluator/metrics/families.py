@@ -20,6 +20,7 @@ from evaluator.metrics.options import (
     one_of,
     optional_positive,
     positive_number,
+    share,
     whole_number,
 )
 
@@ -43,7 +44,7 @@ class CatalogEntry:
     target: str
     """Dotted class, `module:attr`."""
     input: str
-    """`features`, `logits`, or the column of a per-sample score."""
+    """`features`, `logits`, another output of the extractor, or a per-sample score's column."""
     reference: bool
     """Whether real samples are needed."""
     result_names: tuple[str, ...]
@@ -75,6 +76,41 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(False,),
         options=_COMMON,
         proper_names=("fid",),
+    ),
+    "fd_infinity": CatalogEntry(
+        target="evaluator.metrics.extrapolation_metric:FrechetInfinity",
+        input="features",
+        reference=True,
+        result_names=("fd_infinity_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "num_points": Option(15, partial(whole_number, at_least=3)),
+            "subsample_reference": Option(False, flag),
+            **_COMMON,
+        },
+        proper_names=("fid_infinity",),
+    ),
+    "sfd": CatalogEntry(
+        target="evaluator.metrics.frechet_metric:FrechetDistance",
+        input="spatial",
+        reference=True,
+        result_names=("sfd_{extractor}",),
+        higher_is_better=(False,),
+        options=_COMMON,
+        proper_names=("sfid",),
+    ),
+    "mifd": CatalogEntry(
+        target="evaluator.metrics.memorization_metric:Mifid",
+        input="features",
+        reference=True,
+        result_names=("mifd_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "cosine_distance_eps": Option(0.1, share),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+        proper_names=("mifid",),
     ),
     "kd": CatalogEntry(
         target="evaluator.metrics.set_metrics:KernelDistance",
@@ -169,7 +205,14 @@ FAMILIES: Mapping[str, CatalogEntry] = {
 }
 """Prefix of a spec string → the computation."""
 
-PROPER_NAMES: Mapping[str, str] = {"fid": "fd", "kid": "kd", "inception_score": "is"}
+PROPER_NAMES: Mapping[str, str] = {
+    "fid": "fd",
+    "fid_infinity": "fd_infinity",
+    "sfid": "sfd",
+    "mifid": "mifd",
+    "kid": "kd",
+    "inception_score": "is",
+}
 """Names that fix the extractor to Inception → the computation."""
 
 DEFAULT_EXTRACTORS: Mapping[str, str] = {

@@ -26,11 +26,13 @@ from evaluator.metrics import (
     authpct,
     clip_score,
     cmmd,
+    fid_infinity,
     frechet_distance_from_features,
     grouped_jackknife,
     inception_score,
     kernel_distance,
     kernel_distance_unbiased,
+    mifid,
     precision_recall_density_coverage,
     vendi_score,
 )
@@ -90,6 +92,8 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
                 kernel_distance(f, o, num_subsets=5, subset_size=30).mean,
                 kernel_distance_unbiased(f, o),
             ),
+            "fd_infinity_x": lambda f=fake, o=other: (fid_infinity(o, f, num_points=4).value,),
+            "mifd_x": lambda f=fake, o=other: (mifid(o, f),),
             "is_x": lambda f=fake: (inception_score(f, splits=3).mean,),
             "prdc_x": lambda f=fake, o=other: precision_recall_density_coverage(o, f, k=3),
             "cmmd_x": lambda f=fake, o=other: (cmmd(o, f),),
@@ -102,7 +106,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
         assert got == pytest.approx(list(values), rel=1e-12), spec
 
 
-@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x", "authpct_x"])
+@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x", "authpct_x", "mifd_x"])
 def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
     generated, real = two_sides(spec)
     fake, other = generated.values, None if real is None else real.values
@@ -111,6 +115,8 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
         def statistic(i: np.ndarray, index: int = index) -> float:
             if spec == "fd_x":
                 return frechet_distance_from_features(fake[i], other)
+            if spec == "mifd_x":
+                return mifid(other, fake[i])
             if spec == "cmmd_x":
                 return cmmd(other, fake[i])
             if spec == "authpct_x":
