@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from evaluator.metrics.diversity import vendi_score as vendi_score
     from evaluator.metrics.entropy import InceptionScoreValue as InceptionScoreValue
     from evaluator.metrics.entropy import inception_score as inception_score
+    from evaluator.metrics.extrapolation import FrechetExtrapolation as FrechetExtrapolation
+    from evaluator.metrics.extrapolation import fid_infinity as fid_infinity
+    from evaluator.metrics.extrapolation_metric import FrechetInfinity as FrechetInfinity
     from evaluator.metrics.frechet import frechet_distance as frechet_distance
     from evaluator.metrics.frechet import (
         frechet_distance_from_features as frechet_distance_from_features,
@@ -35,11 +38,16 @@ if TYPE_CHECKING:
     from evaluator.metrics.kernel import KernelDistanceValue as KernelDistanceValue
     from evaluator.metrics.kernel import kernel_distance as kernel_distance
     from evaluator.metrics.kernel import kernel_distance_unbiased as kernel_distance_unbiased
+    from evaluator.metrics.memorization import mifid as mifid
+    from evaluator.metrics.memorization_metric import Mifid as Mifid
     from evaluator.metrics.moments import Moments as Moments
     from evaluator.metrics.neighbours import NeighbourScores as NeighbourScores
     from evaluator.metrics.neighbours import (
         precision_recall_density_coverage as precision_recall_density_coverage,
     )
+    from evaluator.metrics.published import ReferenceMoments as ReferenceMoments
+    from evaluator.metrics.published import read_moments as read_moments
+    from evaluator.metrics.published import write_moments as write_moments
     from evaluator.metrics.results import Result as Result
     from evaluator.metrics.results import SampleRows as SampleRows
     from evaluator.metrics.score_metrics import ClipScore as ClipScore
@@ -57,6 +65,8 @@ _HOME = {
     "ClipScore": "score_metrics",
     "Cmmd": "cmmd_metric",
     "FrechetDistance": "frechet_metric",
+    "FrechetExtrapolation": "extrapolation",
+    "FrechetInfinity": "extrapolation_metric",
     "InceptionScore": "set_metrics",
     "InceptionScoreValue": "entropy",
     "Interval": "intervals",
@@ -64,10 +74,12 @@ _HOME = {
     "KernelDistanceValue": "kernel",
     "MeanScore": "score_metrics",
     "MetricPlan": "catalog",
+    "Mifid": "memorization_metric",
     "Moments": "moments",
     "NeighbourScores": "neighbours",
     "PlannedMetric": "accumulators",
     "PrecisionRecallDensityCoverage": "set_metrics",
+    "ReferenceMoments": "published",
     "Result": "results",
     "SampleRows": "results",
     "VendiScore": "vendi_metric",
@@ -75,6 +87,7 @@ _HOME = {
     "clip_score": "scores",
     "clustered_mean_interval": "intervals",
     "cmmd": "gaussian",
+    "fid_infinity": "extrapolation",
     "frechet_distance": "frechet",
     "frechet_distance_from_features": "frechet",
     "grouped_jackknife": "intervals",
@@ -83,9 +96,12 @@ _HOME = {
     "jackknife_interval": "intervals",
     "kernel_distance": "kernel",
     "kernel_distance_unbiased": "kernel",
+    "mifid": "memorization",
     "precision_recall_density_coverage": "neighbours",
+    "read_moments": "published",
     "resolve": "catalog",
     "vendi_score": "diversity",
+    "write_moments": "published",
 }
 
 __all__ = [*_HOME]

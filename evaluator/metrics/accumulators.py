@@ -22,6 +22,7 @@ from evaluator.errors import ConfigError, MetricError
 from evaluator.metrics.intervals import NUM_GROUPS, Integers, Interval, jackknife_groups
 from evaluator.metrics.options import confidence, group_count, whole_number
 from evaluator.metrics.results import Result, SampleRows
+from evaluator.metrics.rows import gathered, held, in_order
 from evaluator.metrics.updates import FAKE as FAKE
 from evaluator.metrics.updates import HELD_OUT as HELD_OUT
 from evaluator.metrics.updates import REAL as REAL
@@ -89,7 +90,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
 
     @abstractmethod
     def _accept(self, values: Tensor, clusters: Tensor, side: str) -> None:
-        """Take checked float64 values and int64 clusters of one side into the states."""
+        """Take checked values and int64 clusters of one side into the states."""
 
     @abstractmethod
     def _results(self) -> tuple[Result, ...]:
@@ -122,7 +123,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         )
         check_samples(values, positions, clusters, self._sample_shape())
         getattr(self, f"{side}_positions").append(positions.to(torch.int64))
-        self._accept(values.to(torch.float64), clusters.to(torch.int64), side)
+        self._accept(values, clusters.to(torch.int64), side)
 
     # --- states
 
@@ -131,14 +132,17 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         self._shapes[name] = (shape, dtype)
         self.add_state(name, default=[], dist_reduce_fx="cat", persistent=True)
 
-    def _joined(self, name: str) -> Tensor:
-        """A list state as one tensor, of the right shape and dtype even without samples."""
+    def _pieces(self, name: str) -> list[Tensor]:
+        """A list state as a list of at least one tensor, of the right shape without samples."""
         state = getattr(self, name)
         if isinstance(state, Tensor):
-            return state
+            return [state]
         shape, dtype = self._shapes[name]
-        empty = torch.empty(0, *shape, dtype=dtype, device=self.device)
-        return torch.cat([empty, *state])
+        return [torch.empty(0, *shape, dtype=dtype, device=self.device), *state]
+
+    def _joined(self, name: str) -> Tensor:
+        """A list state as one tensor."""
+        return torch.cat(self._pieces(name))
 
     def _plan_order(self, side: str) -> Tensor:
         """The permutation that sorts a side's samples by position; raises on a repeat."""
@@ -209,7 +213,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         """Gather each list as exactly one tensor a process, in the same order everywhere."""
         group = process_group or self.process_group
         for name in self._shapes:
-            setattr(self, name, torch.cat(dist_sync_fn(self._joined(name), group=group)))
+            setattr(self, name, gathered(self._joined(name), dist_sync_fn, group))
 
     @property
     def update_called(self) -> bool:
@@ -217,7 +221,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         return True
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
-        """Nothing: states stay float64 and int64."""
+        """Nothing: states stay as wide as they are."""
         return self
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
@@ -268,7 +272,8 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
 class GatheredMetric(PlannedMetric):
     """A metric that needs every sample in one place: features, logits or scores, and prompts.
 
-    Holds 8·D bytes a sample on each process after a synchronization.
+    Holds 4·D bytes a sample on each process after a synchronization, 8·D where some came as
+    float64.
     """
 
     def __init__(self, *, shape: tuple[int, ...], **kwargs: Any) -> None:
@@ -276,20 +281,22 @@ class GatheredMetric(PlannedMetric):
         self._shape = shape
         super().__init__(**kwargs)
         for side in self.sides:
-            self._add_list(f"{side}_values", shape, torch.float64)
+            self._add_list(f"{side}_values", shape, torch.float32)
         self._add_list("fake_clusters", (), torch.int64)
 
     def _sample_shape(self) -> tuple[int, ...]:
         return self._shape
 
     def _accept(self, values: Tensor, clusters: Tensor, side: str) -> None:
-        getattr(self, f"{side}_values").append(values)
+        getattr(self, f"{side}_values").append(held(values))
         if side == FAKE:
             self.fake_clusters.append(clusters)
 
-    def _in_plan_order(self, side: str) -> Tensor:
-        """The values of one side, sorted by position."""
-        return self._joined(f"{side}_values")[self._plan_order(side)]
+    def _in_plan_order(self, side: str, *, wide: bool = True) -> Tensor:
+        """The values of one side, sorted by position: float64, or as they are held."""
+        pieces = self._pieces(f"{side}_values")
+        held_as = torch.float64 if any(x.dtype == torch.float64 for x in pieces) else torch.float32
+        return in_order(pieces, self._plan_order(side), torch.float64 if wide else held_as)
 
     def _clusters_in_plan_order(self) -> Tensor:
         """The prompt numbers of the generated samples, sorted by position."""

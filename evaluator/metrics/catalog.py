@@ -1,7 +1,8 @@
 """The built-in metrics by name: what a name means, and how its results are called.
 
-"FID", "KID" and "Inception score" mean Inception features only. On any other extractor the same
-computation is called `fd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. "CMMD" means the
+"FID", "FID∞", "sFID", "MIFID", "KID" and "Inception score" mean Inception features only. On any
+other extractor the same computation is called `fd_<extractor>`, `fd_infinity_<extractor>`,
+`sfd_<extractor>`, `mifd_<extractor>`, `kd_<extractor>`, `is_<extractor>`. "CMMD" means the
 extractor `clip`, whose weights the run records (published values take ViT-L/14 at 336 pixels).
 Precision, recall, density and coverage are customary on several extractors, so they always carry
 its name.
@@ -40,7 +41,7 @@ class MetricPlan:
     extractor: str
     """Whose features, logits or scores it takes."""
     input: str
-    """`features`, `logits`, or the column of a per-sample score."""
+    """`features`, `logits`, another output of the extractor, or a per-sample score's column."""
     reference: bool
     """Whether real samples are needed."""
     held_out: bool
@@ -53,8 +54,6 @@ class MetricPlan:
     """Names of the results, in the order that `compute()` returns them."""
     higher_is_better: tuple[bool | None, ...]
     """Direction of each result."""
-    held_out: bool = False
-    """Whether samples like the reference, on which no model was trained, are needed too."""
 
     def build(self, dim: int | None = None) -> Metric:
         """The metric for inputs of width `dim`: (N, dim) features or logits; none for scores."""
@@ -103,7 +102,6 @@ def resolve(
         options=settings,
         result_names=_result_names(entry, chosen, settings),
         higher_is_better=entry.higher_is_better,
-        held_out=entry.held_out,
     )
 
 
@@ -148,9 +146,8 @@ def _result_names(
     entry: CatalogEntry, extractor: str, settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Names of the results; a variant other than the usual one is part of the name."""
-    if entry.proper_name is not None and extractor == entry.proper_extractor:
-        names: tuple[str, ...] = (entry.proper_name,)
-    else:
+    names = entry.proper_names
+    if not names or extractor != entry.proper_extractor:
         names = tuple(template.format(extractor=extractor) for template in entry.result_names)
     variant = settings.get("variant", "mean")
     return names if variant == "mean" else tuple(f"{name}_{variant}" for name in names)

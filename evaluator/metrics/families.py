@@ -20,6 +20,7 @@ from evaluator.metrics.options import (
     one_of,
     optional_positive,
     positive_number,
+    share,
     whole_number,
 )
 
@@ -43,7 +44,7 @@ class CatalogEntry:
     target: str
     """Dotted class, `module:attr`."""
     input: str
-    """`features`, `logits`, or the column of a per-sample score."""
+    """`features`, `logits`, another output of the extractor, or a per-sample score's column."""
     reference: bool
     """Whether real samples are needed."""
     result_names: tuple[str, ...]
@@ -54,8 +55,8 @@ class CatalogEntry:
     """What a configuration may set."""
     dimension: str | None = "dim"
     """The constructor's name for the width of the input; None for scores."""
-    proper_name: str | None = None
-    """Name of the result on the extractor `proper_extractor`."""
+    proper_names: tuple[str, ...] = ()
+    """Names of the results on the extractor `proper_extractor`."""
     proper_extractor: str = INCEPTION
     held_out: bool = False
     """Whether real samples that the model has not seen are needed too."""
@@ -76,14 +77,49 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         result_names=("fd_{extractor}",),
         higher_is_better=(False,),
         options=_COMMON,
-        proper_name="fid",
+        proper_names=("fid",),
+    ),
+    "fd_infinity": CatalogEntry(
+        target="evaluator.metrics.extrapolation_metric:FrechetInfinity",
+        input="features",
+        reference=True,
+        result_names=("fd_infinity_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "num_points": Option(15, partial(whole_number, at_least=3)),
+            "subsample_reference": Option(False, flag),
+            **_COMMON,
+        },
+        proper_names=("fid_infinity",),
+    ),
+    "sfd": CatalogEntry(
+        target="evaluator.metrics.frechet_metric:FrechetDistance",
+        input="spatial",
+        reference=True,
+        result_names=("sfd_{extractor}",),
+        higher_is_better=(False,),
+        options=_COMMON,
+        proper_names=("sfid",),
+    ),
+    "mifd": CatalogEntry(
+        target="evaluator.metrics.memorization_metric:Mifid",
+        input="features",
+        reference=True,
+        result_names=("mifd_{extractor}",),
+        higher_is_better=(False,),
+        options={
+            "cosine_distance_eps": Option(0.1, share),
+            **_MAX_SAMPLES,
+            **_COMMON,
+        },
+        proper_names=("mifid",),
     ),
     "kd": CatalogEntry(
         target="evaluator.metrics.set_metrics:KernelDistance",
         input="features",
         reference=True,
-        result_names=("kd_{extractor}",),
-        higher_is_better=(False,),
+        result_names=("kd_{extractor}", "kd_full_{extractor}"),
+        higher_is_better=(False, False),
         options={
             "num_subsets": Option(100, partial(whole_number, at_least=1)),
             "subset_size": Option(1000, partial(whole_number, at_least=2)),
@@ -93,7 +129,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             **_MAX_SAMPLES,
             **_COMMON,
         },
-        proper_name="kid",
+        proper_names=("kid", "kid_full"),
     ),
     "is": CatalogEntry(
         target="evaluator.metrics.set_metrics:InceptionScore",
@@ -103,7 +139,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(True,),
         options={"splits": Option(10, partial(whole_number, at_least=1)), **_COMMON},
         dimension="num_classes",
-        proper_name="inception_score",
+        proper_names=("inception_score",),
     ),
     "prdc": CatalogEntry(
         target="evaluator.metrics.set_metrics:PrecisionRecallDensityCoverage",
@@ -135,7 +171,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             **_MAX_SAMPLES,
             **_COMMON,
         },
-        proper_name="cmmd",
+        proper_names=("cmmd",),
         proper_extractor="clip",
     ),
     "vendi": CatalogEntry(
@@ -165,13 +201,20 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             "level": _COMMON["level"],
         },
         dimension=None,
-        proper_name="clip_score",
+        proper_names=("clip_score",),
         proper_extractor="clip",
     ),
 }
 """Prefix of a spec string → the computation."""
 
-PROPER_NAMES: Mapping[str, str] = {"fid": "fd", "kid": "kd", "inception_score": "is"}
+PROPER_NAMES: Mapping[str, str] = {
+    "fid": "fd",
+    "fid_infinity": "fd_infinity",
+    "sfid": "sfd",
+    "mifid": "mifd",
+    "kid": "kd",
+    "inception_score": "is",
+}
 """Names that fix the extractor to Inception → the computation."""
 
 DEFAULT_EXTRACTORS: Mapping[str, str] = {

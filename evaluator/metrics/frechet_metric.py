@@ -11,45 +11,35 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from evaluator.metrics.accumulators import REAL, PlannedMetric
+from evaluator.metrics.accumulators import REAL
 from evaluator.metrics.arrays import EPSILON
 from evaluator.metrics.frechet import ACCURACY, frechet_distance
 from evaluator.metrics.intervals import COVERS_SET, Interval, jackknife_interval
 from evaluator.metrics.moments import Moments
-from evaluator.metrics.options import whole_number
+from evaluator.metrics.reference import (
+    AgainstMoments,
+    Reference,
+    add_to_packed,
+    merge_packed,
+    unpack_moments,
+)
 from evaluator.metrics.results import Result
 
 RECOMMENDED_SAMPLES = 10_000
 """Below this the distance is biased upwards enough to reorder models."""
 REPLICATE_ACCURACY = 1e-6
 """Enough for a standard error, and the faster path then serves spectra as steep as Inception's."""
+SUSPICIOUS_FID = 100.0
+"""Above this, images and reference were often made ready in different ways."""
 
 
-def pack_moments(moments: Moments) -> Tensor:
-    """(1 + D + D²,) float64: n, mean, m2."""
-    count = moments.mean.new_tensor([moments.n])
-    return torch.cat([count, moments.mean, moments.m2.flatten()])
-
-
-def unpack_moments(row: Tensor, dim: int) -> Moments:
-    """The inverse of `pack_moments`, without a copy."""
-    return Moments(int(row[0]), row[1 : 1 + dim], row[1 + dim :].view(dim, dim))
-
-
-def merge_packed(stacked: Tensor, dim: int) -> Tensor:
-    """(W, …, 1 + D + D²) packed moments → their union over the first axis, in its order."""
-    if stacked.ndim > 2:
-        return torch.stack([merge_packed(row, dim) for row in stacked.unbind(dim=1)])
-    moments = [unpack_moments(row, dim) for row in stacked]
-    return pack_moments(functools.reduce(Moments.merge, moments))
-
-
-class FrechetDistance(PlannedMetric):
+class FrechetDistance(AgainstMoments):
     """Fréchet distance between generated and real features ("FID" on Inception features).
 
-    One state holds the moments of the reference and of each jackknife group of generated
-    samples, (1 + groups) · (1 + D + D²) float64: 0.7 GB at D = 2048, 67 MB with `groups=0`.
-    Reordering samples or processes changes the number by rounding only (1e-12 relative).
+    One state holds the moments of each jackknife group of generated samples, another those of the
+    reference, (groups + 1) · (1 + D + D²) float64 together: 0.7 GB at D = 2048, 67 MB with
+    `groups=0`. Reordering samples or processes changes the number by rounding only (1e-12
+    relative). `use_reference` takes published moments in place of real samples.
 
     The interval is a delete-a-group jackknife over prompts, with the reference held fixed. It
     covers the distance expected at this sample size, which is above the distance at infinitely
@@ -58,15 +48,13 @@ class FrechetDistance(PlannedMetric):
 
     default_names = ("frechet_distance",)
     directions = (False,)
-    sides = ("fake", "real")
 
     moments: Tensor
 
     def __init__(self, dim: int, **kwargs: Any) -> None:
         """`dim` of the features; `kwargs` as for `PlannedMetric`."""
-        self.dim = whole_number("dim", dim, at_least=1)
-        super().__init__(**kwargs)
-        rows = 1 + max(self.groups, 1)
+        super().__init__(dim, **kwargs)
+        rows = max(self.groups, 1)
         self.add_state(
             "moments",
             default=torch.zeros(rows, 1 + self.dim + self.dim**2, dtype=torch.float64),
@@ -79,29 +67,12 @@ class FrechetDistance(PlannedMetric):
 
     def _accept(self, values: Tensor, clusters: Tensor, side: str) -> None:
         if side == REAL:
-            self._merge_into(0, values)
+            add_to_packed(self.reference, values)
             return
         groups = self._group_of(clusters)
         for group in np.unique(groups):
             members = torch.from_numpy(groups == group).to(values.device)
-            self._merge_into(1 + int(group), values[members])
-
-    def _merge_into(self, row: int, values: Tensor) -> None:
-        """Chan's merge of a batch, in place: passing over D² numbers is what a batch costs.
-
-        So the term of the two means is one more row of the product, and large batches are cheap.
-        """
-        if len(values) == 0:
-            return
-        state = self.moments[row]
-        count, batch = float(state[0]), len(values)
-        mean, m2 = state[1 : 1 + self.dim], state[1 + self.dim :].view(self.dim, self.dim)
-        batch_mean = values.mean(dim=0)
-        centred, delta = values - batch_mean, batch_mean - mean
-        rows = torch.cat([centred, delta[None] * (count * batch / (count + batch)) ** 0.5])
-        m2.addmm_(rows.T, rows)
-        mean.add_(delta, alpha=batch / (count + batch))
-        state[0] += batch
+            add_to_packed(self.moments[int(group)], values[members])
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None
@@ -115,69 +86,79 @@ class FrechetDistance(PlannedMetric):
 
     def _results(self) -> tuple[Result, ...]:
         rows = [unpack_moments(row, self.dim) for row in self.moments]
-        real, parts = rows[0], [part for part in rows[1:] if part.n]
+        parts = [part for part in rows if part.n]
         fake = functools.reduce(Moments.merge, parts, Moments.empty(self.dim, device=self.device))
-        if min(fake.n, real.n) < 2:
+        count = self._num_reference()
+        if min(fake.n, 2 if count is None else count) < 2:
             return self._refused(
                 f"expected at least 2 generated and 2 reference samples, got {fake.n} and "
-                f"{real.n}; generate more samples or give a larger reference",
+                f"{'unknown' if count is None else count}; generate more samples or give a larger "
+                "reference",
                 fake.n,
             )
-        value = _distance(fake, real)
+        real = self._reference()
+        value = distance_to(real, fake)
+        warnings = [
+            *real.remarks,
+            *_size_cautions("generated", fake.n, self.dim),
+            *_size_cautions("reference", real.n, self.dim),
+            *constant_cautions("generated", fake.mean, fake.covariance()),
+            *constant_cautions("reference", real.mean, real.covariance),
+        ]
+        if self.names[0] == "fid" and value > SUSPICIOUS_FID:
+            warnings.append(
+                f"{value:.0f} is above {SUSPICIOUS_FID:.0f}: often the images and the reference "
+                "differ in resolution, or in how they were resized and normalised; check both"
+            )
         interval, doubts = self._interval(value, fake, real, parts)
-        return (
-            self._result(
-                value,
-                fake.n,
-                interval=interval,
-                warnings=[*_cautions(fake, real), *doubts],
-                details={"n_reference": real.n},
-            ),
+        result = self._result(
+            value, fake.n, interval=interval, warnings=[*warnings, *doubts], details=real.details
         )
+        return (result,)
 
     def _interval(
-        self, value: float, fake: Moments, real: Moments, parts: list[Moments]
+        self, value: float, fake: Moments, real: Reference, parts: list[Moments]
     ) -> tuple[Interval | None, list[str]]:
         """The jackknife interval, or why there is none."""
         if not self.groups:
             return None, []
-        rest = [fake.without(part) for part in parts]
-        if len(parts) < 2 or min(left.n for left in rest) < 2:
+        sizes = [part.n for part in parts]
+        if len(parts) < 2 or fake.n - max(sizes) < 2:
             return None, ["no interval: too few prompts to leave a group of them out"]
+        replicates = [
+            distance_to(real, fake.without(part), accuracy=REPLICATE_ACCURACY) for part in parts
+        ]
         interval = jackknife_interval(
-            value,
-            [_distance(left, real, accuracy=REPLICATE_ACCURACY) for left in rest],
-            [part.n for part in parts],
-            covers=COVERS_SET,
-            level=self.level,
-            bounds=(0.0, np.inf),
+            value, replicates, sizes, covers=COVERS_SET, level=self.level, bounds=(0.0, np.inf)
         )
         return interval, []
 
 
-def _distance(fake: Moments, real: Moments, *, accuracy: float = ACCURACY) -> float:
+def distance_to(real: Reference, fake: Moments, *, accuracy: float = ACCURACY) -> float:
+    """The Fréchet distance of generated samples to a reference."""
     return frechet_distance(
-        fake.mean, fake.covariance(), real.mean, real.covariance(), accuracy=accuracy
+        fake.mean, fake.covariance(), real.mean, real.covariance, accuracy=accuracy
     )
 
 
-def _cautions(fake: Moments, real: Moments) -> list[str]:
-    """What a reader should know about the sample sizes and the features."""
+def _size_cautions(name: str, n: int | None, dim: int) -> list[str]:
+    """What a reader should know about a number of samples."""
     cautions = []
-    for name, side in (("generated", fake), ("reference", real)):
-        dim = len(side.mean)
-        if side.n < RECOMMENDED_SAMPLES:
-            cautions.append(
-                f"{side.n} {name} samples: below {RECOMMENDED_SAMPLES}, the distance is biased "
-                "upwards; compare only with values at the same number of samples"
-            )
-        if side.n <= dim:
-            cautions.append(
-                f"{side.n} {name} samples for {dim} features: the covariance lacks full rank"
-            )
-        # the mean of equal numbers is known to a few units in the last place
-        floor = side.n * (64.0 * EPSILON * side.mean.abs()).square()
-        constant = int((side.m2.diagonal() <= floor).sum())
-        if constant:
-            cautions.append(f"{constant} of {dim} features are constant over the {name} samples")
+    if n is not None and n < RECOMMENDED_SAMPLES:
+        cautions.append(
+            f"{n} {name} samples: below {RECOMMENDED_SAMPLES}, the distance is biased upwards; "
+            "compare only with values at the same number of samples"
+        )
+    if n is not None and n <= dim:
+        cautions.append(f"{n} {name} samples for {dim} features: the covariance lacks full rank")
     return cautions
+
+
+def constant_cautions(name: str, mean: Tensor, covariance: Tensor) -> list[str]:
+    """Whether features are the same over all samples."""
+    # the mean of equal numbers is known to a few units in the last place
+    floor = 2.0 * (64.0 * EPSILON * mean.abs()).square()
+    constant = int((covariance.diagonal() <= floor).sum())
+    if not constant:
+        return []
+    return [f"{constant} of {len(mean)} features are constant over the {name} samples"]

@@ -5,6 +5,7 @@ Bińkowski et al. 2018, section 4: k(x, y) = (x·y / D + 1)³.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,8 +17,10 @@ from evaluator.errors import MetricError
 from evaluator.metrics.arrays import ArrayLike, as_pair
 from evaluator.metrics.intervals import Floats, Integers
 
-CHUNK_ELEMENTS = 1 << 22
-"""Entries of a kernel matrix that are held at one time: 32 MiB."""
+CHUNK_ELEMENTS = 1 << 20
+"""Entries of a kernel matrix that are held at one time: 8 MiB."""
+STRIP = 256
+"""Rows of a chunk: what lies below the diagonal of a symmetric matrix is left out by strips."""
 
 
 class KernelDistanceValue(NamedTuple):
@@ -26,6 +29,38 @@ class KernelDistanceValue(NamedTuple):
     mean: float
     std: float
     """Population standard deviation over the subsets."""
+
+    @classmethod
+    def over(cls, values: Floats) -> KernelDistanceValue:
+        """Of the distance in each subset (S,)."""
+        return cls(float(values.mean()), float(values.std()))
+
+
+@dataclass(frozen=True, slots=True)
+class Subsets:
+    """Random subsets, without replacement, of each of two sets."""
+
+    first: Integers
+    """(S, size) indices of samples of the first set."""
+    second: Integers
+    """(S, size) indices of samples of the second set."""
+
+    @classmethod
+    def drawn(cls, n: int, m: int, count: int, size: int, seed: int) -> Subsets:
+        """`count` subsets, each time of the first set and then of the second."""
+        generator = np.random.default_rng(seed)
+        drawn = np.empty((2, count, size), dtype=np.int64)
+        for index in range(count):
+            drawn[0, index] = generator.choice(n, size, replace=False)
+            drawn[1, index] = generator.choice(m, size, replace=False)
+        return cls(drawn[0], drawn[1])
+
+    def distances(self, within: Tensor, second: Tensor, cross: Tensor) -> KernelDistanceValue:
+        """The unbiased MMD² over the subsets, from the kernel sums (S,) of each."""
+        size = self.first.shape[1]
+        pairs = size * (size - 1)
+        values = within / pairs + second / pairs - 2.0 * cross / size**2
+        return KernelDistanceValue.over(values.cpu().numpy())
 
 
 class Kernel(Protocol):
@@ -48,11 +83,13 @@ class PolynomialKernel:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, D) and (M, D) → (N, M)."""
         gamma = 1.0 / x.shape[1] if self.gamma is None else self.gamma
-        base = (x @ y.T).mul_(gamma).add_(self.coef)
-        powered = base
+        base = torch.addmm(x.new_full((1, 1), self.coef), x, y.T, alpha=gamma)
+        if self.degree == 1:
+            return base
         # products: the general power takes several times as long
-        for _ in range(self.degree - 1):
-            powered = powered * base
+        powered = base * base
+        for _ in range(self.degree - 2):
+            powered *= base
         return powered
 
 
@@ -80,13 +117,16 @@ def kernel_distance(
             f"kernel distance: expected at least 1 subset of 2 to {fewest} samples, got "
             f"{num_subsets} of {subset_size}; lower subset_size or add samples"
         )
-    generator = np.random.default_rng(seed)
-    values = np.empty(num_subsets)
-    for index in range(num_subsets):
-        x = first[torch.from_numpy(generator.choice(len(first), subset_size, replace=False))]
-        y = second[torch.from_numpy(generator.choice(len(second), subset_size, replace=False))]
-        values[index] = _full_sample(x, y, kernel)
-    return KernelDistanceValue(float(values.mean()), float(values.std()))
+    subsets = Subsets.drawn(len(first), len(second), num_subsets, subset_size, seed)
+    # the kernel of all pairs, once, may cost less than that of every subset
+    if num_subsets * subset_size**2 >= (len(first) + len(second)) ** 2 / 4:
+        alone = np.zeros(len(first), dtype=np.int64)
+        return kernel_sums(first, second, alone, 1, kernel, subsets)[1]
+    values = [
+        _full_sample(first[torch.from_numpy(x)], second[torch.from_numpy(y)], kernel)
+        for x, y in zip(subsets.first, subsets.second, strict=True)
+    ]
+    return KernelDistanceValue.over(np.array(values))
 
 
 def kernel_distance_unbiased(
@@ -127,22 +167,39 @@ class GroupSums:
 def group_sums(
     first: Tensor, second: Tensor, groups: Integers, num_groups: int, kernel: Kernel
 ) -> GroupSums:
-    """Kernel sums of (N, D) and (M, D) float64 tensors, by `groups` (N,) of the first."""
+    """Kernel sums of (N, D) and (M, D) float tensors, by `groups` (N,) of the first."""
+    none = Subsets(*np.empty((2, 0, 2), dtype=np.int64))
+    return kernel_sums(first, second, groups, num_groups, kernel, none)[0]
+
+
+def kernel_sums(
+    first: Tensor,
+    second: Tensor,
+    groups: Integers,
+    num_groups: int,
+    kernel: Kernel,
+    subsets: Subsets,
+) -> tuple[GroupSums, KernelDistanceValue]:
+    """The sums by group, and the distance over `subsets`, from one pass over all pairs."""
     members = torch.from_numpy(np.eye(num_groups)[groups]).to(first.device)
-    everyone = second.new_ones(len(second), 1)
-    step = max(1, CHUNK_ELEMENTS // len(second))
-    cross = sum(
-        members[start : start + step].T @ kernel(first[start : start + step], second) @ everyone
-        for start in range(0, len(first), step)
+    everyone = members.new_ones(len(second), 1)
+    sides = (
+        _Weights(members, _membership(subsets.first, members)),
+        _Weights(everyone, _membership(subsets.second, everyone)),
     )
-    assert isinstance(cross, Tensor)
-    return GroupSums(
-        within=_pair_sums(first, members, kernel).cpu().numpy(),
+    within, chosen = _pair_sums(first, sides[0], kernel)
+    other, chosen_other = _pair_sums(second, sides[1], kernel)
+    cross, chosen_cross = _cross_sums(first, second, sides, kernel)
+    sums = GroupSums(
+        within=within.cpu().numpy(),
         cross=cross.flatten().cpu().numpy(),
-        second=float(_pair_sums(second, everyone, kernel)),
+        second=float(other),
         sizes=np.bincount(groups, minlength=num_groups).astype(np.int64),
         n_second=len(second),
     )
+    if len(subsets.first) == 0:
+        return sums, KernelDistanceValue(float("nan"), float("nan"))
+    return sums, subsets.distances(chosen, chosen_other, chosen_cross)
 
 
 def _full_sample(first: Tensor, second: Tensor, kernel: PolynomialKernel) -> float:
@@ -150,19 +207,75 @@ def _full_sample(first: Tensor, second: Tensor, kernel: PolynomialKernel) -> flo
     return group_sums(first, second, np.zeros(len(first), np.int64), 1, kernel).unbiased()
 
 
-def _pair_sums(values: Tensor, members: Tensor, kernel: Kernel) -> Tensor:
-    """(G, G) kernel sums over ordered pairs i != j; `members` (N, G) is one-hot.
+class _Weights(NamedTuple):
+    """Which sums each sample belongs to."""
 
-    Only pairs with i < j across chunks are evaluated; the others are the transpose.
+    groups: Tensor
+    """(N, G) one-hot."""
+    subsets: Tensor
+    """(N, S) 0 or 1."""
+
+    def part(self, start: int, length: int) -> _Weights:
+        return _Weights(*(weights[start : start + length] for weights in self))
+
+
+def _membership(subsets: Integers, like: Tensor) -> Tensor:
+    """(S, size) indices → (N, S) 0 or 1, float64."""
+    marks = like.new_zeros(len(like), len(subsets))
+    for index, chosen in enumerate(subsets):
+        marks[torch.from_numpy(chosen), index] = 1.0
+    return marks
+
+
+def _block_sums(block: Tensor, rows: _Weights, columns: _Weights) -> tuple[Tensor, Tensor]:
+    """A kernel block's sums over pairs of groups (G, H), and over each subset (S,)."""
+    left = torch.cat(rows, dim=1).T @ block
+    num_groups = rows.groups.shape[1]
+    picked = (left[num_groups:] * columns.subsets.T).sum(dim=1)
+    return left[:num_groups] @ columns.groups, picked
+
+
+def _steps() -> tuple[int, int]:
+    """Rows and columns of a chunk."""
+    rows = min(STRIP, max(1, math.isqrt(CHUNK_ELEMENTS)))
+    return rows, max(1, CHUNK_ELEMENTS // rows)
+
+
+def _cross_sums(
+    first: Tensor, second: Tensor, weights: tuple[_Weights, _Weights], kernel: Kernel
+) -> tuple[Tensor, Tensor]:
+    """Kernel sums over pairs of a sample of the first set and one of the second."""
+    totals = None
+    strip, wide = _steps()
+    for start in range(0, len(first), strip):
+        rows = first[start : start + strip].to(torch.float64)
+        for other in range(0, len(second), wide):
+            block = kernel(rows, second[other : other + wide].to(torch.float64))
+            sums = _block_sums(block, weights[0].part(start, strip), weights[1].part(other, wide))
+            totals = sums if totals is None else (totals[0] + sums[0], totals[1] + sums[1])
+    assert totals is not None
+    return totals
+
+
+def _pair_sums(values: Tensor, weights: _Weights, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """Kernel sums over ordered pairs i != j of one set.
+
+    Beyond the square on the diagonal only pairs with i < j are evaluated; the others are the
+    transpose.
     """
-    total = members.new_zeros(members.shape[1], members.shape[1])
-    step = max(1, CHUNK_ELEMENTS // len(values))
-    for start in range(0, len(values), step):
-        rows, end = values[start : start + step], min(start + step, len(values))
-        block = kernel(rows, rows)
-        block.fill_diagonal_(0.0)
-        total += members[start:end].T @ block @ members[start:end]
-        if end < len(values):
-            later = members[start:end].T @ kernel(rows, values[end:]) @ members[end:]
-            total += later + later.T
-    return total
+    strip, wide = _steps()
+    total = weights.groups.new_zeros(weights.groups.shape[1], weights.groups.shape[1])
+    picked = weights.groups.new_zeros(weights.subsets.shape[1])
+    for start in range(0, len(values), strip):
+        rows, own = values[start : start + strip].to(torch.float64), weights.part(start, strip)
+        square = kernel(rows, rows)
+        square.fill_diagonal_(0.0)
+        near = _block_sums(square, own, own)
+        total += near[0]
+        picked += near[1]
+        for other in range(start + strip, len(values), wide):
+            block = kernel(rows, values[other : other + wide].to(torch.float64))
+            far = _block_sums(block, own, weights.part(other, wide))
+            total += far[0] + far[0].T
+            picked += 2.0 * far[1]
+    return total, picked

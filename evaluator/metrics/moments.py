@@ -6,13 +6,18 @@ the mean do not (Chan, Golub, LeVeque 1979, eq. 2.1).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from evaluator.errors import MetricError
 from evaluator.metrics.arrays import ArrayLike, as_matrix
+
+CHUNK_ROWS = 8192
+"""Features that are centred at one time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +40,17 @@ class Moments:
     @classmethod
     def from_features(cls, features: ArrayLike) -> Moments:
         """Of (N, D) features, any float dtype; N may be 0."""
-        values = as_matrix(features, "features", at_least=0)
+        given = features if isinstance(features, Tensor) else torch.from_numpy(np.asarray(features))
+        if given.ndim != 2 or len(given) <= CHUNK_ROWS:
+            return cls._of(as_matrix(given, "features", at_least=0))
+        # float32 features are widened a chunk at a time
+        starts = range(0, len(given), CHUNK_ROWS)
+        chunks = (as_matrix(given[start : start + CHUNK_ROWS], "features") for start in starts)
+        return functools.reduce(cls.merge, map(cls._of, chunks))
+
+    @classmethod
+    def _of(cls, values: Tensor) -> Moments:
+        """Of a checked (N, D) float64 tensor."""
         if len(values) == 0:
             return cls.empty(values.shape[1], device=values.device)
         mean = values.mean(dim=0)

@@ -33,6 +33,16 @@ def positive_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def share(name: str, value: Any) -> float:
+    """A number above 0 and at most 1."""
+    number = positive_number(name, value)
+    if number > 1.0:
+        raise ConfigError(
+            f"{name}: expected a number above 0 and at most 1, got {value!r}; change {name}"
+        )
+    return number
+
+
 def entropy_order(name: str, value: Any) -> float | str:
     """A number above 0, infinity included; "inf" for records that cannot hold infinity."""
     if value == "inf" or (isinstance(value, float) and value == math.inf):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from evaluator.metrics.accumulators import FAKE, REAL, GatheredMetric
@@ -18,7 +17,7 @@ from evaluator.metrics.intervals import (
     Interval,
     jackknife_interval,
 )
-from evaluator.metrics.kernel import GroupSums, PolynomialKernel, group_sums, kernel_distance
+from evaluator.metrics.kernel import GroupSums, PolynomialKernel, Subsets, kernel_sums
 from evaluator.metrics.neighbours import NeighbourScores, scores_without_groups
 from evaluator.metrics.options import finite_number, flag, optional_positive, whole_number
 from evaluator.metrics.results import Result
@@ -30,6 +29,8 @@ class TwoSets(GatheredMetric):
     """Generated against real features, with a seeded subset above `max_samples` a side."""
 
     sides = (FAKE, REAL)
+    wide = True
+    """Whether `_sets` gives float64; metrics that widen chunk by chunk need half the memory."""
 
     def __init__(self, dim: int, *, max_samples: int = 50_000, **kwargs: Any) -> None:
         self.dim = whole_number("dim", dim, at_least=1)
@@ -38,8 +39,8 @@ class TwoSets(GatheredMetric):
 
     def _sets(self) -> tuple[Tensor, Integers, Tensor, list[str]]:
         """Generated features, their jackknife groups 0, 1, …, real features, and cautions."""
-        fake, groups = self._in_plan_order(FAKE), self._group_of(self._clusters_in_plan_order())
-        real, cautions = self._in_plan_order(REAL), []
+        fake, real = (self._in_plan_order(side, wide=self.wide) for side in (FAKE, REAL))
+        groups, cautions = self._group_of(self._clusters_in_plan_order()), []
         for name, values in (("generated", fake), ("reference", real)):
             if len(values) > self.max_samples:
                 cautions.append(
@@ -54,28 +55,29 @@ class TwoSets(GatheredMetric):
                     )
         generator = np.random.default_rng(self.seed)
         kept_fake, kept_real = (self._subset(len(values), generator) for values in (fake, real))
-        _, groups = np.unique(groups[kept_fake.numpy()], return_inverse=True)
+        _, groups = np.unique(groups[kept_fake], return_inverse=True)
         return fake[kept_fake], groups, real[kept_real], cautions
 
-    def _subset(self, n: int, generator: np.random.Generator) -> Tensor:
-        """Indices of all samples, or of a random `max_samples` of them, in plan order."""
+    def _subset(self, n: int, generator: np.random.Generator) -> Integers | slice:
+        """All samples, or the indices of a random `max_samples` of them, in plan order."""
         if n <= self.max_samples:
-            return torch.arange(n)
-        chosen = generator.choice(n, self.max_samples, replace=False)
-        return torch.from_numpy(np.sort(chosen))
+            return slice(None)
+        return np.sort(generator.choice(n, self.max_samples, replace=False))
 
 
 class KernelDistance(TwoSets):
     """Kernel distance between generated and real features ("KID" on Inception features).
 
-    The value is the mean over subsets, which is what papers report; `details` has the standard
-    deviation over subsets and the unbiased distance of all samples. The interval is centred on
-    the value; its variance is the jackknife's of the all-sample distance, plus that of drawing
-    the subsets.
+    The first result is the mean over subsets, which is what papers report, with the standard
+    deviation over subsets in `details`. The second is the unbiased distance of all samples: the
+    same expectation without the noise of the subsets. The interval of the second is a
+    delete-a-group jackknife; that of the first is as wide, plus the variance of drawing the
+    subsets, and centred on its own value.
     """
 
-    default_names = ("kernel_distance",)
-    directions = (False,)
+    default_names = ("kernel_distance", "kernel_distance_full")
+    directions = (False, False)
+    wide = False
 
     def __init__(
         self,
@@ -100,55 +102,54 @@ class KernelDistance(TwoSets):
 
     def _results(self) -> tuple[Result, ...]:
         fake, groups, real, warnings = self._sets()
-        size = min(self.subset_size, len(fake), len(real))
+        n, m = len(fake), len(real)
+        size = min(self.subset_size, n, m)
         if size < 2:
             return self._refused(
-                f"expected at least 2 generated and 2 reference samples, got {len(fake)} and "
-                f"{len(real)}; generate more samples or give a larger reference",
-                len(fake),
+                f"expected at least 2 generated and 2 reference samples, got {n} and {m}; "
+                "generate more samples or give a larger reference",
+                n,
             )
+        subsets = Subsets.drawn(n, m, self.num_subsets, size, self.seed)
+        sums, (mean, std) = kernel_sums(
+            fake, real, groups, int(groups.max()) + 1, self.kernel, subsets
+        )
+        full = self._interval(sums, 0.0)
+        if self.groups and full is None:
+            warnings.append(NO_INTERVAL)
+        details: dict[str, float] = {"n_reference": m}
+        unbiased = self._result(
+            sums.unbiased(), n, index=1, interval=full, warnings=warnings, details=details
+        )
         if size < self.subset_size:
             warnings.append(
                 f"subsets of {size} instead of {self.subset_size} samples: there are only "
-                f"{len(fake)} generated and {len(real)} reference samples"
+                f"{n} generated and {m} reference samples"
             )
-        mean, std = kernel_distance(
-            fake,
-            real,
-            num_subsets=self.num_subsets,
-            subset_size=size,
-            seed=self.seed,
-            kernel=self.kernel,
-        )
-        sums = group_sums(fake, real, groups, int(groups.max()) + 1, self.kernel)
-        interval = self._interval(mean, std, sums)
-        if self.groups and interval is None:
-            warnings.append(NO_INTERVAL)
-        details = {
-            "std": std,
-            "unbiased": sums.unbiased(),
-            "subset_size": size,
-            "n_reference": len(real),
-        }
+        drawn = self._interval(sums, std**2 / self.num_subsets)
+        moved = mean - sums.unbiased()
         result = self._result(
-            mean, len(fake), interval=interval, warnings=warnings, details=details
+            mean,
+            n,
+            interval=drawn and replace(drawn, low=drawn.low + moved, high=drawn.high + moved),
+            warnings=warnings,
+            details={"std": std, "subset_size": size, **details},
         )
-        return (result,)
+        return result, unbiased
 
-    def _interval(self, mean: float, std: float, sums: GroupSums) -> Interval | None:
-        """The jackknife interval of the all-sample distance, moved to the subsets' mean."""
-        sizes, value = sums.sizes, sums.unbiased()
+    def _interval(self, sums: GroupSums, extra_variance: float) -> Interval | None:
+        """The jackknife interval of the all-sample distance."""
+        sizes = sums.sizes
         if not self.groups or len(sizes) < 2 or sizes.sum() - sizes.max() < 2:
             return None
-        around = jackknife_interval(
-            value,
+        return jackknife_interval(
+            sums.unbiased(),
             [sums.unbiased(leave_out=group) for group in range(len(sizes))],
             sizes,
             covers=COVERS_SET,
             level=self.level,
-            extra_variance=std**2 / self.num_subsets,
+            extra_variance=extra_variance,
         )
-        return replace(around, low=around.low + mean - value, high=around.high + mean - value)
 
 
 class InceptionScore(GatheredMetric):

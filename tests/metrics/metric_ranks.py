@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
-from metric_samples import SPECS, build, two_sides
+from metric_samples import GIVEN, SPECS, build, given_moments, two_sides
 
 LAYOUTS = {
     # side → for each rank the share of samples it holds, in that side's order
@@ -41,10 +41,13 @@ def main(rank: int, world: int, store: str, output: str) -> None:
     )
     answers = {}
     for layout, shares in LAYOUTS.items():
-        for spec in SPECS:
+        for name in (*SPECS, *GIVEN):
+            spec = name.removesuffix(" given")
             metric = build(spec)
+            if name in GIVEN:
+                metric.use_reference(given_moments(spec))
             for plan, side in zip(two_sides(spec), ("fake", "real"), strict=True):
-                if plan is None:
+                if plan is None or (side == "real" and name in GIVEN):
                     continue
                 mine = share(len(plan.positions), shares[side], rank, world)
                 # another number of updates on every rank
@@ -52,7 +55,7 @@ def main(rank: int, world: int, store: str, output: str) -> None:
                     plan.feed(metric, batch, real=side == "real")
             results = [asdict(result) for result in metric.compute()]
             before = {name: metric._joined(name).shape[0] for name in metric._shapes}
-            answers[f"{layout}|{spec}"] = {"results": results, "local": before}
+            answers[f"{layout}|{name}"] = {"results": results, "local": before}
     Path(output).write_text(json.dumps(answers))
     dist.barrier()
     dist.destroy_process_group()

@@ -26,10 +26,13 @@ from evaluator.metrics import (
     authpct,
     clip_score,
     cmmd,
+    fid_infinity,
     frechet_distance_from_features,
     grouped_jackknife,
     inception_score,
     kernel_distance,
+    kernel_distance_unbiased,
+    mifid,
     precision_recall_density_coverage,
     vendi_score,
 )
@@ -87,7 +90,10 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
             "fd_x": lambda f=fake, o=other: (frechet_distance_from_features(f, o),),
             "kd_x": lambda f=fake, o=other: (
                 kernel_distance(f, o, num_subsets=5, subset_size=30).mean,
+                kernel_distance_unbiased(f, o),
             ),
+            "fd_infinity_x": lambda f=fake, o=other: (fid_infinity(o, f, num_points=4).value,),
+            "mifd_x": lambda f=fake, o=other: (mifid(o, f),),
             "is_x": lambda f=fake: (inception_score(f, splits=3).mean,),
             "prdc_x": lambda f=fake, o=other: precision_recall_density_coverage(o, f, k=3),
             "cmmd_x": lambda f=fake, o=other: (cmmd(o, f),),
@@ -100,7 +106,7 @@ def test_the_classes_give_the_numbers_of_the_functions() -> None:
         assert got == pytest.approx(list(values), rel=1e-12), spec
 
 
-@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x", "authpct_x"])
+@pytest.mark.parametrize("spec", ["fd_x", "prdc_x", "cmmd_x", "vendi_x", "authpct_x", "mifd_x"])
 def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
     generated, real = two_sides(spec)
     fake, other = generated.values, None if real is None else real.values
@@ -109,6 +115,8 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
         def statistic(i: np.ndarray, index: int = index) -> float:
             if spec == "fd_x":
                 return frechet_distance_from_features(fake[i], other)
+            if spec == "mifd_x":
+                return mifid(other, fake[i])
             if spec == "cmmd_x":
                 return cmmd(other, fake[i])
             if spec == "authpct_x":
@@ -129,6 +137,28 @@ def test_intervals_are_the_jackknife_of_the_functions(spec: str) -> None:
             (expected.low, expected.high), rel=1e-9
         )
         assert ("reference held fixed" in result.interval.covers) == (real is not None)
+
+
+def test_the_kernel_distances_intervals_differ_by_the_noise_of_the_subsets() -> None:
+    generated, real = two_sides("kd_x")
+    fake, other = generated.values, real.values
+    for options in ({}, {"num_subsets": 1}):
+        drawn, full = whole("kd_x", **options).compute()
+        expected = grouped_jackknife(
+            lambda i: kernel_distance_unbiased(fake[i], other),
+            generated.clusters,
+            covers=full.interval.covers,
+        )
+        assert (full.interval.low, full.interval.high) == pytest.approx(
+            (expected.low, expected.high), rel=1e-9
+        )
+        assert drawn.interval.low + drawn.interval.high == pytest.approx(2 * drawn.value)
+        reach = (drawn.interval.high - drawn.interval.low) / 2
+        count = options.get("num_subsets", 5)
+        noise = 2.093 * drawn.details["std"] / count**0.5
+        assert reach == pytest.approx(
+            np.hypot((full.interval.high - full.interval.low) / 2, noise), rel=1e-3
+        )
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -165,18 +195,48 @@ def test_metrics_can_be_pickled_cloned_and_reset(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_float64_states_cannot_be_narrowed(spec: str) -> None:
+def test_states_cannot_be_narrowed(spec: str) -> None:
     metric = whole(spec)
     results = metric.compute()
+    before = {
+        name: value for name, value in metric.state_dict().items() if name in metric._defaults
+    }
     metric.set_dtype(torch.float16).half()
     torch.nn.ModuleList([metric]).half()
-    for name in metric._defaults:
-        states = getattr(metric, name)
-        for state in states if isinstance(states, list) else [states]:
-            assert state.dtype in (torch.float64, torch.int64)
+    after = metric.state_dict()
+    for name, states in before.items():
+        pairs = zip(states, after[name]) if isinstance(states, list) else [(states, after[name])]
+        for state, kept in pairs:
+            assert state.dtype == kept.dtype
+            assert torch.equal(state, kept)
     fresh = build(spec).set_dtype(torch.float32)
     assert_same(results, whole(spec).compute(), exact=True)
     assert all(result.value is None for result in fresh.compute())
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "fd_x"])
+def test_samples_are_held_as_narrow_as_they_come_and_computed_in_float64(spec: str) -> None:
+    generated, real = two_sides(spec)
+    mixed = build(spec)
+    narrow, wide = torch.arange(40), torch.arange(40, 90)
+    generated.feed(mixed, narrow, real=False)
+    assert mixed.fake_values[0].dtype == torch.float32
+    mixed.update(
+        generated.values[wide].double(), generated.positions[wide], generated.clusters[wide]
+    )
+    if real is not None:
+        real.feed(mixed, torch.arange(70), real=True)
+    assert mixed.compute() == whole(spec).compute()
+    halves = build(spec)
+    halves.update(generated.values.half(), generated.positions, generated.clusters)
+    assert torch.equal(halves.fake_values[0], generated.values.half().float())
+
+
+def test_a_buffer_that_is_filled_again_does_not_change_what_was_counted() -> None:
+    metric, buffer = MeanScore(names=("nll",)), torch.ones(3, dtype=torch.float64)
+    metric.update(buffer, torch.arange(3), torch.arange(3))
+    buffer.zero_()
+    assert metric.compute()[0].value == 1.0
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -270,8 +330,9 @@ def test_rules_of_thumb_stand_next_to_the_numbers() -> None:
     assert any("90 generated samples: below 10000" in warning for warning in distance.warnings)
     for result in whole("prdc_x").compute():
         assert any("70 reference samples: below 5000" in warning for warning in result.warnings)
-    (kernel,) = whole("kd_x", subset_size=1000).compute()
+    kernel, full = whole("kd_x", subset_size=1000).compute()
     assert any("subsets of 70 instead of 1000" in warning for warning in kernel.warnings)
+    assert full.warnings == ()
     narrow = InceptionScore(30, splits=3)
     narrow.update(torch.randn(60, 30), torch.arange(60), torch.arange(60))
     assert "20 samples in each of 3 splits for 30 classes" in narrow.compute()[0].warnings[0]

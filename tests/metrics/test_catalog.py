@@ -19,11 +19,17 @@ from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROP
     ("name", "extractor", "input_", "reference", "results"),
     [
         ("fid", "inception", "features", True, ("fid",)),
-        ("kid", "inception", "features", True, ("kid",)),
+        ("kid", "inception", "features", True, ("kid", "kid_full")),
+        ("fid_infinity", "inception", "features", True, ("fid_infinity",)),
+        ("fd_infinity_dinov2", "dinov2", "features", True, ("fd_infinity_dinov2",)),
+        ("sfid", "inception", "spatial", True, ("sfid",)),
+        ("sfd_x", "x", "spatial", True, ("sfd_x",)),
+        ("mifid", "inception", "features", True, ("mifid",)),
+        ("mifd_digits", "digits", "features", True, ("mifd_digits",)),
         ("inception_score", "inception", "logits", False, ("inception_score",)),
         ("fd_dinov2", "dinov2", "features", True, ("fd_dinov2",)),
         ("fd_inception", "inception", "features", True, ("fid",)),
-        ("kd_digits", "digits", "features", True, ("kd_digits",)),
+        ("kd_digits", "digits", "features", True, ("kd_digits", "kd_full_digits")),
         ("is_digits", "digits", "logits", False, ("is_digits",)),
         ("clip_score", "clip", "text_cosine", False, ("clip_score",)),
         ("clip_score_siglip", "siglip", "text_cosine", False, ("clip_score_siglip",)),
@@ -56,7 +62,7 @@ def test_a_variant_is_part_of_the_name() -> None:
     assert resolve("clip_score", None, {"variant": "w2.5"}).result_names == ("clip_score_w2.5",)
 
 
-@pytest.mark.parametrize("name", ["fid", "kid", "inception_score"])
+@pytest.mark.parametrize("name", PROPER_NAMES)
 def test_proper_names_mean_inception_features_only(name: str) -> None:
     with pytest.raises(ConfigError, match=r"expected the extractor 'inception', got 'dinov2'; wri"):
         resolve(name, "dinov2")
@@ -67,7 +73,7 @@ def test_proper_names_mean_inception_features_only(name: str) -> None:
     [
         ("fdi", {}, "did you mean 'fd'"),
         ("inception_scor", {}, "did you mean 'inception_score'"),
-        ("vqa", {}, "expected one of fid, kid"),
+        ("vqa", {}, "expected one of fid, fid_infinity"),
         ("fd", {}, "expected an extractor, got none; write fd_<extractor>"),
         ("fd_", {}, "metric: expected one of"),
         ("kid", {"subsetsize": 5}, "got 'subsetsize'; did you mean 'subset_size'"),
@@ -75,6 +81,8 @@ def test_proper_names_mean_inception_features_only(name: str) -> None:
         ("prdc", {"inclusive": "yes"}, "inclusive: expected true or false, got 'yes'"),
         ("fid", {"groups": 1}, "groups: expected 0"),
         ("fid", {"level": 95}, "level: expected a level between 0 and 1"),
+        ("mifid", {"cosine_distance_eps": 2}, "expected a number above 0 and at most 1, got 2"),
+        ("fid_infinity", {"num_points": 2}, "num_points: expected a whole number of at least 3"),
         ("clip_score", {"variant": "max"}, "variant: expected one of mean, clamped"),
     ],
 )

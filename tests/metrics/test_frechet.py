@@ -11,7 +11,8 @@ from scipy.linalg import sqrtm
 
 from evaluator.errors import MetricError
 from evaluator.metrics import Moments, frechet_distance, frechet_distance_from_features
-from evaluator.metrics.frechet import ACCURACY, _cholesky, _trace_of_root
+from evaluator.metrics import frechet as module
+from evaluator.metrics.frechet import ACCURACY, _cholesky, _congruent, _traces
 
 SEEDS = st.integers(0, 2**31)
 
@@ -113,7 +114,85 @@ def test_spread_spectra_take_the_accurate_path() -> None:
     basis = orthogonal(generator, 30)
     spectrum = np.logspace(0, -12, 30)
     cov = torch.from_numpy((basis * spectrum) @ basis.T)
-    assert _trace_of_root(cov, cov, ACCURACY) == pytest.approx(spectrum.sum(), rel=1e-12)
+    own, root = _traces(cov, cov, ACCURACY)
+    assert own == pytest.approx(2 * spectrum.sum(), rel=1e-12)
+    assert root == pytest.approx(spectrum.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 12, 13])
+def test_the_triangular_product_is_the_full_one(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 4)
+    generator = np.random.default_rng(17)
+    lower = torch.from_numpy(np.tril(generator.normal(size=(dim, dim))))
+    cov = torch.from_numpy(np.cov(generator.normal(size=(dim, 40))).reshape(dim, dim))
+    np.testing.assert_allclose(_congruent(lower, cov).tril(), (lower.T @ cov @ lower).tril())
+
+
+def published(seed: int, dim: int, *, rank: int | None = None) -> np.ndarray:
+    """A covariance with a spectrum as steep as Inception's, of full rank or less."""
+    generator = np.random.default_rng(seed)
+    spectrum = np.logspace(0, -6, dim)
+    spectrum[dim if rank is None else rank :] = 0.0
+    basis = orthogonal(generator, dim)
+    cov = (basis * spectrum) @ basis.T
+    return (cov + cov.T) / 2
+
+
+@pytest.mark.parametrize("rank", [None, 40, 1])
+def test_covariances_published_in_float32_give_nearly_the_same_number(rank: int | None) -> None:
+    dim = 64
+    mean, cov, other = np.linspace(0, 1, dim), published(0, dim, rank=rank), published(1, dim)
+    exact = frechet_distance(mean, cov, np.zeros(dim), other)
+    rounded = cov.astype(np.float32)
+    assert (np.linalg.eigvalsh(rounded.astype(np.float64))[0] < -1e-12) == (rank is not None)
+    assert frechet_distance(mean, rounded, np.zeros(dim), other) == pytest.approx(exact, rel=1e-4)
+    both = frechet_distance(mean, rounded, mean, rounded)
+    assert 0.0 <= both < 1e-12 * np.trace(cov)
+    assert frechet_distance(mean, rounded, mean, cov) < 1e-5 * np.trace(cov)
+
+
+def test_rounding_of_float32_is_forgiven_and_no_more() -> None:
+    generator = np.random.default_rng(18)
+    basis, mean, identity = orthogonal(generator, 8), np.zeros(8), np.eye(8)
+    for lowest, forgiven in ((-1e-7, True), (-1e-5, False)):
+        spectrum = np.array([lowest, *np.ones(7)])
+        cov = (basis * spectrum) @ basis.T
+        cov = (cov + cov.T) / 2
+        for pair in ((cov, identity), (identity, cov)):
+            if forgiven:
+                got = frechet_distance(mean, pair[0], mean, pair[1])
+                assert got == pytest.approx(1.0, rel=1e-6)
+            else:
+                with pytest.raises(MetricError, match="got one with the eigenvalue -1e-05"):
+                    frechet_distance(mean, pair[0], mean, pair[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, dim=st.integers(1, 6), copies=st.integers(1, 5), kinds=st.integers(1, 4))
+def test_duplicates_keep_the_number_real_and_not_negative(
+    seed: int, dim: int, copies: int, kinds: int
+) -> None:
+    base = features(seed, kinds, dim)
+    a = np.repeat(base, copies + 1, axis=0)
+    b = features(seed + 1, 30, dim)
+    got = frechet_distance_from_features(a, b)
+    assert isinstance(got, float)
+    assert got == pytest.approx(frechet_distance_from_features(b, a), rel=1e-9)
+    assert 0.0 <= frechet_distance_from_features(a, a) <= 1e-12 * np.square(a).sum()
+    one, two = Moments.from_features(a), Moments.from_features(b)
+    assert got == pytest.approx(
+        frechet_distance(one.mean, one.covariance(), two.mean, two.covariance()), rel=1e-8
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(spreads=st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), shift=st.floats(-1e3, 1e3))
+def test_one_dimension_has_the_textbook_form(spreads: tuple[float, float], shift: float) -> None:
+    got = frechet_distance(
+        np.array([shift]), np.array([[spreads[0] ** 2]]), np.zeros(1), np.array([[spreads[1] ** 2]])
+    )
+    expected = shift**2 + (spreads[0] - spreads[1]) ** 2
+    assert got == pytest.approx(expected, rel=1e-9, abs=1e-9 * (spreads[0] + spreads[1]) ** 2)
 
 
 def test_pivots_of_rounding_noise_are_no_rank() -> None:

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from evaluator.errors import MetricError
 from evaluator.metrics import kernel as module
 from evaluator.metrics import kernel_distance, kernel_distance_unbiased
-from evaluator.metrics.kernel import CUBIC, group_sums
+from evaluator.metrics.kernel import (
+    CUBIC,
+    PolynomialKernel,
+    Subsets,
+    group_sums,
+    kernel_sums,
+)
 
 
 def brute_force(a: np.ndarray, b: np.ndarray) -> float:
@@ -66,6 +72,41 @@ def test_one_subset_of_everything_is_the_full_sample_distance() -> None:
     mean, std = kernel_distance(a, b, num_subsets=3, subset_size=60)
     assert mean == pytest.approx(kernel_distance_unbiased(a, b), rel=1e-10)
     assert std == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [50, 1 << 20])
+def test_subsets_from_all_pairs_are_those_computed_one_by_one(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(6)
+    a, b = generator.normal(size=(60, 4)), generator.normal(size=(50, 4)) + 0.2
+    subsets = Subsets.drawn(60, 50, 7, 20, 3)
+    by_hand = [
+        kernel_distance_unbiased(a[x], b[y])
+        for x, y in zip(subsets.first, subsets.second, strict=True)
+    ]
+    assert all(len(set(chosen)) == 20 for chosen in subsets.first)
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
+    # 7 subsets of 20 cost less than all pairs, 70 cost more; the first 7 are the same
+    few = kernel_distance(a, b, num_subsets=7, subset_size=20, seed=3)
+    assert few == pytest.approx((np.mean(by_hand), np.std(by_hand)), rel=1e-10)
+    tensors = torch.from_numpy(a), torch.from_numpy(b)
+    _, together = kernel_sums(*tensors, np.zeros(60, np.int64), 1, CUBIC, subsets)
+    assert together == pytest.approx(few, rel=1e-10)
+    assert 70 * 20**2 >= (60 + 50) ** 2 / 4 > 7 * 20**2
+    many = Subsets.drawn(60, 50, 70, 20, 3)
+    by_hand = [kernel_distance_unbiased(a[x], b[y]) for x, y in zip(many.first, many.second)]
+    got = kernel_distance(a, b, num_subsets=70, subset_size=20, seed=3)
+    assert got == pytest.approx((np.mean(by_hand), np.std(by_hand)), rel=1e-10)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_the_kernel_is_the_power_it_says(degree: int) -> None:
+    generator = np.random.default_rng(7)
+    x, y = generator.normal(size=(4, 3)), generator.normal(size=(5, 3))
+    kernel = PolynomialKernel(degree, gamma=0.7, coef=-0.3)
+    got = kernel(torch.from_numpy(x), torch.from_numpy(y))
+    np.testing.assert_allclose(got, (0.7 * (x @ y.T) - 0.3) ** degree, rtol=1e-12, atol=1e-14)
 
 
 def test_it_agrees_with_torch_fidelity_within_the_noise_of_its_subsets() -> None:

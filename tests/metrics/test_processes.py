@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from metric_ranks import LAYOUTS
-from metric_samples import EXACT, SPECS, whole
+from metric_samples import EXACT, GIVEN, SPECS, whole
 
 HERE = Path(__file__).parent
 
@@ -40,7 +40,7 @@ def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     ]
     try:
         for process in ranks:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
     finally:
         for process in ranks:
@@ -67,6 +67,16 @@ def test_any_layout_of_samples_over_processes_gives_the_same_number(
         assert got["value"] == pytest.approx(want["value"], rel=1e-12)
         assert got["interval"]["low"] == pytest.approx(want["interval"]["low"], rel=1e-9)
         assert (got["n"], got["warnings"]) == (want["n"], want["warnings"])
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("layout", ["contiguous", "empty rank", "all on the last"])
+def test_moments_given_to_every_process_count_once(answers: list, layout: str, name: str) -> None:
+    by_rank = [rank[f"{layout}|{name}"]["results"] for rank in answers]
+    assert all(results == by_rank[0] for results in by_rank)
+    (got,), (want,) = by_rank[0], whole(name.removesuffix(" given")).compute()
+    assert got["value"] == pytest.approx(want.value, rel=1e-11)
+    assert got["details"]["n_reference"] == 70
 
 
 @pytest.mark.parametrize("spec", SPECS)
