@@ -93,7 +93,9 @@ def fetch_file(location: str, file: str, *, revision: str | None = None) -> Path
         ) from error
 
 
-def hash_folder(folder: Path, suffixes: Sequence[str] = (".json", ".safetensors", ".txt")) -> str:
+def hash_folder(
+    folder: Path, suffixes: Sequence[str] = (".json", ".model", ".safetensors", ".txt")
+) -> str:
     """SHA-256 over (relative name, content hash) of the files that decide what is computed."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
