@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError, InputError
 from evaluator.features.fetch import PublishedFile, fetch_published
+from evaluator.features.settings import brief
 from evaluator.locations import PACKAGE_SCHEME, cache_folder, expand
 from evaluator.weights import fetch_file, is_hub_id
 
@@ -166,8 +167,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, pickle.UnpicklingError):
         named = re.search(r"GLOBAL (\S+)", str(error))
         return f"it wants to run {named[1]}" if named else "it is no pickle of tensors"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(". ")
+    return brief(error)
 
 
 def _some(names: set[str]) -> str:

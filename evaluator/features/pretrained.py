@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ConfigError, InputError
 from evaluator.features.resize import pillow_image
+from evaluator.features.settings import brief
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,9 @@ class TextSide:
     def __init__(self, model: Any, weights: Weights, *, what: str, device: str) -> None:
         from transformers import AutoTokenizer
 
+        if not (weights.folder / "tokenizer_config.json").is_file():
+            # Without this file the library looks through all its models before it gives up.
+            raise _unfit(weights, what, FileNotFoundError("no tokenizer_config.json"))
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_LOCAL)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -130,8 +134,10 @@ def embedding(output: Any) -> Tensor:
 
 
 def _unfit(weights: Weights, what: str, error: Exception) -> InputError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = brief(error)
+    if "trust_remote_code" in str(error):
+        reason = "a model with code of its own, which is not run"
     return InputError(
-        f"{weights.origin}: expected {what}, got: {' '.join(lines)[:400].rstrip()} Check that the "
-        "folder is as save_pretrained() wrote it."
+        f"{weights.origin}: expected {what}, got: {reason}. Check that the folder is as "
+        "save_pretrained() wrote it."
     )

@@ -41,6 +41,12 @@ def fingerprint(weights_sha256: str, preprocessing: str, dtype: str) -> str:
     return hashlib.sha256(note.encode()).hexdigest()
 
 
+def brief(error: BaseException, *, line: int = 0) -> str:
+    """One line of an error's text, of 200 characters at most and without a full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[line].strip()[:200].rstrip(". ")
+
+
 def imagenet_normalised(pixels: Tensor) -> Tensor:
     """(3, H, W) from 0 to 1 → the same, channel by channel (x - mean) / std of ImageNet."""
     mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None]

@@ -40,7 +40,7 @@ def test_images_and_texts_are_those_of_transformers(
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in IMAGES]
     tokens = transformers.AutoTokenizer.from_pretrained(folder)(
-        TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt"
+        TEXTS, padding="max_length", max_length=64, truncation=True, return_tensors="pt"
     )
     with torch.inference_mode():
         expected = model(**processor(pictures, return_tensors="pt"), **tokens)
@@ -56,7 +56,7 @@ def test_images_and_texts_are_those_of_transformers(
 
 
 def test_a_long_text_is_cut_and_marked(extractor: SiglipExtractor) -> None:
-    words = " ".join(["seven"] * 40)
+    words = " ".join(["seven"] * 80)
     features, cut = extractor.embed_text([words, words + " seven", "a red seven"])
     assert cut == [True, True, False]
     assert torch.equal(features[0], features[1])
@@ -100,7 +100,10 @@ def without_tokenizer(folder: Path) -> None:
     ("build", "message"),
     [
         (without_head, "expected a SigLIP model with a pooling head, got one without"),
-        (without_tokenizer, "expected a SigLIP model with its image processor and tokenizer, got: "),
+        (
+            without_tokenizer,
+            "expected a SigLIP model with its image processor and tokenizer, got: no tokenizer_config.json",
+        ),
     ],
 )
 def test_a_model_without_all_its_parts_is_refused(
