@@ -148,13 +148,13 @@ class FeatureConfig(Section):
     kind: str | None = None
     """Built-in kind, entry point in `evaluator.extractor`, or `module:attr`; None: the name."""
     id: str | None = None
-    """Weights: hub id, folder, or `package://name/path`; None takes the kind's own."""
+    """Weights: hub id, folder, file, or `package://name/path`; None takes the kind's own."""
     revision: str | None = None
     """Branch, tag or commit of the weights."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type of the network's arithmetic; features are stored as float32."""
     options: dict[str, Any] = {}
-    """Further keyword arguments for extractors of your own."""
+    """Further keyword arguments: `resize: legacy` of `inception`, or those of your own."""
 
     @field_validator("name")
     @classmethod

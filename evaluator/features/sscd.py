@@ -80,8 +80,9 @@ class SscdExtractor:
         """(N, 3, 320, 320) → `features` (N, D) float32, as the program gives them."""
         import torch
 
-        # Run as written: a program that is optimised while it runs may change bits on the way.
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
+        # A program that is optimised while it runs may change bits on the way.
+        as_written = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+        with torch.inference_mode(), as_written:
             features: Tensor = self._network(batch.to(self._device, self._dtype))
         return {"features": features.float().cpu()}
 

@@ -14,7 +14,7 @@ from evaluator.errors import ConfigError, InputError
 from evaluator.features.siglip import SiglipExtractor
 from evaluator.protocols import FeatureExtractor, TextExtractor
 from tests.features import tiny_models as tiny
-from tests.features.test_vision import IMAGES
+from tests.features.tiny_models import IMAGES
 
 BUILDS = {"siglip": tiny.siglip, "siglip2": tiny.siglip2}
 TEXTS = ["a red seven", "A blue seven on a red background"]

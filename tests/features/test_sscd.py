@@ -15,20 +15,10 @@ from PIL import Image
 from evaluator.errors import ConfigError, InputError
 from evaluator.features.sscd import KNOWN, SscdExtractor
 from evaluator.protocols import FeatureExtractor
+from tests.features.tiny_programs import Descriptor, save
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 IMAGE = torch.arange(3 * 50 * 90).remainder(241).to(torch.uint8).reshape(3, 50, 90)
-
-
-class Descriptor(torch.nn.Module):
-    """A convolution, a mean, and length one, as the published programs end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 8, 16, stride=16)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(self.conv(x).mean((2, 3)))
 
 
 class Maps(torch.nn.Module):
@@ -39,12 +29,6 @@ class Maps(torch.nn.Module):
 class Words(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.embedding(x, torch.ones(2, 2))
-
-
-def save(module: torch.nn.Module, path: Path) -> str:
-    """Write a scripted module; returns its hash."""
-    torch.jit.script(module.eval()).save(str(path))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")

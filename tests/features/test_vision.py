@@ -17,16 +17,9 @@ from evaluator.errors import ConfigError, InputError
 from evaluator.features.vision import Dinov2Extractor, Dinov3Extractor, VisionExtractor
 from evaluator.protocols import FeatureExtractor, TextExtractor
 from tests.features import tiny_models as tiny
+from tests.features.tiny_models import IMAGES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def picture(*, seed: int, height: int = 48, width: int = 70) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-
-
-IMAGES = [picture(seed=1), picture(seed=2, height=300, width=260), picture(seed=3)]
 
 
 def pillow(image: torch.Tensor) -> Image.Image:

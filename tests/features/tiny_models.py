@@ -19,6 +19,14 @@ SMALL = {
 SQUARE = {"height": 32, "width": 32}
 
 
+def picture(*, seed: int, height: int = 48, width: int = 70) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+IMAGES = [picture(seed=1), picture(seed=2, height=300, width=260), picture(seed=3)]
+
+
 def save(folder: Path, build: Callable[[], Any], *parts: Any) -> Path:
     """Save a model built under a fixed seed, and its processors."""
     with torch.random.fork_rng():
