@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,16 @@ CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
 
 PACKAGE_SCHEME = "package://"
 """`package://name/path/file`: a file that an installed package brings along."""
+
+
+def cache_folder(configured: str | None = None) -> Path:
+    """Where packs, references and fetched weights are kept.
+
+    What a configuration says, else $EVALUATOR_CACHE, else the user's cache folder.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    chosen = configured or os.environ.get("EVALUATOR_CACHE") or f"{base}/diffusion-evaluator"
+    return Path(chosen).expanduser()
 
 
 def expand(location: str, *, relative_to: Path | None = None) -> Path:

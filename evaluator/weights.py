@@ -53,7 +53,7 @@ def find_weights(
 
 
 def _from_hub(location: str, revision: str | None, looked_at: Path) -> tuple[Path, str | None]:
-    if location.startswith(PACKAGE_SCHEME) or not _HUB_ID.match(location):
+    if location.startswith(PACKAGE_SCHEME) or not is_hub_id(location):
         raise InputError(
             f"{location}: expected a folder with weights or a hub id (owner/name), "
             f"got nothing at {looked_at}. Check the path."
@@ -73,7 +73,29 @@ def _from_hub(location: str, revision: str | None, looked_at: Path) -> tuple[Pat
     return folder, folder.name if _COMMIT.match(folder.name) else revision
 
 
-def hash_folder(folder: Path, suffixes: Sequence[str] = (".json", ".safetensors", ".txt")) -> str:
+def is_hub_id(location: str) -> bool:
+    """Whether `location` has the form owner/name."""
+    return _HUB_ID.match(location) is not None
+
+
+def fetch_file(location: str, file: str, *, revision: str | None = None) -> Path:
+    """One file of a hub repository, fetched to the Hugging Face cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(location, file, revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise InputError(
+            f"{location}: expected a repository on the hub with '{file}', got: "
+            f"{str(error).splitlines()[0]}. Check the id and `file`, log in for gated weights, or "
+            "fetch them ahead on a machine with a network."
+        ) from error
+
+
+def hash_folder(
+    folder: Path, suffixes: Sequence[str] = (".json", ".model", ".safetensors", ".txt")
+) -> str:
     """SHA-256 over (relative name, content hash) of the files that decide what is computed."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

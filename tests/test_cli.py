@@ -92,7 +92,7 @@ def test_every_config_fault_is_listed_and_the_status_is_2(call, write):
         ({"references": {"real": {"source": "nowhere/"}}}, "nowhere"),
         ({"features": ["digitz"]}, "Did you mean 'digits'"),
         ({"metrics": ["fd_clipp"]}, "'fd_clipp' needs an extractor; extractor 'clipp'"),
-        ({"metrics": ["fid"]}, "'fid' needs an extractor; extractor 'inception'"),
+        ({"metrics": ["fid"]}, "weights-inception-2015-12-05-6726825d.pth: expected the published weights"),
         ({"metrics": ["incption_score"]}, "did you mean 'inception_score'"),
         ({"references": {}}, "compares with a reference"),
         ({"features": [{"name": "mine", "kind": "os:system"}]}, "Add --allow-code"),

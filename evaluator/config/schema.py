@@ -179,7 +179,7 @@ class FeatureConfig(NumericSection):
     kind: str | None = None
     """Built-in kind, entry point in `evaluator.extractor`, or `module:attr`; None: the name."""
     id: str | None = None
-    """Weights: hub id, folder, or `package://name/path`; None takes the kind's own."""
+    """Weights: hub id, folder, file, or `package://name/path`; None takes the kind's own."""
     revision: str | None = None
     """Branch, tag or commit of the weights."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -189,7 +189,7 @@ class FeatureConfig(NumericSection):
     storage: Literal["float32", "float16"] = "float32"
     """Type that features are stored as; float16 halves the tables and is part of the numbers."""
     options: dict[str, Any] = {}
-    """Further keyword arguments of the extractor."""
+    """Further keyword arguments: `resize: legacy` of `inception`, or those of your own."""
 
     @field_validator("name")
     @classmethod

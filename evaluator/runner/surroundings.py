@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluator import locations
 from evaluator.config.schema import FeatureConfig, RunConfig, SourceConfig
 from evaluator.data import Pack, PackOptions, expand_source, open_source
 from evaluator.distributed import StopRequest, World
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def cache_folder(config: RunConfig) -> Path:
     """Where packs and references are kept."""
-    configured = config.runtime.cache or os.environ.get("EVALUATOR_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(configured or f"{base}/diffusion-evaluator").expanduser()
+    return locations.cache_folder(config.runtime.cache)
 
 
 def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
