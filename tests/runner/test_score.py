@@ -194,11 +194,11 @@ def test_a_fault_is_told_once_under_several_processes(digits, tmp_path) -> None:
     assert done.stderr.count("did you mean") == 1
 
 
-def test_a_score_told_to_stop_leaves_75_and_is_continued(digits, tmp_path, cache) -> None:
-    arguments = ["score", str(digits / "many"), "--metrics", "is_digits,vendi_digits", *SETTINGS, "--batch-size", "2"]  # fmt: skip
+def test_a_score_told_to_stop_leaves_75_and_is_continued(score, digits, tmp_path) -> None:
+    arguments = [str(digits / "many"), "--limit", "160", "--metrics", "is_digits,vendi_digits"]  # fmt: skip
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     worker = subprocess.Popen(
-        [*command("python", 1), *arguments, "--output", str(stopped)],
+        [*command("python", 1), "score", *arguments, *SETTINGS, "--output", str(stopped)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -213,8 +213,8 @@ def test_a_score_told_to_stop_leaves_75_and_is_continued(digits, tmp_path, cache
     committed = bytes_of(stopped)
     assert committed
     for path in (stopped, whole):
-        done = launch("python", 1, [*arguments, "--output", str(path)], cache=cache)
-        assert done.returncode == 0, done.stderr
+        ended = score(*arguments, "--output", path)
+        assert ended.status == 0, ended.err
     assert committed.items() <= bytes_of(stopped).items()
     assert bytes_of(stopped) == bytes_of(whole)
     assert_same_numbers(stopped, whole)
@@ -307,9 +307,9 @@ def test_a_limit_takes_the_first_images_only(score) -> None:
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["mad", "--against", "reel", "--captions", "caption.txt", "--metrics", "fdd_digits"],
+        (["mad", "--against", "reel", "--captions", "caption.txt", "--metrics", "fidd"],
          ["IMAGES: mad: expected a file or folder, got nothing there; did you mean made?",
-          "--against: reel: ", "--captions: caption.txt: ", "got 'fdd_digits'; did you mean 'fd"]),
+          "--against: reel: ", "--captions: caption.txt: ", "got 'fidd'; did you mean 'fid'?"]),
         (["made", "--metrics", "fd_digitz,incption_score"],
          ["did you mean 'inception_score'", "extractor 'digitz': ", "Did you mean 'digits'?",
           "expected real images to compare with for fd_digitz, got none"]),
