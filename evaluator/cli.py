@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from evaluator.runner.evaluation import Outcome
+    from evaluator.runner.score import Score
 
 app = typer.Typer(
     name="evaluator",
@@ -66,6 +67,64 @@ def run(
 
 
 @app.command()
+def score(
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="Images to judge: folder, .zip, .npz, .parquet, .tar, or 'a-{0000..0009}.tar'."
+        ),
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="Real images to compare with, in any of these forms.")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Names separated by commas, as `ls metrics` lists them; default:"
+            " fid,kid,prdc,inception_score, and clip_score where captions are given."
+        ),
+    ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            help="Captions of the images: .jsonl or .csv with a column file_name, or .txt with"
+            " one line for each image in the order of their names."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights of an extractor, inception=FILE. May be repeated."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a forward pass; default: 32.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run directory; default: one in the cache, by content.")
+    ] = None,
+    overrides: SetOption = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take the first N of the images to judge.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
+    json: Annotated[
+        str | None, typer.Option(help="Write the numbers to a file as well, or to '-'.")
+    ] = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Score images against real images; the same command resumes it, and then answers at once."""
+    from evaluator.runner.score import ScoreRequest, prepare_score
+
+    names = None if metrics is None else tuple(metrics.split(","))
+    request = ScoreRequest(
+        images, against, names, captions, tuple(weights or ()), batch_size, limit,
+        tuple(overrides or ()),
+    )  # fmt: skip
+    _require_writable(json)
+    prepared = prepare_score(request, output=output, allow_code=allow_code)
+    _run_score(prepared, allow_code=allow_code, report=report, json=json)
+
+
+@app.command()
 def status(run: RunArgument) -> None:
     """Say how far a run is: exit status 0 complete, 1 failed, 3 incomplete."""
     from evaluator.runner.status import read_status
@@ -116,17 +175,27 @@ def validate(
 
 @app.command()
 def pack(
-    source: Annotated[str, typer.Argument(help="Prompts file, or folder, zip, Parquet of images.")],
+    source: Annotated[
+        str, typer.Argument(help="Prompts file, or folder, .zip, .npz or Parquet of images.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder of the pack.")],
     key_column: Annotated[str | None, typer.Option(help="Column with the keys.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column with the texts.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="Captions of the images: .jsonl, .csv or .txt.")
+    ] = None,
 ) -> None:
     """Pack prompts or images into webdataset tars with an index."""
     from evaluator.data import PackOptions, expand_source
     from evaluator.data import pack as pack_source
 
-    options = PackOptions(key_column=key_column, text_column=text_column, image_column=image_column)
+    options = PackOptions(
+        key_column=key_column,
+        text_column=text_column,
+        image_column=image_column,
+        captions=captions,
+    )
     packed = pack_source(expand_source(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
 
@@ -167,7 +236,56 @@ def ls(
         typer.echo(_plain(line))
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | None) -> None:
+    """Run what `score` asks for, and say what came out."""
+    import os
+
+    from evaluator.runner.session import run_session
+
+    if os.environ.get("RANK", "0") == "0":
+        for warning in prepared.warnings:
+            typer.echo(_plain(f"warning: {warning}"), err=True)
+    outcome = run_session(
+        prepared.config, prepared.path, allow_code=allow_code, relative_to=Path.cwd()
+    )
+    if outcome is None:
+        return  # another process of this launch speaks
+    only_json = json == "-"
+    _print_outcome(outcome, err=only_json)
+    if json is not None:
+        _write_numbers(outcome, json)
+    if report:
+        from evaluator.report import write_report
+
+        typer.echo(f"report: {write_report(outcome.run)}", err=only_json)
+    _leave(outcome.exit_status)
+
+
+def _require_writable(json: str | None) -> None:
+    """ConfigError, before any work, when the numbers could not be written there."""
+    from evaluator.errors import ConfigError
+
+    if json is not None and json != "-" and not Path(json).parent.is_dir():
+        raise ConfigError(
+            f"--json: expected a file in a folder that exists, got {json}; make the folder first"
+        )
+
+
+def _write_numbers(outcome: Outcome, where: str) -> None:
+    """What metrics.json holds, to a file or to the standard output."""
+    import json
+
+    from evaluator.durable import explained, write_atomically
+
+    text = json.dumps(outcome.summary.record(), indent=1, sort_keys=True, allow_nan=False)
+    if where == "-":
+        typer.echo(text)
+        return
+    with explained("write", Path(where)):
+        write_atomically(Path(where), text.encode())
+
+
+def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:
     """The table of results, what is missing, and where the run is."""
     import shutil
     import sys
@@ -176,11 +294,11 @@ def _print_outcome(outcome: Outcome) -> None:
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     counts = outcome.summary.counts
-    typer.echo(results_table(outcome.summary.record()["metrics"], width=width))
+    typer.echo(results_table(outcome.summary.record()["metrics"], width=width), err=err)
     parts = [f"{counts.committed}/{counts.planned} samples"]
     parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
     parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
-    typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}")
+    typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
     for error in outcome.errors:
         typer.echo(_plain(f"failed: {error}"), err=True)
     for line in outcome.summary.error_lines:

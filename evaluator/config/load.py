@@ -55,6 +55,11 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, where: str) -> Run
     if not isinstance(record, dict):
         got = "an empty file" if record is None else type(record).__name__
         raise ConfigError(f"{where}: expected sections (name, model, prompts, …), got {got}.")
+    return parse_record(record, overrides, where=where)
+
+
+def parse_record(record: dict[str, Any], overrides: Sequence[str] = (), *, where: str) -> RunConfig:
+    """Validate a configuration given as plain data, which the overrides change in place."""
     for override in overrides:
         _apply_override(record, override)
     try:
@@ -65,8 +70,12 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, where: str) -> Run
         raise ConfigError(f"{where}: the configuration has {count}:", faults) from error
 
 
+_NAMED_ITEMS = ("features", "metrics")
+"""Lists in which a name alone stands for an item of that name."""
+
+
 def _apply_override(record: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in place; the value is YAML, list items are addressed by number."""
+    """Set `a.b=value` in place; the value is YAML, list items go by number or by their name."""
     path, equals, value = override.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
@@ -77,27 +86,36 @@ def _apply_override(record: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: expected a YAML value, got: {error}") from error
     here: Any = record
     for i, part in enumerate(parts):
-        last = i == len(parts) - 1
+        before = ".".join(parts[:i])
+        key: Any = part
         if isinstance(here, list):
-            if not part.isdecimal() or int(part) >= len(here):
-                raise ConfigError(
-                    f"--set {override!r}: expected a number below {len(here)} after "
-                    f"'{'.'.join(parts[:i])}', got '{part}'."
-                )
-            key: Any = int(part)
-        elif isinstance(here, dict):
-            key = part
-        else:
+            key = _item(here, part, where=f"--set {override!r}", before=before)
+        elif not isinstance(here, dict):
             raise ConfigError(
-                f"--set {override!r}: '{'.'.join(parts[:i])}' is a plain value, it has no '{part}'."
+                f"--set {override!r}: '{before}' is a plain value, it has no '{part}'."
             )
-        if last:
+        if i == len(parts) - 1:
             here[key] = parsed
-        elif isinstance(here, dict) and here.get(key) is None:
+            return
+        if isinstance(here, dict) and here.get(key) is None:
             here[key] = {}
-            here = here[key]
-        else:
-            here = here[key]
+        elif before in _NAMED_ITEMS and isinstance(here[key], str):
+            here[key] = {"name": here[key]}  # what a name alone stands for
+        here = here[key]
+
+
+def _item(items: list[Any], part: str, *, where: str, before: str) -> int:
+    """The place in a list that `part` means: its number, or the `name` of the item."""
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    names = [item.get("name") if isinstance(item, dict) else item for item in items]
+    if part in names:
+        return names.index(part)
+    known = ", ".join(str(name) for name in names if name is not None)
+    raise ConfigError(
+        f"{where}: expected a number below {len(items)} after '{before}'"
+        f"{f', or one of {known}' if known else ''}, got '{part}'."
+    )
 
 
 def _describe(fault: ErrorDetails) -> str:

@@ -136,6 +136,8 @@ class _Reading(NumericSection):
     """Column that holds the text; found by its name when not given."""
     image_column: str | None = None
     """Column that holds the images; found by its name when not given."""
+    captions: str | None = None
+    """Captions of images: `.jsonl`, `.csv` with `file_name`; `.txt`, a line an image by name."""
 
 
 class SourceConfig(_Reading):

@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from evaluator.data.index import INDEX_VERSION, INDEXED, rows_table, write_index
 from evaluator.data.locate import TarSet, expand_source, find_tars
@@ -43,14 +44,29 @@ def open_source(
     """
     path = expand_source(source) if isinstance(source, str) else source
     path = Path(os.path.abspath(path))
+    if options.captions is not None:
+        options = replace(options, captions=Path(os.path.abspath(options.captions)))
     if is_pack(path):
+        _refuse_captions(path, options)
         pack = open_pack(path)
         pack.verify()
     else:
         tars = find_tars(path)
+        if tars:
+            _refuse_captions(path, options)
         with _locked(cache, _digest([str(path)])):
             pack = _indexed(tars, cache) if tars else _packed(path, cache, options)
     return pack if limit is None else pack.prefix(limit)
+
+
+def _refuse_captions(path: Path, options: PackOptions) -> None:
+    """InputError when captions are given for samples that were packed with their own."""
+    if options.captions is not None:
+        raise InputError(
+            f"{path}: expected a folder, .zip or .npz of images to give captions to, got tars,"
+            " which carry their own; put a .txt or .json beside each image into the tars, or"
+            " unpack them into a folder"
+        )
 
 
 def _packed(path: Path, cache: Path, options: PackOptions) -> Pack:
@@ -60,9 +76,10 @@ def _packed(path: Path, cache: Path, options: PackOptions) -> Pack:
         key_column=options.key_column,
         text_column=options.text_column,
         image_column=options.image_column,
+        captions=options.captions,
     )
     before = _signature(raw)
-    settings = json.dumps(asdict(options), sort_keys=True)
+    settings = json.dumps(_settings(options), sort_keys=True)
     suffix = path.suffix.lower() if path.is_file() else "folder"
     content = _content(raw, before, cache)
     output = cache / "packs" / _digest([str(INDEX_VERSION), suffix, settings, content])[:32]
@@ -77,6 +94,13 @@ def _packed(path: Path, cache: Path, options: PackOptions) -> Pack:
     pack = open_pack(output)
     pack.verify()
     return pack
+
+
+def _settings(options: PackOptions) -> dict[str, Any]:
+    """What the pack depends on besides content; of the captions' place only their kind."""
+    settings = asdict(options)
+    captions = settings.pop("captions")
+    return settings if captions is None else {**settings, "captions": captions.suffix.lower()}
 
 
 def _indexed(found: TarSet, cache: Path) -> Pack:
@@ -121,6 +145,8 @@ def _content(raw: RawSource, signature: str, cache: Path) -> str:
     digest = hashlib.sha256()
     for path in raw.inputs:
         name = "" if path == raw.path else os.path.relpath(path, _base(raw.path))
+        if path == raw.captions:
+            name = "captions"
         digest.update(f"{name}\x1f{path.stat().st_size}\x1e".encode("utf-8", "surrogateescape"))
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

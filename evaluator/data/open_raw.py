@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from evaluator.data.arrays import read_arrays
 from evaluator.data.attachments import attached_inputs
-from evaluator.data.files import Folder, Zip
+from evaluator.data.captions import require_caption_file
+from evaluator.data.files import Files, Folder, Zip
 from evaluator.data.images import IMAGE_SUFFIXES, read_images
 from evaluator.data.lines import read_json_lines, read_table, read_text
 from evaluator.data.raw import RawSource
 from evaluator.data.tables import read_parquet
 from evaluator.errors import InputError
 
-SOURCE_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".zip")
+SOURCE_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".zip", ".npz")
 _INSTEAD = {
     ".json": "write one object on each line and call it .jsonl",
     ".ndjson": "call it .jsonl",
@@ -22,18 +25,36 @@ _INSTEAD = {
     ".gz": "gunzip it first",
     ".tgz": "unpack it, or make it a plain .tar",
     ".7z": "unpack it",
+    ".npy": "save the array as .npz: numpy.savez(file, images)",
     **{f".{suffix}": "name the folder it lies in" for suffix in IMAGE_SUFFIXES},
 }
 
 
 def open_raw(
-    path: Path, *, key_column: str | None, text_column: str | None, image_column: str | None
+    path: Path,
+    *,
+    key_column: str | None,
+    text_column: str | None,
+    image_column: str | None,
+    captions: Path | None = None,
 ) -> RawSource:
-    """The source at `path`, not read yet. InputError if it is missing or of no known kind."""
+    """The source at `path`, not read yet. InputError if it is missing or of no known kind.
+
+    `captions` is a file with the captions of images that have names or an order.
+    """
     require_there(path)
+    if captions is not None:
+        _require_captions(captions, path=path)
     if path.is_dir():
-        return _open_folder(path, key_column, text_column, image_column)
+        return _open_folder(path, key_column, text_column, image_column, captions)
     match path.suffix.lower():
+        case ".zip":
+            return _images(Zip(path), (path,), text_column, captions)
+        case ".npz":
+            read = partial(read_arrays, path, captions=captions)
+            return _captioned(RawSource(path, (path,), read), captions)
+        case _ if captions is not None:
+            raise _no_place_for_captions(path)
         case ".txt":
             return RawSource(path, (path,), partial(read_text, path))
         case ".jsonl":
@@ -47,9 +68,6 @@ def open_raw(
             )
         case ".parquet":
             return _parquet(path, (path,), key_column, text_column, image_column)
-        case ".zip":
-            files = Zip(path)
-            return RawSource(path, (path,), partial(read_images, files, text_column=text_column))
         case other:
             raise unsupported(path, other)
 
@@ -79,17 +97,60 @@ def unsupported(path: Path, suffix: str) -> InputError:
     )
 
 
+def _require_captions(captions: Path, *, path: Path) -> None:
+    """InputError unless there is a file that captions of `path` can be read from."""
+    require_there(captions)
+    if captions.is_dir():
+        raise InputError(f"{captions}: expected a file of captions, got a folder; name the file")
+    require_caption_file(captions)
+    if path.samefile(captions):
+        raise InputError(f"{captions}: expected captions of images, got the images' own path")
+
+
+def _no_place_for_captions(path: Path) -> InputError:
+    """The error for captions of a source whose samples carry their own."""
+    remedy = (
+        "its captions are one of its columns (text_column)"
+        if path.suffix.lower() == ".parquet" or path.is_dir()
+        else "they belong to images only"
+    )
+    return InputError(
+        f"{path}: expected a folder, .zip or .npz of images to give captions to, got"
+        f" {path.suffix or 'a folder of .parquet'}; {remedy}"
+    )
+
+
 def _open_folder(
-    path: Path, key_column: str | None, text_column: str | None, image_column: str | None
+    path: Path,
+    key_column: str | None,
+    text_column: str | None,
+    image_column: str | None,
+    captions: Path | None,
 ) -> RawSource:
     """A folder of Parquet files and nothing else to pack, or a folder of images."""
     parquet = tuple(sorted(path.glob("*.parquet")))
     folder = Folder(path)
     has_images = any(name.lower().endswith(IMAGE_SUFFIXES) for name in folder.names)
     if parquet and not has_images:
+        if captions is not None:
+            raise _no_place_for_captions(path)
         return _parquet(path, parquet, key_column, text_column, image_column)
     inputs = tuple(path / name for name in folder.names if _matters(name))
-    return RawSource(path, inputs, partial(read_images, folder, text_column=text_column))
+    return _images(folder, inputs, text_column, captions)
+
+
+def _images(
+    files: Files, inputs: tuple[Path, ...], text_column: str | None, captions: Path | None
+) -> RawSource:
+    read = partial(read_images, files, text_column=text_column, captions=captions)
+    return _captioned(RawSource(files.path, inputs, read), captions)
+
+
+def _captioned(raw: RawSource, captions: Path | None) -> RawSource:
+    """The source, whose pack depends on the captions too."""
+    if captions is None:
+        return raw
+    return replace(raw, inputs=(*raw.inputs, captions), captions=captions)
 
 
 def _matters(name: str) -> bool:

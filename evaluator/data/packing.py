@@ -39,6 +39,8 @@ class PackOptions:
     """Column with the prompts; None looks for `text`, `prompt`, `caption`."""
     image_column: str | None = None
     """Parquet column with the images; None looks for `image` or the only binary column."""
+    captions: Path | None = None
+    """File with the captions of images in a folder, zip or `.npz`; None takes their own."""
 
     def __post_init__(self) -> None:
         for name in ("samples_per_tar", "bytes_per_tar"):
@@ -69,6 +71,7 @@ def pack(source: str | Path, output: Path, *, options: PackOptions = _DEFAULTS) 
         key_column=options.key_column,
         text_column=options.text_column,
         image_column=options.image_column,
+        captions=options.captions,
     )
     return publish(raw, output, options=options)
 

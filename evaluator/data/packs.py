@@ -65,6 +65,12 @@ class Pack:
             for start, stop in pairwise(starts)
         ]
 
+    def image_hashes(self) -> set[str]:
+        """SHA-256 of the bytes of every image, hexadecimal; copies count once."""
+        columns = (self.index.table[name].to_pylist() for name in ("part", "sha256"))
+        kinds = {*IMAGE_SUFFIXES, "img"}
+        return {sha256 for part, sha256 in zip(*columns, strict=True) if part in kinds}
+
     def position(self, key: str) -> int:
         """Place of a key in the order of the plan, from 0."""
         try:

@@ -55,6 +55,8 @@ class RawSource:
     inputs: tuple[Path, ...]
     """Every file that the pack's bytes depend on, so that a change of one is noticed."""
     samples: Callable[[], Iterator[RawSample]]
+    captions: Path | None = None
+    """Which of the inputs holds captions and lies elsewhere: its own name does not matter."""
 
 
 def checked(samples: Iterator[RawSample], *, source: Path) -> Iterator[RawSample]:

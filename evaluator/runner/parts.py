@@ -100,15 +100,16 @@ def build_extractor(config: FeatureConfig, *, device: str, trust: Trust) -> Feat
 
 def build_probes(config: RunConfig, *, trust: Trust) -> list[Probe]:
     """The probes that are switched on."""
-    from evaluator.probes.attention import AttentionProbe
-    from evaluator.probes.latents import LatentsProbe
-
     probes: list[Probe] = []
     if (attention := config.probes.attention) is not None:
+        from evaluator.probes.attention import AttentionProbe
+
         probes.append(
             AttentionProbe(steps=attention.steps, layers=attention.layers, maps=attention.maps)
         )
     if (latents := config.probes.latents) is not None:
+        from evaluator.probes.latents import LatentsProbe
+
         probes.append(LatentsProbe(steps=latents.steps))
     for custom in config.probes.custom:
         factory = plugins.find("probe", custom.target, {}, allow_code=trust.allow_code)

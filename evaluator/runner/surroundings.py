@@ -25,10 +25,12 @@ def cache_folder(config: RunConfig) -> Path:
 
 def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
     """The pack that a `source` stands for, packed on first use."""
+    captions = source.captions and expand_source(source.captions, relative_to=trust.relative_to)
     options = PackOptions(
         key_column=source.key_column,
         text_column=source.text_column,
         image_column=source.image_column,
+        captions=captions or None,
     )
     path = expand_source(source.source, relative_to=trust.relative_to)
     return open_source(path, cache=cache / "packs", options=options, limit=source.limit)

@@ -75,6 +75,16 @@ def test_set_overrides_reach_into_sections_and_lists() -> None:
     assert config.generation.guidance_scale == pytest.approx(0.1)
 
 
+def test_set_overrides_find_features_and_metrics_by_name() -> None:
+    text = GOOD + "metrics: [fid, {name: prdc, k: 3}]\nfeatures: [inception]"
+    overrides = ["metrics.prdc.k=5", "metrics.0.seed=1", "features.inception.options.resize=legacy"]
+    config = parse_config(text, overrides, where="")
+    assert [metric.options for metric in config.metrics] == [{"seed": 1}, {"k": 5}]
+    assert config.features[0].options == {"resize": "legacy"}
+    with pytest.raises(ConfigError, match="a number below 2 after 'metrics', or one of fid, prdc"):
+        parse_config(text, ["metrics.prd.k=5"], where="")
+
+
 @pytest.mark.parametrize("override", ["steps", "=3", "name.x=3", "metrics.9.k=1"])
 def test_a_malformed_override_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
