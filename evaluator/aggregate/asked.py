@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluator.config.schema import MetricConfig, RunConfig
+from evaluator.config.asked import MetricConfig
+from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, RunDirectoryError
 from evaluator.locations import CODE
 from evaluator.metrics.catalog import MetricPlan, resolve

@@ -139,9 +139,8 @@ class Feed:
         for rows in reader.read(column, share(shards, self.world.rank, self.world.size)):
             _require_finite(rows, reader)
             positions = rows.positions if places is None else places[rows.positions]
-            keep = positions >= 0
-            if only is not None:
-                keep = keep & only[rows.positions]
+            wanted = np.ones_like(positions, np.bool_) if only is None else only[rows.positions]
+            keep = np.flatnonzero(wanted & (positions >= 0))
             metric.update(
                 torch.from_numpy(rows.values[keep]),
                 torch.from_numpy(positions[keep]),
@@ -152,8 +151,7 @@ class Feed:
 
 def _require_finite(rows: Rows, reader: FeatureReader) -> None:
     """Raise MetricError naming the samples whose features are NaN or infinite."""
-    finite = np.isfinite(rows.values)
-    finite = finite.all(axis=1) if finite.ndim > 1 else finite
+    finite = np.isfinite(rows.values.reshape(len(rows.values), -1)).all(axis=1)
     if finite.all():
         return
     bad = rows.positions[~finite]

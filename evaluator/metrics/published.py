@@ -85,14 +85,18 @@ def read_moments(path: Path | str, *, spatial: bool = False) -> ReferenceMoments
     return ReferenceMoments(mean, covariance, n, texts[0], str(path), texts[1], remarks)
 
 
-def write_moments(path: Path | str, moments: ReferenceMoments) -> None:
+def write_moments(
+    path: Path | str, moments: ReferenceMoments, *, spatial: ReferenceMoments | None = None
+) -> None:
     """Write `mu`, `sigma` and, where known, `n`, `fingerprint`, `extractor`: plain arrays.
 
-    pytorch-fid and clean-fid read the file. It appears whole or not at all; the same moments give
-    the same bytes.
+    `spatial` are those of the spatial features, written as `mu_s` and `sigma_s`. pytorch-fid and
+    clean-fid read the file. It appears whole or not at all; the same moments give the same bytes.
     """
     known = {"n": moments.n, "fingerprint": moments.fingerprint, "extractor": moments.extractor}
     arrays = {"mu": np.asarray(moments.mean), "sigma": np.asarray(moments.covariance)}
+    if spatial is not None:
+        arrays |= {"mu_s": np.asarray(spatial.mean), "sigma_s": np.asarray(spatial.covariance)}
     arrays |= {key: np.array(value) for key, value in known.items() if value is not None}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)

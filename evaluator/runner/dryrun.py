@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluator.aggregate.asked import asked_metrics
-from evaluator.config.schema import ReferenceConfig, RunConfig
+from evaluator.config.asked import ReferenceConfig
+from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, EvaluatorError, InputError
 from evaluator.locations import expand
 from evaluator.runner.parts import check_names, with_implied

@@ -11,10 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluator.config.schema import (
-    FeatureConfig,
-    RunConfig,
-)
+from evaluator.config.asked import FeatureConfig
+from evaluator.config.schema import RunConfig
 from evaluator.data import Pack
 from evaluator.errors import EvaluatorError, GenerationError, InputError
 from evaluator.models.images import ImagesModel

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluator import plugins
 from evaluator.aggregate.asked import AskedMetric
-from evaluator.config.schema import FeatureConfig, RunConfig
+from evaluator.config.asked import FeatureConfig
+from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError
 from evaluator.features import BUILT_IN as EXTRACTORS
 from evaluator.locations import CODE

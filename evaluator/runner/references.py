@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator.aggregate.asked import AskedMetric, ReferencePlace
-from evaluator.config.schema import (
-    FeatureConfig,
-    ImagesModelConfig,
-    ProbesConfig,
-    ReferenceConfig,
-    RunConfig,
-    RuntimeConfig,
-    SourceConfig,
-)
+from evaluator.config.asked import FeatureConfig, ReferenceConfig, SourceConfig
+from evaluator.config.schema import ImagesModelConfig, ProbesConfig, RunConfig, RuntimeConfig
 from evaluator.durable import sha256_file
 from evaluator.errors import InputError
 from evaluator.locations import expand

@@ -224,7 +224,8 @@ def _open_sources(config: RunConfig, cache: Path, trust: Trust) -> dict[str, Pac
     """Both sets of images, packed; ConfigError with what is wrong with either."""
     sources = {"IMAGES": config.prompts}
     for name, reference in config.references.items():
-        sources["--against" if name == REFERENCE else f"references.{name}"] = reference
+        if (compared := reference.images) is not None:
+            sources["--against" if name == REFERENCE else f"references.{name}"] = compared
     packs: dict[str, Pack] = {}
     faults: list[str] = []
     for where, source in sources.items():

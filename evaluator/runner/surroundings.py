@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluator import locations
-from evaluator.config.schema import FeatureConfig, RunConfig, SourceConfig
+from evaluator.config.asked import FeatureConfig, SourceConfig
+from evaluator.config.schema import RunConfig
 from evaluator.data import Pack, PackOptions, expand_source, open_source
 from evaluator.distributed import StopRequest, World
 from evaluator.runner.embedding import Embedder

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evaluator import plugins
-from evaluator.config.schema import FeatureConfig
+from evaluator.config.asked import FeatureConfig
 from evaluator.demo.quality import CLIP
 from evaluator.errors import ConfigError
 from evaluator.features import BUILT_IN
