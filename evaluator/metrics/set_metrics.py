@@ -52,10 +52,31 @@ class TwoSets(GatheredMetric):
                     cautions.append(
                         f"{constant} of {self.dim} features are constant over the {name} samples"
                     )
-        generator = np.random.default_rng(self.seed)
-        kept_fake, kept_real = (self._subset(len(values), generator) for values in (fake, real))
+        kept_fake, kept_real = self._kept()
         _, groups = np.unique(groups[kept_fake.numpy()], return_inverse=True)
         return fake[kept_fake], groups, real[kept_real], cautions
+
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        """Places, among the samples in plan order, of the generated and the real ones in use."""
+        generator = np.random.default_rng(self.seed)
+        fake, real = (
+            self._subset(len(self._joined(f"{side}_positions")), generator) for side in self.sides
+        )
+        return fake, real
+
+    def _names(self) -> tuple[Integers, Integers, Integers]:
+        """Positions and prompts of the generated samples in use, positions of the real ones."""
+        named = (
+            self._joined(name)[self._plan_order(side)].cpu().numpy()[kept.numpy()]
+            for name, side, kept in zip(
+                ("fake_positions", "fake_clusters", "real_positions"),
+                (FAKE, FAKE, REAL),
+                (self._kept()[0], *self._kept()),
+                strict=True,
+            )
+        )
+        positions, clusters, real = named
+        return positions, clusters, real
 
     def _subset(self, n: int, generator: np.random.Generator) -> Tensor:
         """Indices of all samples, or of a random `max_samples` of them, in plan order."""
