@@ -120,8 +120,8 @@ class _Aggregation:
         extractor = asked.plan.extractor
         if self.asked.fingerprints.get(extractor) != place.fingerprints.get(extractor):
             cautions.append(
-                "the images of the run and of the reference were kept by different codecs (one of them lossy) and "
-                "judged as kept: the difference is part of this number"
+                "the images of the run and of the reference were kept by different codecs, a lossy "
+                "one among them, and judged as kept: the difference is part of this number"
             )
         reference = RunDirectory.open(Path(place.run))
         shards = self._gather(reference.committed())[0]

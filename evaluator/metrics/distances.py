@@ -99,7 +99,7 @@ class Distances:
         self.rows, self.columns = rows, columns
         self.shape = (len(rows.norms), len(columns.norms))
         largest = max(float(points.norms.max()) for points in (rows, columns))
-        self.precisions = _precisions(largest)
+        self.precisions = precisions(largest)
 
     def approximate(self, rows: slice, columns: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """‖x‖² + ‖y‖² − 2 x·y, and what rounding can have changed in it and the direct formula."""
@@ -122,7 +122,7 @@ class Distances:
         return exact_distances(self.rows.given, self.columns.given, rows, columns)
 
 
-def _precisions(largest: float) -> tuple[torch.dtype, ...]:
+def precisions(largest: float) -> tuple[torch.dtype, ...]:
     """float32 first, unless squares leave its range or products are told to be coarser."""
     usual = 1e-20 < largest < 1e30 and torch.get_float32_matmul_precision() == "highest"
     return (torch.float32, torch.float64) if usual else (torch.float64,)

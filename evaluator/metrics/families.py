@@ -12,7 +12,9 @@ from typing import Any
 
 from evaluator.metrics.options import (
     CLIP_VARIANTS,
+    DISTANCES,
     confidence,
+    cosine_threshold,
     entropy_order,
     finite_number,
     flag,
@@ -67,6 +69,8 @@ _COMMON = {
     "seed": Option(0, partial(whole_number, at_least=0)),
     "level": Option(0.95, confidence),
 }
+_NO_GROUPS = {"seed": _COMMON["seed"], "level": _COMMON["level"]}
+_SAME = {"threshold": Option(0.6, cosine_threshold)}
 _MAX_SAMPLES = {"max_samples": Option(50_000, partial(whole_number, at_least=2))}
 
 FAMILIES: Mapping[str, CatalogEntry] = {
@@ -102,7 +106,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         proper_names=("sfid",),
     ),
     "mifd": CatalogEntry(
-        target="evaluator.metrics.memorization_metric:Mifid",
+        target="evaluator.metrics.mifid_metric:Mifid",
         input="features",
         reference=True,
         result_names=("mifd_{extractor}",),
@@ -190,6 +194,67 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(True,),
         options={**_MAX_SAMPLES, **_COMMON},
     ),
+    "realism": CatalogEntry(
+        target="evaluator.metrics.realism_metric:Realism",
+        input="features",
+        reference=True,
+        result_names=("realism_{extractor}",),
+        higher_is_better=(True,),
+        options={
+            "k": Option(3, partial(whole_number, at_least=1)),
+            **_MAX_SAMPLES,
+            **_NO_GROUPS,
+        },
+    ),
+    "memorized_fraction": CatalogEntry(
+        target="evaluator.metrics.memorization_metric:MemorizedFraction",
+        input="features",
+        reference=True,
+        result_names=("memorized_fraction_{extractor}", "generalization_score_{extractor}"),
+        higher_is_better=(False, True),
+        options={**_SAME, **_NO_GROUPS},
+    ),
+    "rp_score": CatalogEntry(
+        target="evaluator.metrics.memorization_metric:RpScore",
+        input="features",
+        reference=True,
+        result_names=("rp_score_{extractor}",),
+        higher_is_better=(None,),
+        options={**_SAME, **_NO_GROUPS},
+    ),
+    "diversity": CatalogEntry(
+        target="evaluator.metrics.within_prompt_metric:WithinPromptDiversity",
+        input="features",
+        reference=False,
+        result_names=("diversity_{extractor}",),
+        higher_is_better=(True,),
+        options={
+            "distance": Option("cosine", partial(one_of, choices=DISTANCES)),
+            **_NO_GROUPS,
+        },
+    ),
+    "fls": CatalogEntry(
+        target="evaluator.metrics.held_out_metrics:Fls",
+        input="features",
+        reference=True,
+        held_out=True,
+        result_names=("fls_{extractor}",),
+        higher_is_better=(True,),
+        options={"max_samples": Option(10_000, partial(whole_number, at_least=2)), **_COMMON},
+    ),
+    "ct": CatalogEntry(
+        target="evaluator.metrics.held_out_metrics:CtScore",
+        input="features",
+        reference=True,
+        held_out=True,
+        result_names=("ct_{extractor}",),
+        higher_is_better=(None,),
+        options={
+            "cells": Option(3, partial(whole_number, at_least=1)),
+            "components": Option(64, partial(whole_number, at_least=1)),
+            **_COMMON,
+        },
+    ),
     "clip_score": CatalogEntry(
         target="evaluator.metrics.score_metrics:ClipScore",
         input="text_cosine",
@@ -221,6 +286,8 @@ DEFAULT_EXTRACTORS: Mapping[str, str] = {
     "prdc": INCEPTION,
     "clip_score": "clip",
     "cmmd": "clip",
+    "memorized_fraction": "sscd",
+    "rp_score": "sscd",
 }
 """Computations that may be asked for without an extractor."""
 

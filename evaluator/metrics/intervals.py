@@ -9,7 +9,7 @@ neighbour and sits on the kernel's diagonal, which shifts exactly the numbers of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ NUM_GROUPS = 20
 """Groups of a jackknife: 19 degrees of freedom cost 7 % of width against infinitely many."""
 
 COVERS_MEAN = "the mean over prompts drawn like these"
+COVERS_MEAN_GIVEN = "the mean over prompts drawn like these, with the reference held fixed"
 COVERS_SET = (
     "the value expected at this number of generated samples, over prompts and noise drawn like "
     "these, with the reference held fixed"
@@ -76,6 +77,48 @@ def clustered_mean_interval(
     error = float(np.sqrt(count / (count - 1) * np.square(residuals).sum())) / scores.size
     reach = t_quantile(level, count - 1) * error
     return Interval(mean - reach, mean + reach, level, "cluster-robust t", COVERS_MEAN)
+
+
+def clustered_share_interval(
+    marks: ArrayLike, clusters: ArrayLike, *, level: float = 0.95
+) -> Interval:
+    """An interval of the share of true `marks` (N,), with `clusters` (N,) prompts.
+
+    Korn and Graubard 1998: the exact interval of Clopper and Pearson for as many independent
+    samples as would give the cluster-robust variance, p(1-p)/variance, at most N, corrected for
+    its C - 1 degrees of freedom. It has width where no sample or every sample is marked: each of
+    the C prompts then counts as one sample, and the far end is about 3.7/C (level 0.95).
+    """
+    from scipy.special import betaincinv
+
+    values = np.asarray(marks, dtype=np.float64)
+    share, n = float(values.mean()) if values.size else 0.0, values.size
+    around = clustered_mean_interval(values, clusters, level=level)
+    effective = float(len(np.unique(np.asarray(clusters))))
+    if 0.0 < share < 1.0:
+        reach = (around.high - around.low) / 2.0
+        wanted = t_quantile(level, max(n - 1, 1)) ** 2 * share * (1.0 - share)
+        effective = wanted / reach**2 if reach > 0.0 else float(n)
+    effective = min(effective, float(n))
+    found, tail = share * effective, (1.0 - level) / 2.0
+    low = float(betaincinv(found, effective - found + 1.0, tail)) if share > 0.0 else 0.0
+    high = float(betaincinv(found + 1.0, effective - found, 1.0 - tail)) if share < 1.0 else 1.0
+    return Interval(low, high, level, "Clopper-Pearson, effective number of samples", COVERS_MEAN)
+
+
+def interval_over_prompts(
+    values: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    level: float,
+    covers: str = COVERS_MEAN,
+    share: bool = False,
+) -> tuple[Interval | None, list[str]]:
+    """The interval of a mean, or of a `share`, and of one prompt the reason why there is none."""
+    if len(np.unique(np.asarray(clusters))) < 2:
+        return None, ["no interval: expected at least 2 prompts, got 1; evaluate more prompts"]
+    of = clustered_share_interval if share else clustered_mean_interval
+    return replace(of(values, clusters, level=level), covers=covers), []
 
 
 def jackknife_groups(clusters: ArrayLike, *, groups: int = NUM_GROUPS, seed: int = 0) -> Integers:

@@ -1,107 +1,120 @@
-"""MIFID as a torchmetrics `Metric`."""
+"""Memorized fraction, generalization score and RP score as torchmetrics `Metric`s."""
 
 from __future__ import annotations
 
-import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from evaluator.errors import MetricError
-from evaluator.metrics.frechet_metric import REPLICATE_ACCURACY, distance_to
-from evaluator.metrics.intervals import COVERS_SET, Floats, Interval, jackknife_interval
-from evaluator.metrics.memorization import (
-    COSINE_DISTANCE_EPS,
-    mean_without,
-    memorization_distances,
-    penalized,
-)
-from evaluator.metrics.moments import Moments
-from evaluator.metrics.options import share
-from evaluator.metrics.reference import Reference
-from evaluator.metrics.results import Result
-from evaluator.metrics.set_metrics import NO_INTERVAL, TwoSets
+from evaluator.metrics.accumulators import FAKE, REAL, GatheredMetric
+from evaluator.metrics.intervals import COVERS_MEAN_GIVEN, interval_over_prompts
+from evaluator.metrics.memorization import THRESHOLD, most_similar, paired_cosines
+from evaluator.metrics.options import cosine_threshold, whole_number
+from evaluator.metrics.results import Result, SampleRows
 
 
-class Mifid(TwoSets):
-    """Fréchet distance over the distance to the training set, which is the reference.
+class MemorizedFraction(GatheredMetric):
+    """Shares of generated samples that repeat a training sample, and that repeat none.
 
-    `details` has the two parts: `frechet_distance` and `memorization_distance`. The interval is a
-    delete-a-group jackknife; whether the mean distance is below the threshold is held fixed in it.
+    The reference is the training set, all of it: a subset would hide copies, so there is none.
+    `sample_rows()` names the training sample most similar to each. The interval is that of
+    `clustered_share_interval`, which has width at 0 and 1.
     """
 
-    default_names = ("mifid",)
-    directions = (False,)
-    wide = False
+    default_names = ("memorized_fraction", "generalization_score")
+    directions = (False, True)
+    sides = (FAKE, REAL)
 
-    def __init__(
-        self, dim: int, *, cosine_distance_eps: float = COSINE_DISTANCE_EPS, **kwargs: Any
-    ) -> None:
-        """`cosine_distance_eps` as for `evaluator.metrics.mifid`."""
-        super().__init__(dim, **kwargs)
-        self.cosine_distance_eps = share("cosine_distance_eps", cosine_distance_eps)
+    def __init__(self, dim: int, *, threshold: float = THRESHOLD, **kwargs: Any) -> None:
+        """`threshold` as for `memorized_fraction`; `kwargs` as for `PlannedMetric`."""
+        self.dim = whole_number("dim", dim, at_least=1)
+        self.threshold = cosine_threshold("threshold", threshold)
+        super().__init__(shape=(self.dim,), **kwargs)
 
     def _results(self) -> tuple[Result, ...]:
-        fake, groups, train, warnings = self._sets()
-        n, m = len(fake), len(train)
-        if min(n, m) < 2:
+        generated, train = self._in_plan_order(FAKE), self._in_plan_order(REAL)
+        n, m = len(generated), len(train)
+        if n < 1 or m < 1:
             return self._refused(
-                f"expected at least 2 generated and 2 reference samples, got {n} and {m}; "
+                f"expected at least 1 generated and 1 reference samples, got {n} and {m}; "
                 "generate more samples or give the training set as reference",
                 n,
             )
         try:
-            nearest = memorization_distances(train, fake)
+            found = most_similar(train, generated)
         except MetricError as error:
             return self._refused(str(error), n)
-        reference = Moments.from_features(train)
-        real = Reference(reference.mean, reference.covariance(), m)
-        parts = [
-            Moments.from_features(fake[torch.from_numpy(groups == group)])
-            for group in range(int(groups.max()) + 1)
-        ]
-        whole = functools.reduce(Moments.merge, parts)
-        distance, memorized = distance_to(real, whole), float(nearest.mean())
-        value = penalized(distance, memorized, self.cosine_distance_eps)
-        without = mean_without(nearest, groups) if len(parts) > 1 else np.array([memorized])
-        interval = self._interval(value, memorized, without, real, whole, parts)
-        if self.groups and interval is None:
-            warnings.append(NO_INTERVAL)
-        below = without < self.cosine_distance_eps
-        if below.any() != below.all():
-            warnings.append(
-                f"the memorization distance {memorized:.4g} lies so close to the threshold "
-                f"{self.cosine_distance_eps:g} that single prompts decide whether it counts; the "
-                "interval does not cover that"
-            )
-        details: dict[str, float] = {
-            "frechet_distance": distance,
-            "memorization_distance": memorized,
-            "n_reference": m,
+        memorized = found.cosines > self.threshold
+        places = {
+            side: self._joined(f"{side}_positions").sort().values.cpu().numpy()
+            for side in self.sides
         }
-        return (self._result(value, n, interval=interval, warnings=warnings, details=details),)
+        self._rows = SampleRows(
+            places[FAKE],
+            {"similarity": found.cosines, "memorized": memorized},
+            places[REAL][found.nearest],
+        )
+        prompts = self._clusters_in_plan_order().cpu().numpy()
+        interval, warnings = interval_over_prompts(
+            memorized, prompts, level=self.level, covers=COVERS_MEAN_GIVEN, share=True
+        )
+        rest = interval and replace(interval, low=1.0 - interval.high, high=1.0 - interval.low)
+        share, details = float(memorized.mean()), {"n_reference": float(m)}
+        return (
+            self._result(share, n, interval=interval, warnings=warnings, details=details),
+            self._result(
+                1.0 - share, n, index=1, interval=rest, warnings=warnings, details=details
+            ),
+        )
 
-    def _interval(
-        self,
-        value: float,
-        memorized: float,
-        without: Floats,
-        real: Reference,
-        whole: Moments,
-        parts: list[Moments],
-    ) -> Interval | None:
-        """The jackknife interval; None where nothing would be left."""
-        sizes = [part.n for part in parts]
-        if not self.groups or len(parts) < 2 or whole.n - max(sizes) < 2:
-            return None
-        side = np.inf if memorized < self.cosine_distance_eps else 0.0
-        replicates = [
-            penalized(
-                distance_to(real, whole.without(part), accuracy=REPLICATE_ACCURACY), mean, side
+
+class RpScore(GatheredMetric):
+    """RP score of two models from the images they made of the same noise.
+
+    The other model's samples are given with `real=True`, each under the position of the sample
+    it is paired with. The interval is that of `clustered_share_interval`.
+    """
+
+    default_names = ("rp_score",)
+    directions: tuple[bool | None, ...] = (None,)
+    sides = (FAKE, REAL)
+    paired = True
+
+    def __init__(self, dim: int, *, threshold: float = THRESHOLD, **kwargs: Any) -> None:
+        """`threshold` as for `rp_score`; `kwargs` as for `PlannedMetric`."""
+        self.dim = whole_number("dim", dim, at_least=1)
+        self.threshold = cosine_threshold("threshold", threshold)
+        super().__init__(shape=(self.dim,), **kwargs)
+
+    def _results(self) -> tuple[Result, ...]:
+        one, other = (
+            self._joined(f"{side}_positions").sort().values.cpu().numpy() for side in self.sides
+        )
+        both, i, j = np.intersect1d(one, other, assume_unique=True, return_indices=True)
+        if not len(both):
+            return self._refused(
+                "expected at least 1 pair of samples at the same position, got 0 among "
+                f"the two models' samples, got {len(one)} and {len(other)}; "
+                "run both models on the same prompts and seeds",
+                len(one),
             )
-            for part, mean in zip(parts, without, strict=True)
+        try:
+            cosines = paired_cosines(self._in_plan_order(FAKE)[i], self._in_plan_order(REAL)[j])
+        except MetricError as error:
+            return self._refused(str(error), len(both))
+        warnings = [
+            f"{len(positions) - len(both)} of {len(positions)} {name} samples have no partner and "
+            "are left out"
+            for name, positions in (("generated", one), ("reference", other))
+            if len(positions) > len(both)
         ]
-        return jackknife_interval(
-            value, replicates, sizes, covers=COVERS_SET, level=self.level, bounds=(0.0, np.inf)
+        same, prompts = cosines > self.threshold, self._clusters_in_plan_order().cpu().numpy()[i]
+        self._rows = SampleRows(both, {"similarity": cosines})
+        interval, reasons = interval_over_prompts(same, prompts, level=self.level, share=True)
+        return (
+            self._result(
+                float(same.mean()), len(both), interval=interval, warnings=[*warnings, *reasons]
+            ),
         )

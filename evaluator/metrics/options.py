@@ -14,6 +14,9 @@ from evaluator.errors import ConfigError
 CLIP_VARIANTS = ("mean", "clamped", "w2.5")
 """How cosines become a CLIPScore; see `evaluator.metrics.clip_score`."""
 
+DISTANCES = ("cosine", "euclidean")
+"""How far two images of one prompt are apart; see `evaluator.metrics.within_prompt_diversity`."""
+
 
 def whole_number(name: str, value: Any, *, at_least: int) -> int:
     """An integer, not a bool, no less than `at_least`."""
@@ -93,3 +96,13 @@ def group_count(name: str, value: Any) -> int:
     if count == 1:
         raise ConfigError(f"{name}: expected 0 (no interval) or at least 2, got 1; change {name}")
     return count
+
+
+def cosine_threshold(name: str, value: Any) -> float:
+    """A cosine that some pairs exceed: from -1 to below 1."""
+    number = finite_number(name, value)
+    if not -1.0 <= number < 1.0:
+        raise ConfigError(
+            f"{name}: expected a cosine from -1 to below 1, got {value!r}; change {name}"
+        )
+    return number

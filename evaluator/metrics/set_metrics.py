@@ -53,10 +53,31 @@ class TwoSets(GatheredMetric):
                     cautions.append(
                         f"{constant} of {self.dim} features are constant over the {name} samples"
                     )
-        generator = np.random.default_rng(self.seed)
-        kept_fake, kept_real = (self._subset(len(values), generator) for values in (fake, real))
+        kept_fake, kept_real = self._kept()
         _, groups = np.unique(groups[kept_fake], return_inverse=True)
         return fake[kept_fake], groups, real[kept_real], cautions
+
+    def _kept(self) -> tuple[Integers | slice, Integers | slice]:
+        """Places, among the samples in plan order, of the generated and the real ones in use."""
+        generator = np.random.default_rng(self.seed)
+        fake, real = (
+            self._subset(len(self._joined(f"{side}_positions")), generator) for side in self.sides
+        )
+        return fake, real
+
+    def _names(self) -> tuple[Integers, Integers, Integers]:
+        """Positions and prompts of the generated samples in use, positions of the real ones."""
+        fake, real = self._kept()
+        named = (
+            ("fake_positions", FAKE, fake),
+            ("fake_clusters", FAKE, fake),
+            ("real_positions", REAL, real),
+        )
+        positions, clusters, places = (
+            self._joined(name)[self._plan_order(side)].cpu().numpy()[kept]
+            for name, side, kept in named
+        )
+        return positions, clusters, places
 
     def _subset(self, n: int, generator: np.random.Generator) -> Integers | slice:
         """All samples, or the indices of a random `max_samples` of them, in plan order."""

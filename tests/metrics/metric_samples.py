@@ -23,6 +23,12 @@ SPECS = {
     "cmmd_x": {"groups": 6},
     "vendi_x": {"groups": 6},
     "authpct_x": {"groups": 6},
+    "realism_x": {},
+    "memorized_fraction_x": {},
+    "rp_score_x": {},
+    "diversity_x": {},
+    "fls_x": {"groups": 6},
+    "ct_x": {"groups": 6, "cells": 2},
     "clip_score": {},
 }
 GIVEN = ("fd_x given", "fd_infinity_x given")
@@ -38,8 +44,16 @@ class Plan:
     values: Tensor
     positions: Tensor
     clusters: Tensor
+    num_held_out: int = 0
+    """The last of the reference samples, which are given as the held-out set."""
 
     def feed(self, metric: PlannedMetric, indices: Tensor, *, real: bool) -> None:
+        held_out = indices >= len(self.positions) - self.num_held_out
+        if self.num_held_out and bool(held_out.any()):
+            chosen, indices = indices[held_out], indices[~held_out]
+            metric.update(
+                self.values[chosen], self.positions[chosen], self.clusters[chosen], held_out=True
+            )
         metric.update(
             self.values[indices], self.positions[indices], self.clusters[indices], real=real
         )
@@ -52,7 +66,10 @@ def build(spec: str, **options: object) -> PlannedMetric:
 
 
 def two_sides(spec: str, n: int = 90, m: int = 70) -> tuple[Plan, Plan | None]:
-    """Generated samples, two for each prompt, and real ones where the metric takes them."""
+    """Generated samples, two for each prompt, and real ones where the metric takes them.
+
+    Where it takes held-out samples too, the last 30 of the real ones are that.
+    """
     generator = torch.Generator().manual_seed(0)
     plan = resolve(spec)
     fake = torch.randn(n, DIM, generator=generator) + 0.2
@@ -62,7 +79,10 @@ def two_sides(spec: str, n: int = 90, m: int = 70) -> tuple[Plan, Plan | None]:
     if not plan.reference:
         return generated, None
     real = torch.randn(m, DIM, generator=generator)
-    return generated, Plan(real, torch.arange(m), torch.arange(m))
+    # pairs share their positions
+    start = 1000 if type(build(spec)).paired else 0
+    held_out = 30 if plan.held_out else 0
+    return generated, Plan(real, torch.arange(m) + start, torch.arange(m), held_out)
 
 
 def whole(spec: str, **options: object) -> PlannedMetric:

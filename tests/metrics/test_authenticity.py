@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.errors import MetricError
-from evaluator.metrics import AuthPct, authpct
+from evaluator.metrics import AuthPct, Result, authpct
 from evaluator.metrics import distances as module
 
 
@@ -56,15 +56,39 @@ def test_one_training_sample_is_refused() -> None:
         authpct(np.zeros((1, 2)), np.zeros((3, 2)))
 
 
-def test_an_interval_of_no_width_and_constant_features_are_said() -> None:
+def said_by(metric: AuthPct) -> tuple[Result, str]:
+    (result,) = metric.compute()
+    return result, " ".join(result.warnings)
+
+
+def test_all_samples_alike_leave_an_interval_with_width() -> None:
     generator = torch.Generator().manual_seed(0)
     train = torch.randn(40, 3, generator=generator)
     train[:, 1] = 0.5
-    metric = AuthPct(3)
-    for side in (False, True):
-        metric.update(train, torch.arange(40), torch.arange(40), real=side)
-    (result,) = metric.compute()
-    assert (result.value, result.interval.low, result.interval.high) == (0.0, 0.0, 0.0)
-    said = " ".join(result.warnings)
-    assert "shows no uncertainty" in said
-    assert "1 of 3 features are constant over the reference samples" in said
+    for shift, end in ((0.0, 0.0), (50.0, 100.0)):
+        metric = AuthPct(3)
+        for values, real in ((train + shift, False), (train, True)):
+            metric.update(values, torch.arange(40), torch.arange(40), real=real)
+        result, said = said_by(metric)
+        assert result.value == end
+        # one in 40 prompts: 1 - 0.025^(1/40)
+        far = 100.0 * (1.0 - 0.025 ** (1 / 40))
+        expected = (0.0, far) if end == 0.0 else (100.0 - far, 100.0)
+        assert (result.interval.low, result.interval.high) == pytest.approx(expected)
+        assert "1 of 3 features are constant over the reference samples" in said
+
+
+def test_duplicates_in_the_training_set_are_said_and_rows_name_the_nearest() -> None:
+    train = torch.tensor([[0.0], [0.0], [4.0], [9.0]])
+    new = torch.tensor([[0.1], [3.0], [9.0], [0.0]])
+    metric = AuthPct(1)
+    metric.update(train, torch.tensor([70, 10, 20, 30]), torch.zeros(4, dtype=int), real=True)
+    metric.update(new, torch.tensor([5, 3, 8, 1]), torch.arange(4))
+    result, said = said_by(metric)
+    assert "2 of 4 reference samples have an exact copy in the reference" in said
+    assert result.value == 25.0
+    rows = metric.sample_rows()
+    assert rows.positions.tolist() == [1, 3, 5, 8]
+    assert rows.columns["authentic"].tolist() == [False, False, True, False]
+    # of the two copies the first in plan order, at position 10
+    assert rows.nearest.tolist() == [10, 20, 10, 30]

@@ -37,6 +37,13 @@ from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROP
         ("cmmd_digits", "digits", "features", True, ("cmmd_digits",)),
         ("vendi_digits", "digits", "features", False, ("vendi_digits",)),
         ("authpct_digits", "digits", "features", True, ("authpct_digits",)),
+        ("realism_digits", "digits", "features", True, ("realism_digits",)),
+        ("diversity_clip", "clip", "features", False, ("diversity_clip",)),
+        ("rp_score", "sscd", "features", True, ("rp_score_sscd",)),
+        ("memorized_fraction", "sscd", "features", True,
+         ("memorized_fraction_sscd", "generalization_score_sscd")),
+        ("fls_dinov2", "dinov2", "features", True, ("fls_dinov2",)),
+        ("ct_dinov2", "dinov2", "features", True, ("ct_dinov2",)),
         ("prdc_digits", "digits", "features", True,
          ("precision_digits", "recall_digits", "density_digits", "coverage_digits")),
         ("prdc", "inception", "features", True,
@@ -112,6 +119,11 @@ def test_the_table_and_the_classes_agree(family: str) -> None:
         for built in (metric, defaults):
             held = built.kernel if option in ("degree", "gamma", "coef") else built
             assert getattr(held, option) == value, option
+
+
+@pytest.mark.parametrize("name", ["fls_x", "ct_x", "prdc_x"])
+def test_a_plan_says_whether_it_needs_held_out_samples(name: str) -> None:
+    assert resolve(name).held_out == (name != "prdc_x")
 
 
 def test_plans_travel_between_processes() -> None:

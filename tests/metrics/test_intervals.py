@@ -12,6 +12,7 @@ from scipy import stats
 from evaluator.errors import MetricError
 from evaluator.metrics import (
     clustered_mean_interval,
+    clustered_share_interval,
     grouped_jackknife,
     jackknife_groups,
     jackknife_interval,
@@ -139,3 +140,32 @@ def test_intervals_of_set_metrics_cover_their_expectation_at_n(
 ) -> None:
     shares = covered(spec, 500, per_prompt, 8, repeats, **options)
     assert (shares >= 0.89).all(), shares
+
+
+@pytest.mark.parametrize(("rate", "spread"), [(0.0, 0.0), (0.02, 0.0), (0.1, 0.3), (0.5, 0.2)])
+def test_share_intervals_cover_at_least_their_level(rate: float, spread: float) -> None:
+    """Prompts have rates of their own (Beta); the exact interval may cover more, never less."""
+    generator = np.random.default_rng(7)
+    clusters, inside = np.arange(160) // 4, 0
+    for _ in range(400):
+        chances = np.full(40, rate)
+        if spread:
+            chances = generator.beta(rate * (1 / spread - 1), (1 - rate) * (1 / spread - 1), 40)
+        marks = generator.random(160) < chances[clusters]
+        interval = clustered_share_interval(marks, clusters)
+        assert interval.low < interval.high
+        inside += interval.low <= rate <= interval.high
+    assert inside / 400 >= 0.93
+
+
+def test_independent_samples_give_the_exact_interval_of_clopper_and_pearson() -> None:
+    from scipy.stats import binomtest
+
+    for marked in (0, 1, 7, 30):
+        marks = np.arange(30) < marked
+        interval = clustered_share_interval(marks, np.arange(30))
+        exact = binomtest(marked, 30).proportion_ci(0.95)
+        # of single samples the cluster-robust variance is p(1-p)/(n-1): one sample fewer
+        assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high), abs=0.012)
+    alike = clustered_share_interval(np.repeat([True, False, False], 10), np.repeat([0, 1, 2], 10))
+    assert alike.high - alike.low > 0.85

@@ -1,4 +1,4 @@
-"""MIFID: copies are punished, the definition by loops, and the threshold."""
+"""Memorized fraction, generalization score, RP score: copies, brute force, pairs, intervals."""
 
 from __future__ import annotations
 
@@ -7,111 +7,139 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_samples import two_sides, whole
 
 from evaluator.errors import ConfigError, MetricError
-from evaluator.metrics import Mifid, frechet_distance_from_features, mifid
-from evaluator.metrics import memorization as module
-from evaluator.metrics.memorization import memorization_distances
+from evaluator.metrics import (
+    MemorizedFraction,
+    RpScore,
+    distances,
+    generalization_score,
+    memorized_fraction,
+    rp_score,
+)
+from evaluator.metrics.memorization import most_similar
 
 
-def features(seed: int, n: int, dim: int = 6, shift: float = 0.0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, dim)) + shift
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = (
+        x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1)[:, None] for x in (a, b)
+    )
+    return a @ b.T
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), n=st.integers(2, 12), m=st.integers(2, 12))
-def test_the_distances_are_those_of_the_loops(seed: int, n: int, m: int) -> None:
-    train, generated = features(seed, n, 3), features(seed + 1, m, 3)
-    by_loops = [
-        min(1 - abs(x @ y) / np.linalg.norm(x) / np.linalg.norm(y) for x in train)
-        for y in generated
-    ]
-    got = memorization_distances(torch.from_numpy(train), torch.from_numpy(generated))
-    assert got == pytest.approx(by_loops, abs=1e-12)
-    mean = np.mean(by_loops)
-    expected = frechet_distance_from_features(train, generated) / (mean if mean < 0.3 else 1.0)
-    got_mifid = mifid(train, generated, cosine_distance_eps=0.3)
-    assert got_mifid == pytest.approx(expected, rel=1e-6)
-
-
-def test_chunks_and_narrow_floats_do_not_change_the_distances(
-    monkeypatch: pytest.MonkeyPatch,
+@given(
+    seed=st.integers(0, 2**31),
+    threshold=st.floats(-0.5, 0.9),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_it_is_the_share_of_largest_cosines_above_the_threshold(
+    seed: int, threshold: float, dtype
 ) -> None:
-    train, generated = (torch.from_numpy(features(s, 50).astype(np.float32)) for s in (0, 1))
-    once = memorization_distances(train.double(), generated.double())
-    assert np.array_equal(memorization_distances(train, generated), once)
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 60)
-    monkeypatch.setattr(module, "ROWS", 7)
-    assert memorization_distances(train, generated) == pytest.approx(once, abs=1e-15)
-
-
-def test_copies_raise_the_number_and_the_lengths_of_features_do_not_hide_them() -> None:
-    train = features(2, 300)
-    fresh = features(3, 100, shift=0.1)
-    numbers = []
-    for copies in (50, 80, 95, 100):
-        generated = np.concatenate([2.0 * train[:copies], fresh[copies:]])
-        numbers.append(mifid(train, generated) / frechet_distance_from_features(train, generated))
-    assert numbers == sorted(numbers)
-    assert numbers[0] > 10
-    assert numbers[-1] > 1e12
-    assert mifid(train, train[::-1].copy()) == 0.0
-
-
-def test_far_samples_are_judged_by_the_frechet_distance_alone() -> None:
-    train, generated = np.zeros((40, 8)), np.zeros((30, 8))
-    train[:, :4], generated[:, 4:] = features(4, 40, 4), features(5, 30, 4)
-    assert memorization_distances(*map(torch.from_numpy, (train, generated))).min() == 1.0
-    expected = frechet_distance_from_features(train, generated)
-    assert mifid(train, generated) == pytest.approx(expected, rel=1e-12)
-
-
-def test_wrong_inputs_are_refused() -> None:
-    ones = features(6, 9)
-    with pytest.raises(MetricError, match="generated: expected features other than zero"):
-        mifid(ones, np.zeros((3, 6)))
-    with pytest.raises(MetricError, match="generated: expected 6 features as in train, got 2"):
-        mifid(ones, np.ones((3, 2)))
-    with pytest.raises(ConfigError, match="cosine_distance_eps: expected a number above 0 and at"):
-        mifid(ones, ones, cosine_distance_eps=1.5)
-
-
-def test_the_class_gives_both_parts_and_names_what_it_cannot_judge() -> None:
-    (result,) = whole("mifd_x", cosine_distance_eps=1.0).compute()
-    parts = result.details
-    assert result.value == pytest.approx(
-        parts["frechet_distance"] / parts["memorization_distance"], rel=1e-9
+    generator = np.random.default_rng(seed)
+    train, new = (generator.normal(size=(n, 4)).astype(dtype) + 0.3 for n in (30, 20))
+    table = cosines(new, train)
+    expected = float((table.max(axis=1) > threshold).mean())
+    assert memorized_fraction(train, new, threshold=threshold) == expected
+    assert generalization_score(train, new, threshold=threshold) == 1.0 - expected
+    scale = generator.uniform(0.1, 10.0, size=(30, 1))
+    found = most_similar(torch.from_numpy(train), torch.from_numpy(new))
+    assert found.nearest.tolist() == table.argmax(axis=1).tolist()
+    assert found.cosines == pytest.approx(table.max(axis=1), abs=1e-14)
+    assert (
+        memorized_fraction(train * scale, generator.permutation(new), threshold=threshold)
+        == expected
     )
-    metric = Mifid(5)
-    for plan, real in zip(two_sides("mifd_x"), (False, True), strict=True):
-        plan.feed(metric, torch.arange(len(plan.positions)), real=real)
-    metric.update(torch.zeros(1, 5), torch.arange(1), torch.arange(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distances, "BLOCK", 7)
+        pieces = most_similar(torch.from_numpy(train), torch.from_numpy(new))
+    assert all(np.array_equal(one, other) for one, other in zip(pieces, found))
+
+
+def test_the_limit_itself_is_not_memorized_and_the_first_of_equals_is_named() -> None:
+    train = torch.tensor([[0.0, 1.0], [3.0, 4.0], [6.0, 8.0], [1.0, 0.0]], dtype=torch.float64)
+    new = torch.tensor([[0.6, 0.8], [1.0, -1.0], [-1.0, 0.0]], dtype=torch.float64)
+    found = most_similar(train, new)
+    assert found.nearest.tolist() == [1, 3, 0]
+    assert found.cosines == pytest.approx([1.0, np.sqrt(0.5), 0.0])
+    # (0.6, 0.8) against (1, 0) alone: a cosine of 0.6 does not exceed 0.6
+    assert memorized_fraction(train[3:], new[:1], threshold=0.6) == 0.0
+    assert memorized_fraction(train[3:], new[:1], threshold=0.59) == 1.0
+
+
+def test_copies_are_memorized_and_orthogonal_descriptors_are_not() -> None:
+    generator = np.random.default_rng(0)
+    train = generator.normal(size=(60, 8))
+    assert memorized_fraction(train, 3.0 * train) == 1.0
+    assert memorized_fraction(train[:, :4] @ np.eye(4, 8), np.eye(8)[4:]) == 0.0
+
+
+def feed(metric, values: np.ndarray, positions: np.ndarray, *, real: bool = False) -> None:
+    places = torch.from_numpy(positions)
+    metric.update(torch.from_numpy(values), places, places // 2, real=real)
+
+
+def test_the_metric_names_the_training_images_and_keeps_width_at_the_ends() -> None:
+    generator = np.random.default_rng(1)
+    train = generator.normal(size=(30, 64))
+    metric = MemorizedFraction(64)
+    feed(metric, train, np.arange(30) + 500, real=True)
+    chosen = np.array([7, 3, 11, 20])
+    feed(metric, 2.0 * train[chosen], np.array([3, 2, 1, 0]))
+    memorized, new = metric.compute()
+    assert (memorized.value, new.value) == (1.0, 0.0)
+    # two prompts
+    assert (memorized.interval.low, memorized.interval.high) == (pytest.approx(0.025**0.5), 1.0)
+    assert (new.interval.low, new.interval.high) == (0.0, pytest.approx(1 - 0.025**0.5))
+    rows = metric.sample_rows()
+    assert rows.positions.tolist() == [0, 1, 2, 3]
+    assert rows.nearest.tolist() == [520, 511, 503, 507]
+    assert rows.columns["memorized"].all()
+    assert rows.columns["similarity"] == pytest.approx(1.0)
+
+
+def test_the_rp_score_joins_by_position_and_says_who_is_left_out() -> None:
+    generator = np.random.default_rng(2)
+    one = generator.normal(size=(6, 32))
+    other = np.where(np.arange(6)[:, None] < 4, one, generator.normal(size=(6, 32)))
+    assert rp_score(one, other) == pytest.approx(4 / 6)
+    metric = RpScore(32)
+    assert metric.paired
+    feed(metric, one, np.array([5, 4, 3, 2, 1, 0]))
+    feed(metric, other[1:][::-1].copy(), np.array([0, 1, 2, 3, 4]), real=True)
+    feed(metric, other[:2], np.array([100, 101]), real=True)
+    (result,) = metric.compute()
+    assert (result.value, result.n, result.higher_is_better) == (pytest.approx(3 / 5), 5, None)
+    said = " ".join(result.warnings)
+    assert "1 of 6 generated samples have no partner" in said
+    assert "2 of 7 reference samples have no partner" in said
+    rows = metric.sample_rows()
+    assert rows.positions.tolist() == [0, 1, 2, 3, 4]
+    assert (rows.columns["similarity"] > 0.6).tolist() == [False, False, True, True, True]
+
+
+def test_no_pair_at_all_gives_no_number() -> None:
+    metric = RpScore(4)
+    feed(metric, np.eye(4), np.arange(4))
+    feed(metric, np.eye(4), np.arange(4) + 4, real=True)
     (result,) = metric.compute()
     assert result.value is None
-    assert "generated: expected features other than zero" in result.warnings[0]
+    assert "run both models on the same prompts and seeds" in result.warnings[0]
 
 
-def test_a_distance_at_the_threshold_is_said() -> None:
-    plain = whole("mifd_x", cosine_distance_eps=1.0).compute()[0]
-    near = whole("mifd_x", cosine_distance_eps=plain.details["memorization_distance"]).compute()[0]
-    assert any("lies so close to the threshold" in said for said in near.warnings)
-    assert not any("threshold" in said for said in plain.warnings)
-    assert near.value == pytest.approx(near.details["frechet_distance"], rel=1e-12)
+@pytest.mark.parametrize("metric", [MemorizedFraction(4), RpScore(4)])
+def test_descriptors_without_direction_give_no_number(metric) -> None:
+    feed(metric, np.zeros((4, 4)), np.arange(4))
+    feed(metric, np.eye(4), np.arange(4), real=True)
+    for result in metric.compute():
+        assert result.value is None
+        assert "expected features other than zero" in result.warnings[0]
 
 
-@pytest.mark.slow
-def test_the_interval_covers_the_value_expected_at_this_size() -> None:
-    train = torch.from_numpy(features(7, 200, 4))
-    generator = np.random.default_rng(8)
-    results = []
-    for _ in range(400):
-        own, shared = generator.normal(size=(60, 2, 4)), generator.normal(size=(60, 1, 4))
-        values = torch.from_numpy((0.3 + (own + shared) / 2**0.5).reshape(-1, 4))
-        metric = Mifid(4, groups=12, cosine_distance_eps=1.0)
-        metric.update(values, torch.arange(120), torch.arange(60).repeat_interleave(2))
-        metric.update(train, torch.arange(200), torch.arange(200), real=True)
-        results.append(metric.compute()[0])
-    truth = np.mean([result.value for result in results])
-    inside = np.mean([r.interval.low <= truth <= r.interval.high for r in results])
-    assert 0.90 <= inside <= 0.985
+def test_unequal_pairs_and_bad_thresholds_are_refused() -> None:
+    with pytest.raises(MetricError, match="b: expected 4 samples, one for each of a, got 3"):
+        rp_score(np.eye(4), np.eye(4)[:3])
+    with pytest.raises(ConfigError, match="threshold: expected a cosine from -1 to below 1, got 1"):
+        memorized_fraction(np.eye(4), np.eye(4), threshold=1)
+    with pytest.raises(MetricError, match="train: expected finite numbers, got 1"):
+        memorized_fraction(np.array([[np.nan, 1.0]], dtype=np.float32), np.eye(2))
