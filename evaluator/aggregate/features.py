@@ -81,7 +81,7 @@ class FeatureReader:
         if column not in schema.names:
             raise MetricError(
                 f"expected '{column}' from extractor '{self.extractor}', got "
-                f"{', '.join(schema.names[2:])}."
+                f"{', '.join(schema.names[2:])}. Name an extractor that has it, or another metric."
             )
         kind = schema.field(column).type
         return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1

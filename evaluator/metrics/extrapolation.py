@@ -10,6 +10,7 @@ anew. So moments are accumulated once, and neighbouring distances share their no
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from evaluator.errors import MetricError
 from evaluator.metrics.arrays import ArrayLike, as_matrix
-from evaluator.metrics.frechet import ACCURACY, frechet_distance
+from evaluator.metrics.frechet import frechet_distance
 from evaluator.metrics.intervals import Floats, Integers
 from evaluator.metrics.moments import Moments
 from evaluator.metrics.options import whole_number
@@ -72,16 +73,21 @@ def fid_infinity(
                 "subsample_reference: expected features to draw from, got moments of "
                 f"{real.origin}; pass the features or leave it out"
             )
-        mean, cov = torch.from_numpy(real.mean), torch.from_numpy(real.covariance)
-        return fitted(sizes, [_distance(fakes, mean, cov) for fakes in prefixes])
-    others = as_matrix(real, "real", at_least=2)
-    if subsample_reference:
-        order = generator.permutation(len(others))
-        shares = reference_sizes(sizes, len(others))
-        references = prefix_moments(others, order, shares)
+        whole = torch.from_numpy(real.mean), torch.from_numpy(real.covariance)
+        references: Iterable[tuple[Tensor, Tensor]] = [whole] * len(sizes)
     else:
-        references = [Moments.from_features(others)] * len(sizes)
-    return fitted(sizes, distances(prefixes, references))
+        others = as_matrix(real, "real", at_least=2)
+        order, shares = np.arange(len(others)), np.full_like(sizes, len(others))
+        if subsample_reference:
+            order = generator.permutation(len(others))
+            shares = reference_sizes(sizes, len(others))
+        found = prefix_moments(others, order, shares)
+        references = ((moments.mean, moments.covariance()) for moments in found)
+    distances = [
+        frechet_distance(fakes.mean, fakes.covariance(), *reference)
+        for fakes, reference in zip(prefixes, references, strict=True)
+    ]
+    return fitted(sizes, distances)
 
 
 def subset_sizes(n: int, num_points: int = NUM_POINTS) -> Integers:
@@ -98,28 +104,13 @@ def reference_sizes(sizes: Integers, num_reference: int) -> Integers:
     return least
 
 
-def prefix_moments(values: Tensor, order: Integers, sizes: Integers) -> list[Moments]:
+def prefix_moments(values: Tensor, order: Integers, sizes: Integers) -> Iterator[Moments]:
     """The moments of the first n samples in `order` (N,), for each n of the rising `sizes`."""
-    merged, prefixes = Moments.empty(values.shape[1], device=values.device), []
+    merged = Moments.empty(values.shape[1], device=values.device)
     for start, end in zip((0, *sizes[:-1]), sizes, strict=True):
         added = torch.from_numpy(order[start:end]).to(values.device)
         merged = merged.merge(Moments.from_features(values[added]))
-        prefixes.append(merged)
-    return prefixes
-
-
-def distances(
-    fakes: list[Moments], references: list[Moments], *, accuracy: float = ACCURACY
-) -> list[float]:
-    """The Fréchet distance of each subset to its reference."""
-    return [
-        _distance(fake, real.mean, real.covariance(), accuracy)
-        for fake, real in zip(fakes, references, strict=True)
-    ]
-
-
-def _distance(fake: Moments, mean: Tensor, cov: Tensor, accuracy: float = ACCURACY) -> float:
-    return frechet_distance(fake.mean, fake.covariance(), mean, cov, accuracy=accuracy)
+        yield merged
 
 
 def fitted(sizes: Integers | list[int], values: list[float]) -> FrechetExtrapolation:

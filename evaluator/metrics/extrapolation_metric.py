@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
             )
         generator = np.random.default_rng(self.seed)
         order, sizes = generator.permutation(n), subset_sizes(n, self.num_points)
-        prefixes = prefix_moments(fake, order, sizes)
+        prefixes = list(prefix_moments(fake, order, sizes))
         references = self._references(sizes, generator)
         fit = _fit(prefixes, references, ACCURACY)
         groups = self._group_of(self._clusters_in_plan_order())
@@ -151,7 +152,7 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
     ) -> tuple[Interval | None, list[str]]:
         """The jackknife interval, or why there is none.
 
-        One group's subsets at a time are held beside the whole ones.
+        One subset at a time without one group is held beside the whole ones.
         """
         if not self.groups:
             return None, []
@@ -165,8 +166,7 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
             members = np.flatnonzero(dealt == group)
             within = np.searchsorted(members, sizes)
             parts = prefix_moments(fake, order[members], within)
-            rest = [whole.without(part) for whole, part in zip(prefixes, parts, strict=True)]
-            del parts
+            rest = (whole.without(part) for whole, part in zip(prefixes, parts, strict=True))
             replicates.append(_fit(rest, references, REPLICATE_ACCURACY).value)
         interval = jackknife_interval(
             fit.value, replicates, counts, covers=COVERS_INFINITY, level=self.level
@@ -175,11 +175,11 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
 
 
 def _fit(
-    fakes: list[Moments], references: list[Reference], accuracy: float
+    fakes: Iterable[Moments], references: list[Reference], accuracy: float
 ) -> FrechetExtrapolation:
     """The line through the distances of the subsets."""
-    distances = [
-        distance_to(real, fake, accuracy=accuracy)
-        for fake, real in zip(fakes, references, strict=True)
-    ]
-    return fitted([fake.n for fake in fakes], distances)
+    sizes, distances = [], []
+    for fake, real in zip(fakes, references, strict=True):
+        sizes.append(fake.n)
+        distances.append(distance_to(real, fake, accuracy=accuracy))
+    return fitted(sizes, distances)

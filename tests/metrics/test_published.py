@@ -89,6 +89,9 @@ def test_what_is_written_is_read_again_here_and_by_others(tmp_path: Path) -> Non
         assert np.array_equal(file["mu"][:], mean)
         assert np.array_equal(file["sigma"][:], cov)
         assert set(file) == {"mu", "sigma", "n", "fingerprint", "extractor"}
+    before = (tmp_path / "a.npz").read_bytes()
+    write_moments(tmp_path / "a.npz", given_moments)
+    assert (tmp_path / "a.npz").read_bytes() == before
     write_moments(tmp_path / "b.npz", ReferenceMoments(mean, cov, None, None, "unknown"))
     assert read_moments(tmp_path / "b.npz").n is None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npz", "b.npz"]
