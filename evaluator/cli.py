@@ -75,7 +75,8 @@ def score(
         ),
     ],
     against: Annotated[
-        str | None, typer.Option(help="Real images to compare with, in any of these forms.")
+        str | None,
+        typer.Option(help="Real images in any of these forms, a run, or moments (.npz)."),
     ] = None,
     metrics: Annotated[
         str | None,
@@ -119,8 +120,7 @@ def score(
         images, against, names, captions, tuple(weights or ()), batch_size, limit,
         tuple(overrides or ()),
     )  # fmt: skip
-    _require_writable(json)
-    prepared = prepare_score(request, output=output, allow_code=allow_code)
+    prepared = prepare_score(request, output=output, json=json, allow_code=allow_code)
     _run_score(prepared, allow_code=allow_code, report=report, json=json)
 
 
@@ -240,6 +240,7 @@ def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | N
     """Run what `score` asks for, and say what came out."""
     import os
 
+    from evaluator.runner.score import numbers, write_numbers
     from evaluator.runner.session import run_session
 
     if os.environ.get("RANK", "0") == "0":
@@ -252,37 +253,15 @@ def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | N
         return  # another process of this launch speaks
     only_json = json == "-"
     _print_outcome(outcome, err=only_json)
-    if json is not None:
-        _write_numbers(outcome, json)
+    if only_json:
+        typer.echo(numbers(outcome.summary))
+    elif json is not None:
+        write_numbers(outcome.summary, Path(json))
     if report:
         from evaluator.report import write_report
 
         typer.echo(f"report: {write_report(outcome.run)}", err=only_json)
     _leave(outcome.exit_status)
-
-
-def _require_writable(json: str | None) -> None:
-    """ConfigError, before any work, when the numbers could not be written there."""
-    from evaluator.errors import ConfigError
-
-    if json is not None and json != "-" and not Path(json).parent.is_dir():
-        raise ConfigError(
-            f"--json: expected a file in a folder that exists, got {json}; make the folder first"
-        )
-
-
-def _write_numbers(outcome: Outcome, where: str) -> None:
-    """What metrics.json holds, to a file or to the standard output."""
-    import json
-
-    from evaluator.durable import explained, write_atomically
-
-    text = json.dumps(outcome.summary.record(), indent=1, sort_keys=True, allow_nan=False)
-    if where == "-":
-        typer.echo(text)
-        return
-    with explained("write", Path(where)):
-        write_atomically(Path(where), text.encode())
 
 
 def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:

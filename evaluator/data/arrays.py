@@ -112,8 +112,8 @@ def _require_images(archive: zipfile.ZipFile, *, path: Path) -> None:
     if IMAGES not in names and set(MOMENTS) <= names:
         raise InputError(
             f"{path}: expected images (an array {IMAGES!r}), got the moments of features"
-            f" ({', '.join(sorted(names))}); they can stand for real images only, in a"
-            f" configuration: references: {{real: {{moments: {path}}}}}"
+            f" ({', '.join(sorted(names))}); they can stand for real images only:"
+            f" --against {path.name}, or references: {{real: {{moments: {path.name}}}}}"
         )
     if IMAGES not in names:
         raise InputError(

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluator import plugins
 from evaluator.aggregate.asked import asked_metrics
+from evaluator.aggregate.summary import Summary
 from evaluator.config import RunConfig, parse_record
 from evaluator.data import Pack, expand_source
+from evaluator.data.arrays import holds_moments
 from evaluator.data.open_raw import require_there
+from evaluator.durable import write_atomically
 from evaluator.errors import ConfigError, InputError
 from evaluator.locations import CODE, PACKAGE_SCHEME, expand
 from evaluator.metrics.catalog import resolve
 from evaluator.runner.parts import check_names, with_implied
-from evaluator.runner.surroundings import cache_folder, open_pack
+from evaluator.runner.score_images import IMAGES, REFERENCE, is_run, open_images, overlap
+from evaluator.runner.surroundings import cache_folder
 from evaluator.runner.trust import Trust
 
 DEFAULT_METRICS = ("fid", "kid", "prdc", "inception_score")
 """What two sets of images are customarily compared by."""
 CAPTION_METRIC = "clip_score"
 """What is asked for besides when there are captions."""
-REFERENCE = "real"
-"""What the configuration calls the images to compare with."""
 BATCH_SIZE = 32
 """More than a run's default: nothing but extractors has to fit into memory."""
-
-TEXT_INPUT = "text_cosine"
-"""Input of the metrics that compare an image with its caption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +68,28 @@ class Score(NamedTuple):
     """What is odd about the images."""
 
 
-def prepare_score(request: ScoreRequest, *, output: Path | None, allow_code: bool) -> Score:
+def prepare_score(
+    request: ScoreRequest, *, output: Path | None, json: str | None = None, allow_code: bool
+) -> Score:
     """The configuration and the run directory of a request; packs what is not packed yet.
 
     Without `output`, the run directory lies in the cache and is found by the place and content of
-    the images: whatever they are compared with, they are embedded once. Raises ConfigError with
-    every fault at once.
+    the images: whatever they are compared with, they are embedded once. `json` is where the numbers
+    will go. Raises ConfigError with every fault at once.
     """
+    if json is not None and not Path(json).parent.is_dir():
+        raise ConfigError(
+            f"--json: expected a file in a folder that exists, got {json}; make the folder first"
+        )
     trust = Trust(allow_code=allow_code, relative_to=Path.cwd())
     config = score_config(request, trust=trust)
     cache = cache_folder(config)
-    packs = _open_sources(config, cache, trust)
-    images = packs["IMAGES"]
+    packs = open_images(config, cache, trust)
+    images = packs[IMAGES]
     warnings = [
         warning
         for where, pack in packs.items()
-        if where != "IMAGES" and (warning := _overlap(images, pack, where))
+        if where != IMAGES and (warning := overlap(images, pack, where))
     ]
     path = output if output is not None else cache / "scores" / _digest(config, images)
     return Score(config, path, tuple(warnings))
@@ -116,7 +121,7 @@ def score_config(request: ScoreRequest, *, trust: Trust) -> RunConfig:
         "runtime": {"images": "none", "batch_size": request.batch_size or BATCH_SIZE},
     }
     if request.against is not None:
-        record["references"][REFERENCE] = {"source": _absolute(request.against)}
+        record["references"][REFERENCE] = _reference(_absolute(request.against))
     config = parse_record(record, request.overrides, where="score")
     faults += weight_faults + _faults(config, trust) + _missing(request)
     if faults:
@@ -159,7 +164,7 @@ def _faults(config: RunConfig, trust: Trust) -> list[str]:
 
 def _missing(request: ScoreRequest) -> list[str]:
     """A line for every path that is not there."""
-    given = {"IMAGES": request.images, "--against": request.against, "--captions": request.captions}
+    given = {IMAGES: request.images, "--against": request.against, "--captions": request.captions}
     faults = []
     for where, source in given.items():
         try:
@@ -214,81 +219,31 @@ def _absolute(source: str) -> str:
         return source  # `_missing` says what is wrong with it
 
 
+def _reference(location: str) -> dict[str, str]:
+    """What `--against` means: a run, published moments, or images."""
+    path = Path(location)
+    if is_run(path):
+        return {"run": location}
+    return {"moments" if holds_moments(path) else "source": location}
+
+
 def _name(images: str) -> str:
     """What progress and report call it: the images' own name."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(images).name).strip("-._")
     return stem[:100] or "score"
 
 
-def _open_sources(config: RunConfig, cache: Path, trust: Trust) -> dict[str, Pack]:
-    """Both sets of images, packed; ConfigError with what is wrong with either."""
-    sources = {"IMAGES": config.prompts}
-    for name, reference in config.references.items():
-        if (compared := reference.images) is not None:
-            sources["--against" if name == REFERENCE else f"references.{name}"] = compared
-    packs: dict[str, Pack] = {}
-    faults: list[str] = []
-    for where, source in sources.items():
-        try:
-            _refuse_run(expand_source(source.source))
-            packs[where] = open_pack(source, cache, trust)
-            _require_images(packs[where], source=source.source)
-        except InputError as error:
-            faults.append(f"{where}: {error}")
-    if "IMAGES" in packs and not faults:
-        faults += _caption_faults(config, packs["IMAGES"])
-    if faults:
-        raise ConfigError("the images cannot be scored:", tuple(faults))
-    return packs
-
-
-def _refuse_run(path: Path) -> None:
-    if (path / "init").is_dir() and (path / "shards").is_dir():
-        raise InputError(
-            f"{path}: expected images, got a run directory; ask the run itself: add the metrics to"
-            " its configuration and call `evaluator run` again, which embeds the images it kept"
-        )
-
-
-def _require_images(pack: Pack, *, source: str) -> None:
-    if pack.image_part(pack.keys[0]) is None:
-        raise InputError(
-            f"{source}: expected images, got prompts without any; name the images (their captions"
-            " go to --captions)"
-        )
-
-
-def _caption_faults(config: RunConfig, images: Pack) -> list[str]:
-    """A line for the metrics that need captions, if there are none."""
-    plans = asked_metrics(config).plans
-    names = [plan.name for plan in plans if plan.input == TEXT_INPUT]
-    if not names or images.prompts(0, 1)[0].text is not None:
-        return []
-    return [
-        f"IMAGES: expected captions, which {', '.join(names)} compares the images with, got none;"
-        " give --captions FILE (.jsonl or .csv with a column 'file_name', or .txt with one line"
-        " for each image in the order of their names), or put a .txt beside each image"
-    ]
-
-
-def _overlap(images: Pack, real: Pack, where: str) -> str | None:
-    """A warning when the two sets share images, byte for byte."""
-    ours, theirs = images.image_hashes(), real.image_hashes()
-    shared = len(ours & theirs)
-    if not shared:
-        return None
-    if ours == theirs:
-        return (
-            f"IMAGES and {where} hold the same images: distances come out near 0, and precision"
-            " and coverage near 1, whatever the images show"
-        )
-    return (
-        f"{shared} of {len(ours)} images are among those of {where} too, byte for byte: distances"
-        " come out too small"
-    )
-
-
 def _digest(config: RunConfig, images: Pack) -> str:
     """Where in the cache the run lies: by what is judged, not by what is asked of it."""
     record = [config.prompts.source, images.fingerprint, config.identity()]
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def numbers(summary: Summary) -> str:
+    """What metrics.json holds."""
+    return dumps(summary.record(), indent=1, sort_keys=True, allow_nan=False)
+
+
+def write_numbers(summary: Summary, path: Path) -> None:
+    """Write what metrics.json holds to a file elsewhere; StorageError where that fails."""
+    write_atomically(path, numbers(summary).encode())

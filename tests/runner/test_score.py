@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -300,6 +301,20 @@ def test_too_few_real_images_are_a_sentence_at_the_number(score, digits, tmp_pat
     assert "fd_digits ↓" in ended.out
 
 
+def test_moments_and_runs_stand_for_real_images(score, tmp_path) -> None:
+    arguments = ["--metrics", "fd_digits"]
+    score("made", "--against", "real", *arguments, "--output", tmp_path / "images")
+    score("real", "--metrics", "vendi_digits", "--output", tmp_path / "real")
+    tables = [pq.read_table(path) for path in (tmp_path / "real").glob("shards/*/features-*")]
+    features = np.array(pa.concat_tables(tables).column("features").to_pylist(), np.float64)
+    np.savez(tmp_path / "real.npz", mu=features.mean(0), sigma=np.cov(features.T))
+    for reference in ("real", "real.npz"):
+        ended = score("made", "--against", tmp_path / reference, *arguments, "--output", tmp_path / f"by-{reference}")  # fmt: skip
+        assert ended.status == 0, ended.err + ended.out
+        values = [metrics_of(tmp_path / run)["fd_digits"]["value"] for run in ("images", f"by-{reference}")]  # fmt: skip
+        assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
 def test_a_limit_takes_the_first_images_only(score) -> None:
     assert "20/20 samples" in score("made", "--metrics", "is_digits", "--limit", 20).out
 
@@ -324,8 +339,8 @@ def test_a_limit_takes_the_first_images_only(score) -> None:
         (["empty", "--against", "captions.txt", "--metrics", "fd_digits"],
          ["empty: expected images (png, jpg, jpeg, webp, bmp), got no files at all",
           "captions.txt: expected images, got prompts without any"]),
-        (["made", "--against", "moments.npz", "--metrics", "fd_digits"],
-         ["--against: ", "got the moments of features (mu, sigma)", "references: {real: {moments"]),
+        (["moments.npz", "--metrics", "is_digits"],
+         ["IMAGES: ", "got the moments of features (mu, sigma)", "references: {real: {moments"]),
         (["run", "--metrics", "is_digits"], ["run: expected images, got a run directory"]),
         (["s3://bucket/images", "--metrics", "is_digits"], ["got the scheme 's3'"]),
     ],
