@@ -125,7 +125,13 @@ class _Aggregation:
             )
         reference = RunDirectory.open(Path(place.run))
         shards = self._gather(reference.committed())[0]
-        differs = size_warning(self.surveys[str(self.run.path)], self._survey(reference, shards))
+        seen = self._survey(reference, shards)
+        if seen.errors:
+            cautions.append(
+                f"{seen.errors} of {seen.committed} reference images could not be read and are "
+                f"left out, the first: {seen.lines[0]}"
+            )
+        differs = size_warning(self.surveys[str(self.run.path)], seen)
         return [*cautions, differs] if differs else cautions
 
     def _record(

@@ -139,10 +139,9 @@ class Feed:
         for rows in reader.read(column, share(shards, self.world.rank, self.world.size)):
             _require_finite(rows, reader)
             positions = rows.positions if places is None else places[rows.positions]
-            wanted = np.ones_like(positions, np.bool_) if only is None else only[rows.positions]
-            keep = np.flatnonzero(wanted & (positions >= 0))
+            keep = slice(None) if only is None else np.flatnonzero(only[rows.positions])
             metric.update(
-                torch.from_numpy(rows.values[keep]),
+                torch.from_numpy(np.array(rows.values[keep])),
                 torch.from_numpy(positions[keep]),
                 torch.from_numpy(rows.clusters[keep]),
                 **({mark: True} if mark else {}),
@@ -170,11 +169,14 @@ def _require_finite(rows: Rows, reader: FeatureReader) -> None:
 
 
 def _places(reference: RunDirectory, run: RunDirectory) -> NDArray[np.int64]:
-    """For each sample of `reference`, the place of the same (key, image index) in `run`, or -1."""
+    """For each sample of `reference`, the place of the same (key, image index) in `run`.
+
+    Those that the run does not have are placed after its last sample, where they pair with none.
+    """
     theirs, ours = (_names(directory.plan) for directory in (reference, run))
-    found = pc.fill_null(pc.index_in(theirs, value_set=ours), -1)
-    places: NDArray[np.int64] = found.to_numpy(zero_copy_only=False).astype(np.int64)
-    return places
+    found = pc.fill_null(pc.index_in(theirs, value_set=ours), -1).to_numpy(zero_copy_only=False)
+    after = run.num_samples + np.arange(len(found))
+    return np.where(found >= 0, found, after).astype(np.int64)
 
 
 def _names(plan: pa.Table) -> pa.Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.features import FeatureReader
 from evaluator.errors import MetricError
@@ -71,7 +73,7 @@ def _moments(reader: FeatureReader, column: str) -> ReferenceMoments:
 
     total = Moments.empty(reader.dim(column))
     for rows in reader.read(column, reader.run.committed()):
-        total = total.merge(Moments.from_features(rows.values))
+        total = total.merge(Moments.from_features(np.array(rows.values)))
     return ReferenceMoments(
         mean=total.mean.numpy(),
         covariance=total.covariance().numpy(),

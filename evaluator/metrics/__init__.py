@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from evaluator.metrics.memorization import rp_score as rp_score
     from evaluator.metrics.memorization_metric import MemorizedFraction as MemorizedFraction
     from evaluator.metrics.memorization_metric import RpScore as RpScore
-    from evaluator.metrics.mifid import mifid as mifid
-    from evaluator.metrics.mifid_metric import Mifid as Mifid
     from evaluator.metrics.moments import Moments as Moments
     from evaluator.metrics.neighbours import NeighbourScores as NeighbourScores
     from evaluator.metrics.neighbours import (
         precision_recall_density_coverage as precision_recall_density_coverage,
     )
+    from evaluator.metrics.penalty import mifid as mifid
+    from evaluator.metrics.penalty_metric import Mifid as Mifid
     from evaluator.metrics.published import ReferenceMoments as ReferenceMoments
     from evaluator.metrics.published import read_moments as read_moments
     from evaluator.metrics.published import write_moments as write_moments
@@ -93,7 +93,7 @@ _HOME = {
     "MeanScore": "score_metrics",
     "MemorizedFraction": "memorization_metric",
     "MetricPlan": "catalog",
-    "Mifid": "mifid_metric",
+    "Mifid": "penalty_metric",
     "Moments": "moments",
     "NeighbourScores": "neighbours",
     "PlannedMetric": "accumulators",
@@ -122,7 +122,7 @@ _HOME = {
     "jackknife_interval": "intervals",
     "kernel_distance": "kernel",
     "kernel_distance_unbiased": "kernel",
-    "mifid": "mifid",
+    "mifid": "penalty",
     "precision_recall_density_coverage": "neighbours",
     "read_moments": "published",
     "memorized_fraction": "memorization",

@@ -106,7 +106,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         proper_names=("sfid",),
     ),
     "mifd": CatalogEntry(
-        target="evaluator.metrics.mifid_metric:Mifid",
+        target="evaluator.metrics.penalty_metric:Mifid",
         input="features",
         reference=True,
         result_names=("mifd_{extractor}",),

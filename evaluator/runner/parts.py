@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +94,21 @@ def build_extractor(config: FeatureConfig, *, device: str, trust: Trust) -> Feat
     try:
         built: FeatureExtractor = factory(**options)
     except TypeError as error:
-        raise ConfigError(
-            f"features: '{config.name}' does not take these options ({error}); got "
-            f"{sorted(options)}."
-        ) from error
+        raise ConfigError(_options_fault(config, factory, options, error)) from error
     return built
+
+
+def _options_fault(
+    config: FeatureConfig, factory: Any, options: Mapping[str, Any], error: TypeError
+) -> str:
+    """Which of an extractor's options it does not take, and what it might have been."""
+    known = list(inspect.signature(factory).parameters)
+    unknown = sorted(set(options) - set(known))
+    if not unknown:
+        return f"features: '{config.name}' cannot be built with its options: {error}."
+    close = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"It takes: {', '.join(known)}."
+    return f"features: '{config.name}' takes no option '{unknown[0]}'; {hint}"
 
 
 def build_probes(config: RunConfig, *, trust: Trust) -> list[Probe]:

@@ -237,3 +237,25 @@ def test_missing_moments_are_missed_before_anything_is_computed(images, tmp_path
     )
     with pytest.raises(EvaluatorError, match="expected a file of moments"):
         run_here(config, tmp_path / "run")
+
+
+def test_reference_images_that_cannot_be_read_are_counted_beside_the_number(images, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "real"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(20):
+        pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    (folder / "20.png").write_bytes(b"not an image")
+    config = images(references={"real": {"source": str(folder), "limit": None}})
+    record = only(run_here(config, tmp_path / "run"))
+    assert record.reference == {"name": "real", "n": 20}
+    assert any("1 of 21 reference images could not be read" in w for w in record.warnings)
+
+
+def test_an_option_that_an_extractor_does_not_take_is_named(images, tmp_path):
+    config = images(features=[{"name": "digits", "options": {"devise": "cpu"}}])
+    with pytest.raises(ConfigError, match="takes no option 'devise'; did you mean 'device'"):
+        run_here(config, tmp_path / "run")

@@ -12,7 +12,7 @@ from metric_samples import two_sides, whole
 from evaluator.errors import ConfigError, MetricError
 from evaluator.metrics import Mifid, frechet_distance_from_features, mifid
 from evaluator.metrics import memorization as module
-from evaluator.metrics.mifid import memorization_distances
+from evaluator.metrics.penalty import memorization_distances
 
 
 def features(seed: int, n: int, dim: int = 6, shift: float = 0.0) -> np.ndarray:

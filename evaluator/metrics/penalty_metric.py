@@ -11,14 +11,14 @@ import torch
 from evaluator.errors import MetricError
 from evaluator.metrics.frechet_metric import REPLICATE_ACCURACY, distance_to
 from evaluator.metrics.intervals import COVERS_SET, Floats, Interval, jackknife_interval
-from evaluator.metrics.mifid import (
+from evaluator.metrics.moments import Moments
+from evaluator.metrics.options import share
+from evaluator.metrics.penalty import (
     COSINE_DISTANCE_EPS,
     mean_without,
     memorization_distances,
     penalized,
 )
-from evaluator.metrics.moments import Moments
-from evaluator.metrics.options import share
 from evaluator.metrics.reference import Reference
 from evaluator.metrics.results import Result
 from evaluator.metrics.set_metrics import NO_INTERVAL, TwoSets
