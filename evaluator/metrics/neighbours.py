@@ -41,9 +41,11 @@ def precision_recall_density_coverage(
 ) -> NeighbourScores:
     """The four numbers of (N, D) real and (M, D) fake features, N and M above k.
 
-    A point on the rim of a ball is outside (Naeem et al. 2020), or inside when `inclusive`
-    (Kynkäänniemi et al. 2019). With more than k copies of a point its ball has radius 0, and only
-    `inclusive` then finds the copies. Memory beyond the inputs is bounded by chunking.
+    A point on the rim of a ball is outside (Naeem et al. 2020; the package prdc, whose k = 5 is
+    the default here), or inside when `inclusive` (Kynkäänniemi et al. 2019; torch-fidelity; both
+    with k = 3: ask for `k=3, inclusive=True` to compare with them). With more than k copies of a
+    point its ball has radius 0, and only `inclusive` then finds the copies. Memory beyond the
+    inputs is bounded by blocks, and float32 inputs are not copied to float64.
     """
     first, second = as_feature_sets(real=real, fake=fake)
     groups = np.zeros(len(second), dtype=np.int64)

@@ -11,7 +11,7 @@ from metric_samples import two_sides, whole
 
 from evaluator.errors import ConfigError, MetricError
 from evaluator.metrics import Mifid, frechet_distance_from_features, mifid
-from evaluator.metrics import memorization as module
+from evaluator.metrics import penalty as module
 from evaluator.metrics.penalty import memorization_distances
 
 
