@@ -108,7 +108,6 @@ def test_too_few_samples_give_no_number() -> None:
     assert "got 2 generated samples, 2 and 2 others" in result.warnings[0]
 
 
-@pytest.mark.slow
 def test_95_percent_intervals_cover_the_expected_score() -> None:
     """Training and held-out samples stay, generated ones are drawn again."""
     generator = np.random.default_rng(6)

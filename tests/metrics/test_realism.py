@@ -96,7 +96,6 @@ def test_too_few_samples_and_bad_options_are_refused() -> None:
         realism_scores(np.eye(3), np.eye(2))
 
 
-@pytest.mark.slow
 def test_95_percent_intervals_cover_the_mean() -> None:
     generator = np.random.default_rng(0)
     real = generator.normal(size=(80, 3))
