@@ -66,12 +66,14 @@ class Points:
         """(N, D) values about a (D,) point that all sets share."""
         norms = torch.empty(len(values), dtype=torch.float64, device=values.device)
         for piece in pieces(len(values)):
-            norms[piece] = (values[piece] - centre).to(torch.float64).square().sum(dim=1)
+            centred = values[piece].to(torch.float64) - centre.to(torch.float64)
+            norms[piece] = centred.square().sum(dim=1)
         return cls(values, centre, norms)
 
     def block(self, piece: slice, dtype: torch.dtype) -> Tensor:
-        """Some of the points, centred."""
-        return (self.given[piece] - self.centre).to(dtype)
+        """Some of the points, centred, with no rounding coarser than that of `dtype`."""
+        wide = torch.promote_types(self.given.dtype, dtype)
+        return (self.given[piece].to(wide) - self.centre.to(wide)).to(dtype)
 
     def take(self, indices: Integers) -> Points:
         """Some of the points."""

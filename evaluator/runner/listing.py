@@ -36,6 +36,7 @@ def _metrics() -> dict[str, str]:
         spelled = name if name in DEFAULT_EXTRACTORS else f"{name}_<extractor>"
         results = ", ".join(entry.result_names).replace("{extractor}", "<extractor>")
         against = " against a reference" if entry.reference else ""
+        against += " and a held-out set" if entry.held_out else ""
         options = ", ".join(entry.options)
         described[spelled] = f"from {entry.input}{against}: {results} (options: {options})"
     for name, family in PROPER_NAMES.items():
