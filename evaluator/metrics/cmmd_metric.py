@@ -28,6 +28,7 @@ class Cmmd(TwoSets):
 
     default_names = ("cmmd",)
     directions = (False,)
+    wide = True
 
     def __init__(
         self, dim: int, *, sigma: float = SIGMA, scale: float = SCALE, **kwargs: Any

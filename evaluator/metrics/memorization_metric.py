@@ -34,7 +34,7 @@ class MemorizedFraction(GatheredMetric):
         super().__init__(shape=(self.dim,), **kwargs)
 
     def _results(self) -> tuple[Result, ...]:
-        generated, train = self._in_plan_order(FAKE), self._in_plan_order(REAL)
+        generated, train = (self._in_plan_order(side, wide=False) for side in (FAKE, REAL))
         n, m = len(generated), len(train)
         if n < 1 or m < 1:
             return self._refused(

@@ -33,7 +33,6 @@ class Mifid(TwoSets):
 
     default_names = ("mifid",)
     directions = (False,)
-    wide = False
 
     def __init__(
         self, dim: int, *, cosine_distance_eps: float = COSINE_DISTANCE_EPS, **kwargs: Any

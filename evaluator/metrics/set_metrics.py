@@ -29,8 +29,8 @@ class TwoSets(GatheredMetric):
     """Generated against real features, with a seeded subset above `max_samples` a side."""
 
     sides = (FAKE, REAL)
-    wide = True
-    """Whether `_sets` gives float64; metrics that widen chunk by chunk need half the memory."""
+    wide = False
+    """Whether `_sets` gives float64 at once; what widens chunk by chunk needs half the memory."""
 
     def __init__(self, dim: int, *, max_samples: int = 50_000, **kwargs: Any) -> None:
         self.dim = whole_number("dim", dim, at_least=1)
@@ -98,7 +98,6 @@ class KernelDistance(TwoSets):
 
     default_names = ("kernel_distance", "kernel_distance_full")
     directions = (False, False)
-    wide = False
 
     def __init__(
         self,
