@@ -15,6 +15,7 @@ from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, RunDirectoryError
 from evaluator.locations import CODE
 from evaluator.metrics.catalog import MetricPlan, resolve
+from evaluator.metrics.families import FAMILIES
 from evaluator.plugins import find, is_known
 from evaluator.store.rundir import RunDirectory
 
@@ -47,6 +48,12 @@ class AskedMetric:
     """The reference with real images that the model has not seen, if the metric takes one."""
     by: str | None = None
     """Tag whose values are groups of their own."""
+
+    @property
+    def takes_moments(self) -> bool:
+        """Whether published moments will do for the reference."""
+        family = FAMILIES.get(getattr(self.plan, "metric", ""))
+        return family is not None and family.takes_moments
 
     def compares_with(self, name: str) -> bool:
         """Whether it takes features of the reference `name`."""

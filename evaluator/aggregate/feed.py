@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,12 @@ class Feed:
                 f"{own[:12]}), got those of fingerprint {moments.fingerprint[:12]}; compute them "
                 "with the same weights, resize and dtype"
             )
+        if moments.fingerprint is None:
+            unsaid = (
+                f"{path.name} does not say what it was computed with; the number means something "
+                f"only if that was '{asked.plan.extractor}' with these weights and this resize"
+            )
+            return replace(moments, remarks=(*moments.remarks, unsaid))
         return moments
 
     def _side(self, run: RunDirectory, asked: AskedMetric, name: str, dim: int) -> FeatureReader:

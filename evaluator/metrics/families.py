@@ -62,6 +62,8 @@ class CatalogEntry:
     proper_extractor: str = INCEPTION
     held_out: bool = False
     """Whether real samples that the model has not seen are needed too."""
+    takes_moments: bool = False
+    """Whether published moments can stand for the reference's samples."""
 
 
 _COMMON = {
@@ -82,6 +84,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(False,),
         options=_COMMON,
         proper_names=("fid",),
+        takes_moments=True,
     ),
     "fd_infinity": CatalogEntry(
         target="evaluator.metrics.extrapolation_metric:FrechetInfinity",
@@ -95,6 +98,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
             **_COMMON,
         },
         proper_names=("fid_infinity",),
+        takes_moments=True,
     ),
     "sfd": CatalogEntry(
         target="evaluator.metrics.frechet_metric:FrechetDistance",
@@ -104,6 +108,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         higher_is_better=(False,),
         options=_COMMON,
         proper_names=("sfid",),
+        takes_moments=True,
     ),
     "mifd": CatalogEntry(
         target="evaluator.metrics.penalty_metric:Mifid",

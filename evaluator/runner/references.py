@@ -37,7 +37,12 @@ def prepare_references(
     places: dict[str, ReferencePlace] = {}
     errors: list[str] = []
     for name, reference in config.references.items():
-        needed = {metric.plan.extractor for metric in metrics if metric.compares_with(name)}
+        needed = {
+            metric.plan.extractor
+            for metric in metrics
+            if metric.compares_with(name)
+            and not (reference.moments and metric.reference == name and metric.takes_moments)
+        }
         wanted = [feature for feature in features if feature.name in needed]
         moments = None
         if reference.moments is not None:

@@ -100,3 +100,15 @@ def test_moments_of_a_part_are_not_written(images, tmp_path):  # noqa: F811
     run.shard_path(2).rmdir()
     with pytest.raises(MetricError, match="expected all 3 shards, got 2"):
         export_moments(run, tmp_path / "m.npz")
+
+
+def test_moments_that_do_not_say_what_they_are_of_are_taken_with_a_warning(images, tmp_path):  # noqa: F811
+    run_here(images(prompts={"limit": 150}, metrics=[], references=None), tmp_path / "real")
+    real = features_of(tmp_path / "real").astype(np.float64)
+    np.savez(tmp_path / "m.npz", mu=real.mean(axis=0), sigma=np.cov(real, rowvar=False))
+    config = images(references={"real": {"moments": str(tmp_path / "m.npz")}})
+    outcome = run_here(config, tmp_path / "run")
+    record = only(outcome)
+    assert record.value == pytest.approx(only(run_here(images(), tmp_path / "other")).value, 1e-9)
+    assert any("m.npz does not say what it was computed with" in w for w in record.warnings)
+    assert Asked.read(outcome.run).references["real"].run is None, "no image was embedded for it"
