@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.moments import export_moments
-from evaluator.errors import MetricError
-from evaluator.metrics import memorized_fraction
+from evaluator.errors import ConfigError, MetricError
+from evaluator.metrics import ct_score, memorized_fraction
 from tests.aggregate.test_references import (  # noqa: F401 - fixtures
     cache,
     features_of,
@@ -46,8 +48,6 @@ def test_the_table_agrees_with_the_number(images, tmp_path):  # noqa: F811
     outcome = run_here(config, tmp_path / "run")
     place = Asked.read(outcome.run).references["real"]
     assert place.run is not None
-    from pathlib import Path
-
     train, made = features_of(Path(place.run)), features_of(tmp_path / "run")
     expected = memorized_fraction(train, made, threshold=0.97)
     table = pq.read_table(tmp_path / "run/metrics/memorized_fraction_digits.parquet")
@@ -112,3 +112,21 @@ def test_moments_that_do_not_say_what_they_are_of_are_taken_with_a_warning(image
     assert record.value == pytest.approx(only(run_here(images(), tmp_path / "other")).value, 1e-9)
     assert any("m.npz does not say what it was computed with" in w for w in record.warnings)
     assert Asked.read(outcome.run).references["real"].run is None, "no image was embedded for it"
+
+
+def test_a_held_out_set_is_a_second_reference(images, tmp_path):  # noqa: F811
+    run_here(images(prompts={"limit": 220}, metrics=[], references=None), tmp_path / "all")
+    every = features_of(tmp_path / "all")
+    config = images(
+        references={"real": {"limit": 150}, "unseen": {"source": DIGITS, "limit": 90}},
+        metrics=[{"name": "ct_digits", "reference": "real", "held_out": "unseen"}],
+    )
+    record = only(run_here(config, tmp_path / "run"))
+    expected = ct_score(every[:150], every[:90], every[:60])
+    assert record.value == pytest.approx(expected, rel=1e-9)
+    assert record.reference == {"name": "real", "n": 150, "held_out": "unseen"}
+
+
+def test_a_metric_that_needs_a_held_out_set_says_so(images, tmp_path):  # noqa: F811
+    with pytest.raises(ConfigError, match="expected a reference's name as 'held_out', got none"):
+        run_here(images(metrics=["fls_digits"]), tmp_path / "run")
