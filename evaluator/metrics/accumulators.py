@@ -272,8 +272,7 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
 class GatheredMetric(PlannedMetric):
     """A metric that needs every sample in one place: features, logits or scores, and prompts.
 
-    Holds 4·D bytes a sample on each process after a synchronization, 8·D where some came as
-    float64.
+    Holds 4·D bytes a sample on each process after a synchronization, 8·D with float64 among them.
     """
 
     def __init__(self, *, shape: tuple[int, ...], **kwargs: Any) -> None:
@@ -293,10 +292,12 @@ class GatheredMetric(PlannedMetric):
             self.fake_clusters.append(clusters)
 
     def _in_plan_order(self, side: str, *, wide: bool = True) -> Tensor:
-        """The values of one side, sorted by position: float64, or as they are held."""
-        pieces = self._pieces(f"{side}_values")
-        held_as = torch.float64 if any(x.dtype == torch.float64 for x in pieces) else torch.float32
-        return in_order(pieces, self._plan_order(side), torch.float64 if wide else held_as)
+        """The values of one side by position, the states sorted with them; float64 if `wide`."""
+        order = self._plan_order(side)
+        for name in (name for name in self._shapes if name.startswith(f"{side}_")):
+            setattr(self, name, [in_order(self._pieces(name), order)])
+        values: Tensor = getattr(self, f"{side}_values")[0]
+        return values.to(torch.float64) if wide else values
 
     def _clusters_in_plan_order(self) -> Tensor:
         """The prompt numbers of the generated samples, sorted by position."""

@@ -6,6 +6,7 @@ float64 is the same to the bit whether they are widened at once or a chunk at a 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +20,18 @@ def held(values: Tensor) -> Tensor:
     return values.to(exact, copy=True)
 
 
-def in_order(pieces: Sequence[Tensor], order: Tensor, dtype: torch.dtype) -> Tensor:
-    """The rows of all pieces together, taken in `order`, as `dtype`; no second copy is made."""
+def in_order(pieces: Sequence[Tensor], order: Tensor) -> Tensor:
+    """The rows of all pieces together, taken in `order`, as the widest of their dtypes.
+
+    One copy is made, and none of a single piece that is in order.
+    """
+    pieces = [piece for piece in pieces if len(piece)] or pieces[:1]
+    places = torch.arange(len(order), device=order.device)
+    if len(pieces) == 1 and torch.equal(order, places):
+        return pieces[0]
     place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
+    place[order] = places
+    dtype = functools.reduce(torch.promote_types, (piece.dtype for piece in pieces))
     ordered = pieces[0].new_empty(len(order), *pieces[0].shape[1:], dtype=dtype)
     start = 0
     for piece in pieces:
