@@ -89,16 +89,20 @@ def as_feature_sets(**sets: ArrayLike) -> tuple[Tensor, ...]:
     return tuple(tensor.to(leading.device) for tensor in checked.values())
 
 
-def as_directions(values: Tensor, name: str) -> Tensor:
-    """The rows of a float64 (N, D) tensor, each divided by its L2 norm."""
-    largest = values.abs().amax(dim=1, keepdim=True)
-    missing = int((largest == 0).sum())
+def require_directions(values: Tensor, name: str) -> None:
+    """Raise MetricError when rows of an (N, D) tensor are all zeros."""
+    missing = int((values == 0).all(dim=1).sum())
     if missing:
         raise MetricError(
             f"{name}: expected features other than zero, which have a direction, got {missing} "
             "samples of zeros; recompute their features or leave them out"
         )
+
+
+def as_directions(values: Tensor, name: str) -> Tensor:
+    """The rows of a float64 (N, D) tensor, each divided by its L2 norm."""
+    require_directions(values, name)
     # by the largest first: the square of a tiny number would be 0
-    scaled = values / largest
+    scaled = values / values.abs().amax(dim=1, keepdim=True)
     directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
     return directions
