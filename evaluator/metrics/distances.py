@@ -21,8 +21,8 @@ from evaluator.metrics.intervals import Floats, Integers
 
 BLOCK = 1024
 """Samples of each set in one block."""
-PAIRS = 64
-"""Pairs that the direct formula takes at a time: few enough for the processor's cache."""
+PAIRS = 16
+"""Pairs that the direct formula takes at a time: few, so that they stay in the cache."""
 MANY = 1 / 16
 """A block with a larger share of pairs in doubt is screened again in float64."""
 
@@ -102,22 +102,30 @@ class Distances:
         self.shape = (len(rows.norms), len(columns.norms))
         largest = max(float(points.norms.max()) for points in (rows, columns))
         self.precisions = precisions(largest)
+        self._held: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
 
     def approximate(self, rows: slice, columns: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """‖x‖² + ‖y‖² − 2 x·y, and what rounding can have changed in it and the direct formula."""
         norms = self.rows.norms[rows, None], self.columns.norms[None, columns]
         squared = torch.addmm(
             norms[1].to(dtype),
-            self.rows.block(rows, dtype),
+            self._row_block(rows, dtype),
             self.columns.block(columns, dtype).T,
             alpha=-2.0,
         ).add_(norms[0].to(dtype))
-        # (D + 8) ε / 2 for the product and the sums, 1.5 D ε for a direct sum of the same
-        # precision; the constant is for what underflows
-        unit = 2.0 * (self.rows.given.shape[1] + 16)
+        # (D + 8) ε / 2 for the product and the sums, and D ε more where the direct sum is of the
+        # same precision; the constant is for what underflows
+        unit = (self.rows.given.shape[1] + 32) * (1.0 if dtype == torch.float32 else 2.0)
         relative, least = unit * torch.finfo(dtype).eps, unit * torch.finfo(dtype).tiny
         doubt = (norms[0] * relative).to(dtype) + (norms[1] * relative + least).to(dtype)
         return squared, doubt
+
+    def _row_block(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Some rows, centred; held, for they meet one block of columns after the other."""
+        name = (rows.start, rows.stop, dtype)
+        if self._held is None or self._held[0] != name:
+            self._held = (name, self.rows.block(rows, dtype))
+        return self._held[1]
 
     def exact(self, rows: Integers, columns: Integers) -> Floats:
         """Σ (x − y)² in float64."""
