@@ -14,6 +14,9 @@ from evaluator.errors import MetricError
 ArrayLike: TypeAlias = NDArray[Any] | Tensor
 """What every pure function takes."""
 
+ROWS = 4096
+"""Samples that are converted at one time."""
+
 EPSILON = torch.finfo(torch.float64).eps
 """Spacing of float64 at 1."""
 
@@ -89,20 +92,21 @@ def as_feature_sets(**sets: ArrayLike) -> tuple[Tensor, ...]:
     return tuple(tensor.to(leading.device) for tensor in checked.values())
 
 
-def require_directions(values: Tensor, name: str) -> None:
-    """Raise MetricError when rows of an (N, D) tensor are all zeros."""
+def as_directions(values: Tensor, name: str) -> Tensor:
+    """The rows of an (N, D) float tensor, each divided by its L2 norm, as float64.
+
+    Made a chunk at a time: beside the values and the result, nothing of their size is held.
+    """
     missing = int((values == 0).all(dim=1).sum())
     if missing:
         raise MetricError(
             f"{name}: expected features other than zero, which have a direction, got {missing} "
             "samples of zeros; recompute their features or leave them out"
         )
-
-
-def as_directions(values: Tensor, name: str) -> Tensor:
-    """The rows of a float64 (N, D) tensor, each divided by its L2 norm."""
-    require_directions(values, name)
-    # by the largest first: the square of a tiny number would be 0
-    scaled = values / values.abs().amax(dim=1, keepdim=True)
-    directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
+    directions = torch.empty(values.shape, dtype=torch.float64, device=values.device)
+    for start in range(0, len(values), ROWS):
+        rows = values[start : start + ROWS].to(torch.float64)
+        # by the largest first: the square of a tiny number would be 0
+        scaled = rows / rows.abs().amax(dim=1, keepdim=True)
+        directions[start : start + ROWS] = scaled / scaled.norm(dim=1, keepdim=True)
     return directions

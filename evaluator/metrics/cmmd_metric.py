@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.errors import MetricError
-from evaluator.metrics.arrays import require_directions
+from evaluator.metrics.arrays import as_directions
 from evaluator.metrics.gaussian import SCALE, SIGMA, GaussianExcess, biased
 from evaluator.metrics.intervals import COVERS_SET, Interval, jackknife_interval
 from evaluator.metrics.kernel import GroupSums, group_sums
@@ -47,11 +47,10 @@ class Cmmd(TwoSets):
                 n,
             )
         try:
-            for values, name in ((fake, "generated"), (real, "reference")):
-                require_directions(values, name)
+            units = as_directions(fake, "generated"), as_directions(real, "reference")
         except MetricError as error:
             return self._refused(str(error), n)
-        sums = group_sums(fake, real, groups, int(groups.max()) + 1, GaussianExcess(self.sigma))
+        sums = group_sums(*units, groups, int(groups.max()) + 1, GaussianExcess(self.sigma))
         value, unbiased = self.scale * biased(sums), self.scale * sums.unbiased()
         if value - unbiased > BIAS_SHARE * value:
             warnings.append(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluator.metrics.arrays import ArrayLike, as_directions, as_feature_sets, require_directions
+from evaluator.metrics.arrays import ArrayLike, as_directions, as_feature_sets
 from evaluator.metrics.kernel import GroupSums, group_sums
 from evaluator.metrics.options import positive_number
 
@@ -28,19 +28,13 @@ SCALE = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class GaussianExcess:
-    """k(x, y) - 1 of the Gaussian kernel of the directions of x and y: 0 for equal ones.
-
-    Directions are taken a chunk at a time, so that no set is copied as a whole.
-    """
+    """k(x, y) - 1 of the Gaussian kernel of vectors of length 1: 0 for equal ones."""
 
     sigma: float = SIGMA
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, D) and (M, D) → (N, M); ‖x - y‖² = 2 - 2 x·y."""
-        units = as_directions(x, "features"), as_directions(y, "features")
-        return (
-            torch.addmm(x.new_full((1, 1), -1.0), units[0], units[1].T).div_(self.sigma**2).expm1_()
-        )
+        return torch.addmm(x.new_full((1, 1), -1.0), x, y.T).div_(self.sigma**2).expm1_()
 
 
 def cmmd(real: ArrayLike, fake: ArrayLike, *, sigma: float = SIGMA, scale: float = SCALE) -> float:
@@ -50,10 +44,9 @@ def cmmd(real: ArrayLike, fake: ArrayLike, *, sigma: float = SIGMA, scale: float
     """
     first, second = as_feature_sets(real=real, fake=fake)
     width, factor = positive_number("sigma", sigma), positive_number("scale", scale)
-    for values, name in ((first, "real"), (second, "fake")):
-        require_directions(values, name)
+    units = as_directions(first, "real"), as_directions(second, "fake")
     alone = np.zeros(len(second), dtype=np.int64)
-    return factor * biased(group_sums(second, first, alone, 1, GaussianExcess(width)))
+    return factor * biased(group_sums(units[1], units[0], alone, 1, GaussianExcess(width)))
 
 
 def biased(sums: GroupSums, *, leave_out: int | None = None) -> float:
