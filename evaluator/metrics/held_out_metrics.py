@@ -31,8 +31,10 @@ class ThreeSets(GatheredMetric):
         super().__init__(shape=(self.dim,), **kwargs)
 
     def _three(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Training, held-out and generated features in plan order."""
-        train, held_out, generated = map(self._in_plan_order, (REAL, HELD_OUT, FAKE))
+        """Training, held-out and generated features in plan order, as they are held."""
+        train, held_out, generated = (
+            self._in_plan_order(side, wide=False) for side in (REAL, HELD_OUT, FAKE)
+        )
         return train, held_out, generated
 
     def _dense_groups(self) -> Integers:
@@ -65,7 +67,10 @@ class Fls(ThreeSets):
         )
         try:
             fitted = Likelihoods.of(
-                sets[0][train], sets[1][held_out], sets[2][generated], seed=self.seed
+                sets[0][train].to(torch.float64),
+                sets[1][held_out].to(torch.float64),
+                sets[2][generated].to(torch.float64),
+                seed=self.seed,
             )
         except MetricError as error:
             return self._refused(f"{error}; got {n} generated samples", n)

@@ -10,7 +10,7 @@ import numpy as np
 from evaluator.errors import MetricError
 from evaluator.metrics.accumulators import FAKE, REAL, GatheredMetric
 from evaluator.metrics.intervals import COVERS_MEAN_GIVEN, interval_over_prompts
-from evaluator.metrics.memorization import THRESHOLD, most_similar, paired_cosines
+from evaluator.metrics.memorization import THRESHOLD, Cosines, most_similar
 from evaluator.metrics.options import cosine_threshold, whole_number
 from evaluator.metrics.results import Result, SampleRows
 
@@ -101,7 +101,8 @@ class RpScore(GatheredMetric):
                 len(one),
             )
         try:
-            cosines = paired_cosines(self._in_plan_order(FAKE)[i], self._in_plan_order(REAL)[j])
+            ours, theirs = (self._in_plan_order(side, wide=False) for side in self.sides)
+            cosines = Cosines(ours, theirs, ("generated", "reference")).cosines(i, j)
         except MetricError as error:
             return self._refused(str(error), len(both))
         warnings = [
