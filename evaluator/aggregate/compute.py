@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.aggregate.asked import Asked, AskedMetric
+from evaluator.aggregate.asked import Asked, AskedMetric, request_digest
 from evaluator.aggregate.features import share
 from evaluator.aggregate.feed import Feed
 from evaluator.aggregate.samplewise import write_sample_rows
@@ -63,7 +63,8 @@ class _Aggregation:
             records += self._metric(metric, shards)
             for group in self._groups(metric, shards, records):
                 records += self._metric(metric, shards, group)
-        return Summary(counts, tuple(records), seen.lines)
+        request = request_digest(self.asked.request)
+        return Summary(counts, tuple(records), seen.lines, request)
 
     def _groups(
         self, asked: AskedMetric, shards: list[int], records: list[MetricRecord]
