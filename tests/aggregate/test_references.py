@@ -103,6 +103,25 @@ def test_numbers_that_answer_another_request_are_computed_anew(images, tmp_path)
     assert found.metrics[0].reference == {"name": "real", "n": 150}
 
 
+def test_published_moments_are_not_said_to_be_of_other_images(images, tmp_path):
+    np.savez(tmp_path / "m.npz", mu=np.zeros(64), sigma=np.eye(64))
+    large = tmp_path / "large"
+    large.mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(large / f"{i}.png")
+    config = images(
+        references={"real": {"source": str(large), "limit": None, "moments": f"{tmp_path}/m.npz"}},
+        features=["digits", {"name": "clip", "id": "package://evaluator/demo/weights/clip"}],
+        metrics=["fd_digits", "kd_clip"],
+    )
+    by_moments, by_images, _ = run_here(config, tmp_path / "run").summary.metrics
+    assert by_moments.value is not None
+    about_images = ("kept by different codecs", "the resize is part of this number")
+    assert not any(said in w for w in by_moments.warnings for said in about_images)
+    assert any("reference images 128×128" in w for w in by_images.warnings)
+
+
 def test_features_that_the_other_run_lacks_are_embedded_from_its_kept_images(images, tmp_path):
     bare = images(prompts={"limit": 90}, metrics=[], features=[], references=None)
     other = run_here(bare, tmp_path / "other").run.path
