@@ -5,6 +5,7 @@ It may grow while the samples stay; `asked.json` holds what the last start asked
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -142,6 +143,11 @@ def _plan(metric: MetricConfig) -> MetricPlan | CustomPlan:
     names = (metric.name.rpartition(":")[2],)
     sides = metric.reference is not None, metric.held_out is not None
     return CustomPlan(metric.name, metric.extractor, wanted, *sides, options, names)
+
+
+def request_digest(request: Mapping[str, Any]) -> str:
+    """SHA-256 of what a configuration asks, with the content of its references."""
+    return hashlib.sha256(json.dumps(dict(request), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from evaluator.aggregate.asked import Asked, AskedMetric
+from evaluator.aggregate.asked import Asked, AskedMetric, request_digest
 from evaluator.aggregate.features import share
 from evaluator.aggregate.feed import Feed
 from evaluator.aggregate.samplewise import write_sample_rows
@@ -23,6 +23,8 @@ from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from evaluator.metrics.results import Result
+
+T = TypeVar("T")
 
 
 def aggregate(run: RunDirectory, asked: Asked, *, world: World, group: Any = None) -> Summary:
@@ -55,7 +57,7 @@ class _Aggregation:
 
     def compute(self) -> Summary:
         # The main process decides which shards count: another may see one more.
-        shards = self._gather(self.run.committed())[0]
+        shards = self._together(self.run.committed)[0]
         seen = self._survey(self.run, shards)
         counts = Counts(self.run.num_samples, seen.committed, seen.errors, seen.truncated)
         records: list[MetricRecord] = []
@@ -63,7 +65,8 @@ class _Aggregation:
             records += self._metric(metric, shards)
             for group in self._groups(metric, shards, records):
                 records += self._metric(metric, shards, group)
-        return Summary(counts, tuple(records), seen.lines)
+        request = request_digest(self.asked.request)
+        return Summary(counts, tuple(records), seen.lines, request)
 
     def _groups(
         self, asked: AskedMetric, shards: list[int], records: list[MetricRecord]
@@ -71,7 +74,8 @@ class _Aggregation:
         """The groups of a metric; why there are none becomes a warning of its numbers."""
         if asked.by is None:
             return
-        parts = self._gather(tag_values(self.run, self._share(shards), asked.by))
+        tag, mine = asked.by, self._share(shards)
+        parts = self._together(lambda: tag_values(self.run, mine, tag))
         values = [value for part in parts for value in part]
         try:
             yield from groups_of(values, asked.by, self.run.num_samples)
@@ -85,8 +89,9 @@ class _Aggregation:
         plan = asked.plan
         failure: EvaluatorError | None = None
         metric: Any = None
+        feed = Feed(self.run, self.asked, self.world, self.group)
         try:
-            metric = Feed(self.run, self.asked, self.world, self.group).metric(asked, shards, group)
+            metric = feed.metric(asked, shards, group)
         except EvaluatorError as error:
             failure = error
         except Exception as error:
@@ -99,17 +104,27 @@ class _Aggregation:
             if damaged:
                 raise damaged[0]
             return self._failed(asked, str(failures[0]), group)
+        results: Sequence[Result] = ()
+        why: str | None = None
         try:
-            results: Sequence[Result] = metric.compute()
+            results = metric.compute()
         except (EvaluatorError, ArithmeticError, LookupError, TypeError) as error:
-            return self._failed(asked, f"{type(error).__name__}: {error}", group)
-        if group is None and self.world.is_main:
-            rows = metric.sample_rows() if hasattr(metric, "sample_rows") else None
-            if rows is not None:
-                place = self.asked.references.get(asked.reference or "")
-                write_sample_rows(self.run, results[0].name, rows, place)
-        cautions = self._cautions(asked)
+            why = f"{type(error).__name__}: {error}"
+        if reasons := [reason for reason in self._gather(why) if reason is not None]:
+            return self._failed(asked, reasons[0], group)
+        if group is None:
+            self._together(lambda: self._write_rows(asked, metric, results))
+        # published moments say nothing about images
+        of_images = not feed.takes_moments(metric, asked)
+        cautions = self._cautions(asked) if of_images else []
         return [self._record(asked, result, cautions, group) for result in results]
+
+    def _write_rows(self, asked: AskedMetric, metric: Any, results: Sequence[Result]) -> None:
+        """What the metric says of single samples, written by the main process."""
+        rows = metric.sample_rows() if hasattr(metric, "sample_rows") else None
+        if rows is not None and self.world.is_main:
+            place = self.asked.references.get(asked.reference or "")
+            write_sample_rows(self.run, results[0].name, rows, place)
 
     def _cautions(self, asked: AskedMetric) -> list[str]:
         """What a reader should know about the reference's images beside the run's."""
@@ -123,8 +138,8 @@ class _Aggregation:
                 "the images of the run and of the reference were kept by different codecs, a lossy "
                 "one among them, and judged as kept: the difference is part of this number"
             )
-        reference = RunDirectory.open(Path(place.run))
-        shards = self._gather(reference.committed())[0]
+        reference = RunDirectory(Path(place.run))  # its features were read: it is there
+        shards = self._together(reference.committed)[0]
         seen = self._survey(reference, shards)
         if seen.errors:
             cautions.append(
@@ -194,13 +209,34 @@ class _Aggregation:
         name = str(run.path)
         if name not in self.surveys:
             total = Survey()
-            for part in self._gather(survey(run, self._share(shards))):
+            for part in self._together(lambda: survey(run, self._share(shards))):
                 total = total.merge(part)
             self.surveys[name] = total
         return self.surveys[name]
 
     def _share(self, shards: list[int]) -> list[int]:
         return share(shards, self.world.rank, self.world.size)
+
+    def _together(self, work: Callable[[], T]) -> list[T]:
+        """What `work` gives on each rank, in order; an error of one rank is raised by all.
+
+        A rank that left alone would keep the others waiting in the next collective.
+        """
+        if self.group is None:
+            return [work()]
+        value: T | None = None
+        failure: EvaluatorError | None = None
+        try:
+            value = work()
+        except EvaluatorError as error:
+            failure = error
+        except Exception as error:
+            failure = MetricError(f"{type(error).__name__}: {error}")
+        parts = self._gather((value, failure))
+        for _, failed in parts:
+            if failed is not None:
+                raise failed
+        return [found for found, _ in parts]
 
     def _gather(self, value: Any) -> list[Any]:
         """The values of all ranks, in order."""

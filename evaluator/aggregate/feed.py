@@ -68,12 +68,17 @@ class Feed:
             )
         return reference
 
+    def takes_moments(self, metric: Any, asked: AskedMetric) -> bool:
+        """Whether published moments stand for the reference's samples."""
+        place = self.asked.references.get(asked.reference or "")
+        return place is not None and place.moments is not None and hasattr(metric, "use_reference")
+
     def _compare(
         self, metric: Any, asked: AskedMetric, name: str, column: str, group: Group | None
     ) -> None:
         """The reference: published moments where there are some and they will do, or samples."""
         moments = self.asked.references[name].moments
-        if moments is not None and hasattr(metric, "use_reference"):
+        if moments is not None and self.takes_moments(metric, asked):
             metric.use_reference(self._published(Path(moments), asked, column))
             return
         reference = self.reference(name)

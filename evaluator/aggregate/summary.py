@@ -49,6 +49,8 @@ class Summary:
     metrics: tuple[MetricRecord, ...]
     error_lines: tuple[str, ...] = ()
     """The first samples with an error, and why."""
+    request: str | None = None
+    """Digest of what was asked: other numbers answer another request."""
 
     @property
     def complete(self) -> bool:
@@ -71,6 +73,7 @@ class Summary:
             "samples": self.counts._asdict(),
             "metrics": [asdict(metric) for metric in self.metrics],
             "sample_errors": list(self.error_lines),
+            "request": self.request,
         }
 
     @classmethod
@@ -80,4 +83,5 @@ class Summary:
             Counts(**record["samples"]),
             tuple(MetricRecord(**metric) for metric in record["metrics"]),
             tuple(record["sample_errors"]),
+            record.get("request"),
         )

@@ -72,7 +72,9 @@ class Points:
 
     def block(self, piece: slice, dtype: torch.dtype) -> Tensor:
         """Some of the points, centred, with no rounding coarser than that of `dtype`."""
-        wide = torch.promote_types(self.given.dtype, dtype)
+        # the centre too: rounded, it would not be the one that another set is seen from
+        given = torch.promote_types(self.given.dtype, self.centre.dtype)
+        wide = torch.promote_types(given, dtype)
         return (self.given[piece].to(wide) - self.centre.to(wide)).to(dtype)
 
     def take(self, indices: Integers) -> Points:

@@ -8,6 +8,7 @@ ever loaded, and no array before its header says that it is as large as it shoul
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -139,19 +140,27 @@ def _square_fault(shape: tuple[int, ...]) -> str | None:
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """Shape and dtype that an `.npy` member says it has."""
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # written by Python 2: read all the same
+            shape, _, dtype = read(file)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError):
+        raise
+    except Exception as error:  # a header is parsed as Python, which fails in many ways
+        raise ValueError(f"a header that is none ({type(error).__name__})") from error
     return shape, dtype
 
 
 def _whole(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
     """An array whose header was accepted, read to its end, where its checksum is."""
-    with archive.open(name) as file:
+    with archive.open(name) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise InputError(

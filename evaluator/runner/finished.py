@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluator.aggregate.asked import Asked
+from evaluator.aggregate.asked import request_digest
 from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
-from evaluator.errors import EvaluatorError
 from evaluator.runner import identity
 from evaluator.runner.references import reference_content
 from evaluator.runner.surroundings import cache_folder, open_pack
@@ -42,11 +41,12 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     identity.require_same(run, config, pack.fingerprint)
     try:
         record: Mapping[str, Any] = json.loads((path / "metrics.json").read_bytes())
-        asked = Asked.read(run)
         summary = Summary.from_record(record)
-    except (EvaluatorError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     # A number that is missing may be there by now: only a run without gaps is finished.
     whole = summary.complete and all(metric.value is not None for metric in summary.metrics)
     there = len(run.committed()) == run.num_shards and whole
-    return summary if there and asked.request == request_of(config, trust) else None
+    # Not what was asked last: two at once may have asked, and the other written its numbers after.
+    same = summary.request == request_digest(request_of(config, trust))
+    return summary if there and same else None

@@ -162,10 +162,22 @@ def reference_content(
         content["source"] = open_pack(images, cache_folder(config), trust).fingerprint
     if reference.run is not None:
         run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
-        content["run"] = sha256_file(run.path / "init" / "plan.parquet")
+        content["run"] = _run_content(run)
     if reference.moments is not None:
         content["moments"] = sha256_file(moments_file(reference.moments, trust))
     return content
+
+
+def _run_content(run: RunDirectory) -> str:
+    """Fingerprint of a run: its plan, what made it, and its first shard.
+
+    Two models on the same prompts have one plan.
+    """
+    digest = hashlib.sha256()
+    init = [run.path / "init" / name for name in ("plan.parquet", "config.yaml", "provenance.json")]
+    for path in [*init, run.shard_path(0) / "commit.json"]:
+        digest.update((sha256_file(path) if path.is_file() else "none").encode())
+    return digest.hexdigest()
 
 
 def moments_file(location: str, trust: Trust) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.compute import aggregate
@@ -20,6 +21,8 @@ from evaluator.distributed import World
 from evaluator.errors import ConfigError, EvaluatorError, InputError
 from evaluator.metrics import frechet_distance_from_features
 from evaluator.runner.evaluation import Outcome
+from evaluator.runner.finished import finished_summary
+from evaluator.runner.trust import Trust
 from tests.runner.conftest import merged, run_here
 
 DIGITS = "package://evaluator/demo/data/test.parquet"
@@ -71,6 +74,52 @@ def test_a_run_is_compared_with_another_run(images, tmp_path):
     against_images = only(run_here(images(), tmp_path / "run"))
     assert against_run.value == pytest.approx(against_images.value, rel=1e-11)  # other shards
     assert against_run.reference == {"name": "model", "n": 150}
+
+
+def test_another_model_on_the_same_prompts_is_another_reference(images, tmp_path):
+    kept = {"png": tmp_path / "one", "webp:5": tmp_path / "two"}
+    for codec, path in kept.items():
+        run_here(images(metrics=[], references=None, runtime={"images": codec}), path)
+    plans = {(path / "init" / "plan.parquet").read_bytes() for path in kept.values()}
+    assert len(plans) == 1
+    asked = [images(references={"real": None, "m": {"run": str(p)}}) for p in kept.values()]
+    trust = Trust(allow_code=False, relative_to=tmp_path)
+    outcome = run_here(asked[0], tmp_path / "run")
+    assert finished_summary(asked[0], tmp_path / "run", trust) == outcome.summary
+    assert finished_summary(asked[1], tmp_path / "run", trust) is None
+
+
+def test_numbers_that_answer_another_request_are_computed_anew(images, tmp_path):
+    mine, other = images(), images(references={"real": {"limit": 120}})
+    run_here(mine, tmp_path / "run")
+    numbers = (tmp_path / "run" / "metrics.json").read_bytes()
+    run_here(other, tmp_path / "run")
+    # as when two ask at the same time, and the first writes its numbers last
+    (tmp_path / "run" / "metrics.json").write_bytes(numbers)
+    trust = Trust(allow_code=False, relative_to=tmp_path)
+    assert finished_summary(other, tmp_path / "run", trust) is None
+    found = finished_summary(mine, tmp_path / "run", trust)
+    assert found is not None
+    assert found.metrics[0].reference == {"name": "real", "n": 150}
+
+
+def test_published_moments_are_not_said_to_be_of_other_images(images, tmp_path):
+    np.savez(tmp_path / "m.npz", mu=np.zeros(64), sigma=np.eye(64))
+    large = tmp_path / "large"
+    large.mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(large / f"{i}.png")
+    config = images(
+        references={"real": {"source": str(large), "limit": None, "moments": f"{tmp_path}/m.npz"}},
+        features=["digits", {"name": "clip", "id": "package://evaluator/demo/weights/clip"}],
+        metrics=["fd_digits", "kd_clip"],
+    )
+    by_moments, by_images, _ = run_here(config, tmp_path / "run").summary.metrics
+    assert by_moments.value is not None
+    about_images = ("kept by different codecs", "the resize is part of this number")
+    assert not any(said in w for w in by_moments.warnings for said in about_images)
+    assert any("reference images 128×128" in w for w in by_images.warnings)
 
 
 def test_features_that_the_other_run_lacks_are_embedded_from_its_kept_images(images, tmp_path):
@@ -175,8 +224,6 @@ def test_features_that_are_not_finite_are_refused_by_name(images, tmp_path):
 
 
 def test_images_of_another_size_than_the_reference_are_pointed_out(images, tmp_path):
-    from PIL import Image
-
     folder = tmp_path / "large"
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -240,8 +287,6 @@ def test_missing_moments_are_missed_before_anything_is_computed(images, tmp_path
 
 
 def test_reference_images_that_cannot_be_read_are_counted_beside_the_number(images, tmp_path):
-    from PIL import Image
-
     folder = tmp_path / "real"
     folder.mkdir()
     generator = np.random.default_rng(0)

@@ -48,8 +48,9 @@ def sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
         elif kind == "heap":
             values = values * 1e-6 + 1.0
         found.append((values + offset) * unit)
-    dtype = draw(st.sampled_from([np.float32, np.float64]))
-    return found[0].astype(dtype), found[1].astype(dtype), count
+    # of two dtypes too: a centre between float32 numbers must not be rounded for one set only
+    first, second = (draw(st.sampled_from([np.float32, np.float64])) for _ in range(2))
+    return found[0].astype(first), found[1].astype(second), count
 
 
 @settings(max_examples=150, deadline=None)
@@ -70,6 +71,15 @@ def test_neighbours_and_their_distances_are_those_of_the_direct_formula(
         assert np.array_equal(found.keys, expected[0])
         # a full list at the least distance there is takes nobody else, but the first of equals
         assert np.array_equal(found.indices, expected[1])
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+def test_a_set_of_each_precision_is_compared_as_exactly_as_two_of_one(offset: float) -> None:
+    generator = np.random.default_rng(0)
+    real, fake = ((generator.normal(size=(n, 32)) + offset).astype("f4") for n in (700, 600))
+    expected = precision_recall_density_coverage(real.astype("f8"), fake.astype("f8"))
+    assert precision_recall_density_coverage(real, fake.astype("f8")) == expected
+    assert precision_recall_density_coverage(real.astype("f8"), fake) == expected
 
 
 def test_fewer_columns_than_wanted_leave_places_empty() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -143,6 +145,32 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mu: expected numbers, got object"):
         read_moments(tmp_path / "objects.npz")
     assert not (tmp_path / "went off").exists()
+
+
+def member(header: str) -> bytes:
+    """A member of an .npz with this header and no data."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f8', 'shape': (3,", "'''", "{[]: 1}", "(" * 3000])
+def test_a_header_that_is_no_python_is_an_error_of_the_file(tmp_path: Path, header: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("mu.npy", member(header))
+        archive.writestr("sigma.npy", member(header))
+    with pytest.raises(InputError, match="mu: expected a whole array, got a header that is none"):
+        read_moments(tmp_path / "a.npz")
+
+
+def test_arrays_that_python_2_wrote_are_read_in_silence(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, array, shape in (("mu", MEAN, "(6L,)"), ("sigma", COV, "(6L, 6L)")):
+            header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n"
+            archive.writestr(f"{name}.npy", member(header) + array.tobytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_moments(tmp_path / "a.npz")
+    assert np.array_equal(found.mean, MEAN)
+    assert np.allclose(found.covariance, COV)
 
 
 def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
