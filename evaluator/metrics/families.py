@@ -245,7 +245,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         held_out=True,
         result_names=("fls_{extractor}",),
         higher_is_better=(True,),
-        options={"max_samples": Option(10_000, partial(whole_number, at_least=2)), **_COMMON},
+        options={"max_samples": Option(5_000, partial(whole_number, at_least=2)), **_COMMON},
     ),
     "ct": CatalogEntry(
         target="evaluator.metrics.held_out_metrics:CtScore",
