@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# Pillow names the buffer by its address, which no two runs share; tables keep the reason.
+_MEMORY = re.compile(r" <[^<>]* at 0x[0-9a-f]+>")
 
 # Warning filters belong to the process, and images are decoded in threads.
 _opening = threading.Lock()
@@ -48,7 +51,7 @@ def decode_image(data: bytes, *, name: str = "image", max_pixels: int = MAX_PIXE
     # Pillow's plugins raise whatever a damaged file leads them to: OSError, SyntaxError,
     # struct.error, zlib.error, IndexError and others.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _MEMORY.sub("", " ".join(str(error).split())) or type(error).__name__
         raise SampleError(f"{name}: undecodable ({reason[:200]})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

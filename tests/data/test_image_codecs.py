@@ -116,6 +116,12 @@ def test_cut_images_are_the_samples_error(kind: str, make_picture, monkeypatch) 
             decode_image(data[:size], name="cat.img")
 
 
+def test_what_is_no_image_gets_the_same_words_in_every_run() -> None:
+    with pytest.raises(SampleError) as error:
+        decode_image(b"not an image", name="a.png")
+    assert str(error.value) == "a.png: undecodable (cannot identify image file)"
+
+
 def test_formats_outside_the_list_are_not_tried() -> None:
     for kind in ("GIF", "TIFF", "PPM"):
         with pytest.raises(SampleError, match="undecodable"):
