@@ -29,14 +29,11 @@ TEXT_SCORES = (("text_cosine", pa.float64()), ("text_truncated", pa.bool_()))
 class Embedder:
     """An extractor, with the batches and the storage that a configuration gives it."""
 
+    name: str
+    """What tables and metrics call it: the configuration's word, whatever the class says."""
     extractor: FeatureExtractor
     batch_size: int
     storage: str = "float32"
-
-    @property
-    def name(self) -> str:
-        """What tables and metrics call it."""
-        return self.extractor.name
 
     def fingerprint(self, images: str) -> str:
         """Of the features: the extractor's, and what changes them after it.

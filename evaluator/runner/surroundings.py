@@ -50,7 +50,7 @@ class Surroundings:
     def embedder(self, feature: FeatureConfig, config: RunConfig) -> Embedder:
         """An extractor, loaded once, for a run made with `config`."""
         batch_size = feature.batch_size or config.runtime.batch_size
-        return Embedder(self._extractor(feature), batch_size, feature.storage)
+        return Embedder(feature.name, self._extractor(feature), batch_size, feature.storage)
 
     def _extractor(self, config: FeatureConfig) -> FeatureExtractor:
         key = config.model_dump_json(exclude={"batch_size", "storage"})

@@ -245,6 +245,20 @@ def test_half_precision_storage_halves_the_table_and_is_in_the_fingerprint(image
     assert only(half).value == pytest.approx(only(full).value, rel=1e-2)
 
 
+def test_an_extractor_goes_by_the_name_that_the_configuration_gives_it(images, tmp_path):
+    half = {"name": "half", "kind": "digits", "storage": "float16"}
+    run_here(images(), tmp_path / "run")
+    both = images(features=["digits", half], metrics=["fd_digits", "fd_half"])
+    late = run_here(both, tmp_path / "run").summary.metrics
+    together = run_here(both, tmp_path / "together").summary.metrics
+    assert [metric.extractor for metric in late] == ["digits", "half"]
+    assert [metric.value for metric in late] == [metric.value for metric in together]
+    assert late[1].value == pytest.approx(late[0].value, rel=1e-2)
+    for run in ("run", "together"):
+        names = {path.name.split("-")[1] for path in (tmp_path / run).glob("shards/*/features-*")}
+        assert names == {"digits", "half"}
+
+
 def test_an_extractors_own_batch_size_is_its_own(images, tmp_path):
     own = images(features=[{"name": "digits", "batch_size": 7}])
     run_here(own, tmp_path / "own")
