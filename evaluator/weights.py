@@ -66,7 +66,7 @@ def _from_hub(location: str, revision: str | None, looked_at: Path) -> tuple[Pat
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise InputError(
             f"{location}: expected a folder or a repository on the hub, got neither: no folder at "
-            f"{looked_at}, and the hub said: {str(error).splitlines()[0]}. Check the id, log in "
+            f"{looked_at}, and the hub said: {_first_line(error)}. Check the id, log in "
             "for gated weights, or fetch them ahead on a machine with a network."
         ) from error
     folder = Path(fetched)
@@ -88,9 +88,14 @@ def fetch_file(location: str, file: str, *, revision: str | None = None) -> Path
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise InputError(
             f"{location}: expected a repository on the hub with '{file}', got: "
-            f"{str(error).splitlines()[0]}. Check the id and `file`, log in for gated weights, or "
+            f"{_first_line(error)}. Check the id and `file`, log in for gated weights, or "
             "fetch them ahead on a machine with a network."
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says first, without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def hash_folder(

@@ -102,6 +102,11 @@ def _resolve(metrics: tuple[MetricConfig, ...], references: tuple[str, ...]) -> 
             faults.append(f"metrics: {error}")
             continue
         try:
+            if metric.held_out is not None and not plan.held_out:
+                raise ConfigError(
+                    f"metrics: '{metric.name}' compares with no held-out set, got held_out: "
+                    f"{metric.held_out}; remove it, or name it as 'reference'"
+                )
             reference = _reference_of(metric, references) if plan.reference else None
             held_out = _held_out_of(metric) if plan.held_out else None
         except ConfigError as error:
@@ -117,9 +122,10 @@ def _reference_of(metric: MetricConfig, references: tuple[str, ...]) -> str:
     """The reference that a metric names, or the only one there is."""
     others = [name for name in references if name != metric.held_out]
     if metric.reference is None and len(others) != 1:
+        beside = " beside the held-out set" if metric.held_out is not None else ""
         raise ConfigError(
             f"metrics: '{metric.name}' compares with a reference; expected one under "
-            f"'references' (or its name as 'reference'), got {', '.join(others) or 'none'}"
+            f"'references'{beside} (or its name as 'reference'), got {', '.join(others) or 'none'}"
         )
     return metric.reference or others[0]
 

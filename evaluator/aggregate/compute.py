@@ -116,7 +116,7 @@ class _Aggregation:
             self._together(lambda: self._write_rows(asked, metric, results))
         # published moments say nothing about images
         of_images = not feed.takes_moments(metric, asked)
-        cautions = self._cautions(asked) if of_images else []
+        cautions = [*feed.remarks, *(self._cautions(asked) if of_images else [])]
         return [self._record(asked, result, cautions, group) for result in results]
 
     def _write_rows(self, asked: AskedMetric, metric: Any, results: Sequence[Result]) -> None:
@@ -124,7 +124,19 @@ class _Aggregation:
         rows = metric.sample_rows() if hasattr(metric, "sample_rows") else None
         if rows is not None and self.world.is_main:
             place = self.asked.references.get(asked.reference or "")
-            write_sample_rows(self.run, results[0].name, rows, place)
+            name = self._rows_name(asked, results[0].name)
+            write_sample_rows(self.run, name, rows, place)
+
+    def _rows_name(self, asked: AskedMetric, name: str) -> str:
+        """The metric's name; with its reference, and a number, where it is asked for repeatedly."""
+        first = asked.plan.result_names[0]
+        alike = [m for m in self.asked.resolved().metrics if m.plan.result_names[0] == first]
+        if len(alike) < 2:
+            return name
+        against = [m for m in alike if m.reference == asked.reference]
+        parts = [name, *([asked.reference] if asked.reference else [])]
+        parts += [str(against.index(asked) + 1)] if len(against) > 1 else []
+        return "-".join(parts)
 
     def _cautions(self, asked: AskedMetric) -> list[str]:
         """What a reader should know about the reference's images beside the run's."""
@@ -197,7 +209,7 @@ class _Aggregation:
                 interval=None,
                 extractor=asked.plan.extractor,
                 fingerprint=self.asked.fingerprints.get(asked.plan.extractor),
-                reference=None,
+                reference=self._reference_record(asked, {}),
                 warnings=[why],
                 group=None if group is None else {group.tag: group.value},
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Feed:
     world: World
     group: Any
     """The process group that states are synchronized over; None alone."""
+    remarks: list[str] = field(default_factory=list)
+    """What a reader should know about the metric that was fed."""
 
     def metric(self, asked: AskedMetric, shards: list[int], group: Group | None = None) -> Any:
         """A metric with this process's rows, ready to compute; `group` leaves out the others."""
@@ -80,11 +82,17 @@ class Feed:
         moments = self.asked.references[name].moments
         if moments is not None and self.takes_moments(metric, asked):
             metric.use_reference(self._published(Path(moments), asked, column))
+            if group is not None:
+                self.remarks.append("published moments have no groups: compared with all of them")
             return
         reference = self.reference(name)
         dim = self._reader(self.run, asked.plan.extractor, self.asked.fingerprints).dim(column)
         reader = self._side(reference, asked, name, dim)
         only = group.reference_members(reference) if group else None
+        if group is not None and only is None:
+            self.remarks.append(
+                f"the reference has no tag '{group.tag}': compared with all of its samples"
+            )
         places = _places(reference, self.run) if getattr(metric, "paired", False) else None
         self._update(
             metric, reader, column, reference.committed(), mark="real", only=only, places=places

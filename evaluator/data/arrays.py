@@ -82,11 +82,20 @@ def encode_pixels(pixels: bytes, width: int, height: int) -> bytes:
 
 def holds_moments(path: Path) -> bool:
     """Whether a file is an `.npz` with mu and sigma, and without images."""
-    if path.suffix.lower() != ".npz" or not path.is_file():
-        return False
-    with _opened(path) as archive:
-        names = _array_names(archive)
+    names = _names_in(path)
     return IMAGES not in names and set(MOMENTS) <= names
+
+
+def holds_both(path: Path) -> bool:
+    """Whether a file is an `.npz` of images with mu and sigma beside them."""
+    return {IMAGES, *MOMENTS} <= _names_in(path)
+
+
+def _names_in(path: Path) -> set[str]:
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return set()
+    with _opened(path) as archive:
+        return _array_names(archive)
 
 
 @contextmanager
@@ -119,7 +128,7 @@ def _require_images(archive: zipfile.ZipFile, *, path: Path) -> None:
         raise InputError(
             f"{path}: expected an array {IMAGES!r} with the images, got"
             f" {sorted(names) or 'no arrays'}; write it with numpy.savez(file, images), where"
-            " images are (N, H, W, 3) uint8"
+            " images are (N, H, W, 3) uint8 (moments of real images are 'mu' and 'sigma')"
         )
     members = archive.namelist()
     for name in (IMAGES, LABELS):

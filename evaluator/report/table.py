@@ -25,7 +25,8 @@ def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = N
     if not results:
         return "no metrics"
     titles = (*_TITLES[:2], _interval_title(results), *_TITLES[3:])
-    rows = [titles, *(_cells(result) for result in results)]
+    several = len({result.reference for result in results if result.reference}) > 1
+    rows = [titles, *(_cells(result, against=several) for result in results)]
     widths = [max(_columns(row[i]) for row in rows) for i in range(len(titles))]
     if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         widths = widths[:-1]
@@ -62,8 +63,10 @@ def _interval_title(results: Sequence[Result]) -> str:
     return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "interval"
 
 
-def _cells(result: Result) -> tuple[str, ...]:
-    name = f"{result.name} {result.arrow}".rstrip()
+def _cells(result: Result, *, against: bool) -> tuple[str, ...]:
+    """One line; `against` tells metrics of one name apart by their reference."""
+    reference = f"against {result.reference}" if against and result.reference else ""
+    name = " ".join(part for part in (result.name, reference, result.arrow) if part)
     return (name, result.shown_value, _spread(result), result.shown_count, result.shown_extractor)
 
 

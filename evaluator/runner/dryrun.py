@@ -13,7 +13,7 @@ from evaluator.errors import ConfigError, EvaluatorError, InputError
 from evaluator.locations import expand
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import make_plan
-from evaluator.runner.references import moments_file
+from evaluator.runner.references import checked_moments
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
@@ -78,7 +78,7 @@ def _reference_lines(where: str, reference: ReferenceConfig, trust: Trust) -> li
         run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
         lines.append(f"{where}: {run.num_samples} from the run {run.path}")
     if reference.moments is not None:
-        lines.append(f"{where}: moments from {moments_file(reference.moments, trust)}")
+        lines.append(f"{where}: moments from {checked_moments(reference.moments, trust)}")
     return lines
 
 

@@ -107,7 +107,7 @@ def _options_fault(
     if not unknown:
         return f"features: '{config.name}' cannot be built with its options: {error}."
     close = difflib.get_close_matches(unknown[0], known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"It takes: {', '.join(known)}."
+    hint = f"did you mean '{close[0]}'?" if close else f"it takes {', '.join(known)}."
     return f"features: '{config.name}' takes no option '{unknown[0]}'; {hint}"
 
 

@@ -46,7 +46,7 @@ def prepare_references(
         wanted = [feature for feature in features if feature.name in needed]
         moments = None
         if reference.moments is not None:
-            moments = str(moments_file(reference.moments, around.trust))
+            moments = str(checked_moments(reference.moments, around.trust))
         label = f"reference {name}"
         if reference.run is not None:
             path = expand(reference.run, relative_to=around.trust.relative_to)
@@ -185,4 +185,13 @@ def moments_file(location: str, trust: Trust) -> Path:
     path = expand(location, relative_to=trust.relative_to)
     if not path.is_file():
         raise InputError(f"{location}: expected a file of moments (.npz), got nothing at {path}.")
+    return path
+
+
+def checked_moments(location: str, trust: Trust) -> Path:
+    """The same, read once: moments that no metric could take are refused before any image."""
+    from evaluator.metrics.published import read_moments
+
+    path = moments_file(location, trust)
+    read_moments(path)
     return path

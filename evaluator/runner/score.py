@@ -17,7 +17,7 @@ from evaluator.aggregate.asked import asked_metrics
 from evaluator.aggregate.summary import Summary
 from evaluator.config import RunConfig, parse_record
 from evaluator.data import Pack, expand_source
-from evaluator.data.arrays import holds_moments
+from evaluator.data.arrays import holds_both, holds_moments
 from evaluator.data.open_raw import require_there
 from evaluator.durable import write_atomically
 from evaluator.errors import ConfigError, InputError
@@ -91,6 +91,7 @@ def prepare_score(
         for where, pack in packs.items()
         if where != IMAGES and (warning := overlap(images, pack, where))
     ]
+    warnings += _unused_moments(config)
     path = output if output is not None else cache / "scores" / _digest(config, images)
     return Score(config, path, tuple(warnings))
 
@@ -225,6 +226,22 @@ def _reference(location: str) -> dict[str, str]:
     if is_run(path):
         return {"run": location}
     return {"moments" if holds_moments(path) else "source": location}
+
+
+def _unused_moments(config: RunConfig) -> list[str]:
+    """A line where published moments lie beside the real images, and distances leave them alone."""
+    reference = config.references.get(REFERENCE)
+    names = [metric.plan.name for metric in asked_metrics(config).metrics if metric.takes_moments]
+    if reference is None or reference.source is None or reference.moments is not None or not names:
+        return []
+    if not holds_both(Path(reference.source)):
+        return []
+    return [
+        f"--against: {Path(reference.source).name} holds mu and sigma beside its images;"
+        f" {', '.join(names)} took the images. Published numbers take the moments:"
+        f" --set references.{REFERENCE}.moments={reference.source}, with the resize that they were"
+        " made with (guided-diffusion: --set features.inception.options.resize=legacy)"
+    ]
 
 
 def _name(images: str) -> str:

@@ -20,6 +20,7 @@ from evaluator.config import RunConfig, parse_config
 from evaluator.distributed import World
 from evaluator.errors import ConfigError, EvaluatorError, InputError
 from evaluator.metrics import frechet_distance_from_features
+from evaluator.runner.dryrun import describe_job
 from evaluator.runner.evaluation import Outcome
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.trust import Trust
@@ -272,6 +273,34 @@ def test_an_extractors_own_batch_size_is_its_own(images, tmp_path):
     assert np.array_equal(features_of(tmp_path / "own"), features_of(tmp_path / "late"))
 
 
+def test_a_group_against_a_reference_without_its_tag_says_what_it_is_compared_with(
+    images, tmp_path
+):
+    bare = tmp_path / "bare.parquet"
+    table = pq.read_table("evaluator/demo/data/test.parquet").slice(0, 40)
+    pq.write_table(table.drop_columns(["background"]), bare)
+    np.savez(tmp_path / "m.npz", mu=np.zeros(64), sigma=np.eye(64))
+    config = images(
+        references={
+            "real": {"source": str(bare), "limit": None},
+            "published": {"moments": str(tmp_path / "m.npz")},
+        },
+        metrics=[
+            {"name": "fd_digits", "by": "background", "reference": name}
+            for name in ("real", "published")
+        ],
+    )
+    records = run_here(config, tmp_path / "run").summary.metrics
+    for name, said in (
+        ("real", "the reference has no tag 'background': compared with all of its samples"),
+        ("published", "published moments have no groups: compared with all of them"),
+    ):
+        whole, *groups = [r for r in records if r.reference and r.reference["name"] == name]
+        assert said not in whole.warnings
+        assert groups
+        assert all(said in group.warnings for group in groups)
+
+
 def test_metrics_json_keeps_the_groups(images, tmp_path):
     config = images(metrics=[{"name": "fd_digits", "by": "background"}])
     outcome = run_here(config, tmp_path / "run")
@@ -298,6 +327,28 @@ def test_missing_moments_are_missed_before_anything_is_computed(images, tmp_path
     )
     with pytest.raises(EvaluatorError, match="expected a file of moments"):
         run_here(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"mean": np.zeros(4), "cov": np.eye(4)},
+            "expected the arrays mu and sigma, got cov, mean",
+        ),
+        ({"mu": np.zeros(4), "sigma": -np.eye(4)}, "expected a positive semidefinite matrix"),
+    ],
+)
+def test_moments_that_are_none_are_refused_before_any_image(images, tmp_path, arrays, message):
+    np.savez(tmp_path / "m.npz", **arrays)
+    config = images(
+        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "m.npz")}}
+    )
+    with pytest.raises(ConfigError, match=f"references.real: .*{message}"):
+        describe_job(config, relative_to=tmp_path, allow_code=False)
+    with pytest.raises(InputError, match=message):
+        run_here(config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("shards/*"))
 
 
 def test_reference_images_that_cannot_be_read_are_counted_beside_the_number(images, tmp_path):

@@ -130,3 +130,36 @@ def test_a_held_out_set_is_a_second_reference(images, tmp_path):  # noqa: F811
 def test_a_metric_that_needs_a_held_out_set_says_so(images, tmp_path):  # noqa: F811
     with pytest.raises(ConfigError, match="expected a reference's name as 'held_out', got none"):
         run_here(images(metrics=["fls_digits"]), tmp_path / "run")
+
+
+def test_a_metric_against_two_references_leaves_a_table_for_each(images, tmp_path):  # noqa: F811
+    name = "memorized_fraction_digits"
+    some = {"name": name, "reference": "some", "threshold": 0.97}
+    config = images(
+        prompts={"limit": 40},
+        references={"real": {"limit": 20}, "some": {"source": DIGITS, "limit": 30}},
+        metrics=[{**some, "reference": "real"}, some, {**some, "threshold": 0.995}],
+    )
+    records = run_here(config, tmp_path / "run").summary.metrics[::2]
+    tables = sorted((tmp_path / "run/metrics").iterdir())
+    assert [path.stem for path in tables] == [
+        f"{name}-{end}" for end in ("real", "some-1", "some-2")
+    ]
+    assert len({record.value for record in records}) == 3
+    for record, path in zip(records, tables, strict=True):
+        rows = pq.read_table(path).column("memorized").to_numpy()
+        assert np.mean(rows) == pytest.approx(record.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("kd_digits", "compares with no held-out set, got held_out: real; remove it"),
+        ("ct_digits", "expected one under 'references' beside the held-out set"),
+    ],
+)
+def test_a_held_out_set_is_no_other_reference(images, tmp_path, metric, message):  # noqa: F811
+    config = images(metrics=[{"name": metric, "held_out": "real"}])
+    with pytest.raises(ConfigError) as error:
+        run_here(config, tmp_path / "run")
+    assert message in str(error.value)

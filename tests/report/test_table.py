@@ -56,3 +56,10 @@ def test_a_warning_that_neighbours_share_is_said_once_beneath_the_last() -> None
     lines = results_table([*rows, {"name": "d", "value": 1.0, "warnings": []}]).splitlines()
     assert [line for line in lines if "!" in line] == ["  ! the 3 above: few samples"]
     assert lines.index("  ! the 3 above: few samples") == 5
+
+
+def test_numbers_of_one_name_are_told_apart_by_their_reference() -> None:
+    twice = [{"name": "fid", "value": 1.0, "reference": {"name": n, "n": 9}} for n in ("a", "b")]
+    lines = results_table(twice, width=None).splitlines()
+    assert [line.split("  ")[0] for line in lines[2:]] == ["fid against a", "fid against b"]
+    assert "against" not in results_table(twice[:1], width=None)

@@ -315,6 +315,24 @@ def test_moments_and_runs_stand_for_real_images(score, tmp_path) -> None:
         assert values[0] == pytest.approx(values[1], rel=1e-9)
 
 
+def test_moments_beside_real_images_are_taken_when_asked_for(score, digits, tmp_path) -> None:
+    pixels = [np.array(Image.open(path)) for path in sorted((digits / "real").glob("*.png"))]
+    both = tmp_path / "both.npz"
+    np.savez(both, arr_0=np.stack(pixels), mu=np.full(64, 9.0), sigma=np.eye(64))
+    arguments = ["made", "--against", both, "--metrics", "fd_digits"]
+    images = score(*arguments, "--output", tmp_path / "images")
+    moments = score(
+        *arguments, "--set", f"references.real.moments={both}", "--output", tmp_path / "moments"
+    )
+    assert f"--set references.real.moments={both}" in images.err
+    assert "beside its images" not in moments.err
+    by_images, by_moments = (
+        metrics_of(tmp_path / run)["fd_digits"]["value"] for run in ("images", "moments")
+    )
+    assert by_moments > 9.0**2 > by_images
+    assert "holds mu and sigma" not in score(*arguments[:3], "--metrics", "kd_digits").err
+
+
 def test_a_limit_takes_the_first_images_only(score) -> None:
     assert "20/20 samples" in score("made", "--metrics", "is_digits", "--limit", 20).out
 
