@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -162,6 +162,21 @@ def leave_world() -> None:
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end_process(status: int) -> None:
+    """End a process of a launch with its exit status, now; returns when it was started alone.
+
+    By then everything is committed and said, and only the interpreter's own teardown is left. On
+    a loaded machine a native thread that asks for its lock at that moment (gloo's, holding the
+    last collective's tensors) aborts the process, and the launcher calls a finished job failed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 class StopRequest:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -293,3 +295,34 @@ def test_aggregate_gives_the_same_table(call, write, tmp_path):
 @pytest.mark.parametrize("what", ["metrics", "extractors", "models", "probes"])
 def test_ls_lists_the_parts(call, what):
     assert call("ls", what).out.strip()
+
+
+@pytest.mark.parametrize(("world", "status"), [("2", 0), ("1", -signal.SIGABRT)])
+def test_what_breaks_while_the_interpreter_ends_fails_no_launch(world: str, status: int) -> None:
+    code = (
+        "import atexit, os, sys\n"
+        "atexit.register(os.abort)\n"  # stands for gloo's threads, which do it once in hundreds
+        "sys.argv = ['evaluator', 'ls', '--help']\n"
+        "from evaluator.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "WORLD_SIZE": world},
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_a_traceback_is_shown_before_a_process_of_a_launch_ends() -> None:
+    code = (
+        "from evaluator import __main__, cli\n"
+        "cli.main = lambda: 1 / 0\n"
+        "__main__.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "WORLD_SIZE": "2"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr

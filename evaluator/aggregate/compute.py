@@ -104,12 +104,7 @@ class _Aggregation:
             if damaged:
                 raise damaged[0]
             return self._failed(asked, str(failures[0]), group)
-        results: Sequence[Result] = ()
-        why: str | None = None
-        try:
-            results = metric.compute()
-        except (EvaluatorError, ArithmeticError, LookupError, TypeError) as error:
-            why = f"{type(error).__name__}: {error}"
+        results, why = self._compute(metric)
         if reasons := [reason for reason in self._gather(why) if reason is not None]:
             return self._failed(asked, reasons[0], group)
         if group is None:
@@ -118,6 +113,26 @@ class _Aggregation:
         of_images = not feed.takes_moments(metric, asked)
         cautions = [*feed.remarks, *(self._cautions(asked) if of_images else [])]
         return [self._record(asked, result, cautions, group) for result in results]
+
+    def _compute(self, metric: Any) -> tuple[Sequence[Result], str | None]:
+        """The results of a metric, or why there are none."""
+        from evaluator.metrics.results import Result
+
+        try:
+            results = metric.compute()
+            if not (
+                isinstance(results, Sequence) and all(isinstance(each, Result) for each in results)
+            ):
+                raise TypeError(
+                    "expected compute() to return a tuple of evaluator.metrics.Result, got "
+                    f"{type(results).__name__}; wrap each number in one"
+                )
+        except Exception as error:
+            expected = (EvaluatorError, ArithmeticError, LookupError, TypeError)
+            if self.group is not None and not isinstance(error, expected):
+                raise  # it may be the synchronization that failed
+            return (), f"{type(error).__name__}: {error}"
+        return results, None
 
     def _write_rows(self, asked: AskedMetric, metric: Any, results: Sequence[Result]) -> None:
         """What the metric says of single samples, written by the main process."""

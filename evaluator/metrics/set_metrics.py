@@ -11,10 +11,12 @@ from torch import Tensor
 from evaluator.metrics.accumulators import FAKE, REAL, GatheredMetric
 from evaluator.metrics.entropy import CellSums, cell_sums
 from evaluator.metrics.intervals import (
+    COVERS_MEAN_GIVEN,
     COVERS_ONE_SET,
     COVERS_SET,
     Integers,
     Interval,
+    clustered_share_interval,
     jackknife_interval,
 )
 from evaluator.metrics.kernel import GroupSums, PolynomialKernel, Subsets, kernel_sums
@@ -234,7 +236,8 @@ class InceptionScore(GatheredMetric):
 class PrecisionRecallDensityCoverage(TwoSets):
     """Precision, recall, density and coverage of generated against real features.
 
-    The intervals are delete-a-group jackknives. In simulations (8 and 16 dimensions, 500 and
+    The intervals are delete-a-group jackknives; that of a precision of 0 or 1 is the one of
+    `clustered_share_interval`, which has width there. In simulations (8 and 16 dimensions, 500 and
     1,000 samples) 95 % intervals covered 92-98 % for precision, 92-95 % for density, 97-98 % for
     coverage and 98-99 % for recall, whose interval is about 1.5 times wider than it need be.
     """
@@ -286,10 +289,10 @@ class PrecisionRecallDensityCoverage(TwoSets):
         )
 
     def _intervals(self, scores: list[NeighbourScores], sizes: Integers) -> list[Interval | None]:
-        """The jackknife interval of each number; None for each without replicates."""
+        """The interval of each number; None for each without replicates."""
         if len(scores) == 1:
             return [None] * len(self.names)
-        return [
+        intervals: list[Interval | None] = [
             jackknife_interval(
                 scores[0][index],
                 [case[index] for case in scores[1:]],
@@ -300,3 +303,9 @@ class PrecisionRecallDensityCoverage(TwoSets):
             )
             for index, name in enumerate(NeighbourScores._fields)
         ]
+        if scores[0].precision in (0.0, 1.0):
+            # no group changes it, and a jackknife would be certain of it
+            marks, prompts = np.full(int(sizes.sum()), scores[0].precision), self._names()[1]
+            share = clustered_share_interval(marks, prompts, level=self.level)
+            intervals[0] = replace(share, covers=COVERS_MEAN_GIVEN)
+        return intervals

@@ -102,7 +102,9 @@ def _options_fault(
     config: FeatureConfig, factory: Any, options: Mapping[str, Any], error: TypeError
 ) -> str:
     """Which of an extractor's options it does not take, and what it might have been."""
-    known = list(inspect.signature(factory).parameters)
+    # a class that hands keywords on takes those of its bases too
+    sources = factory.__mro__[:-1] if inspect.isclass(factory) else (factory,)
+    known = [name for source in sources for name in inspect.signature(source).parameters]
     unknown = sorted(set(options) - set(known))
     if not unknown:
         return f"features: '{config.name}' cannot be built with its options: {error}."

@@ -369,3 +369,15 @@ def test_an_option_that_an_extractor_does_not_take_is_named(images, tmp_path):
     config = images(features=[{"name": "digits", "options": {"devise": "cpu"}}])
     with pytest.raises(ConfigError, match="takes no option 'devise'; did you mean 'device'"):
         run_here(config, tmp_path / "run")
+
+
+def test_a_metric_of_the_users_own_that_fails_stops_no_other(images, tmp_path):
+    code = "tests.aggregate.custom_metrics"
+    own = [{"name": f"{code}:{name}", "extractor": "digits"} for name in ("BareNumber", "Broken")]
+    config = images(metrics=[*own, "fd_digits"])
+    bare, broken, whole = run_here(config, tmp_path / "run", allow_code=True).summary.metrics
+    assert bare.value is None
+    assert "expected compute() to return a tuple of evaluator.metrics.Result" in bare.warnings[0]
+    assert broken.value is None
+    assert broken.warnings == ["ValueError: a mistake in the metric"]
+    assert whole.value is not None

@@ -11,11 +11,13 @@ from scipy import stats
 
 from evaluator.errors import MetricError
 from evaluator.metrics import (
+    PrecisionRecallDensityCoverage,
     clustered_mean_interval,
     clustered_share_interval,
     grouped_jackknife,
     jackknife_groups,
     jackknife_interval,
+    precision_recall_density_coverage,
     resolve,
 )
 
@@ -169,3 +171,24 @@ def test_independent_samples_give_the_exact_interval_of_clopper_and_pearson() ->
         assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high), abs=0.012)
     alike = clustered_share_interval(np.repeat([True, False, False], 10), np.repeat([0, 1, 2], 10))
     assert alike.high - alike.low > 0.85
+
+
+def test_a_precision_of_one_is_not_certain() -> None:
+    generator = np.random.default_rng(0)
+    real = generator.normal(size=(300, 8))
+    expected = precision_recall_density_coverage(real, 0.7 * generator.normal(size=(5000, 8)))
+    covered = 0
+    for _ in range(20):
+        metric = PrecisionRecallDensityCoverage(8)
+        for values, side in ((0.7 * generator.normal(size=(40, 8)), False), (real, True)):
+            names = torch.arange(len(values))
+            metric.update(torch.from_numpy(values), names, names, real=side)
+        found = metric.compute()[0]
+        assert found.interval is not None
+        if found.value == 1.0:
+            # 40 of 40: the far end of Clopper and Pearson
+            assert found.interval.low == pytest.approx(0.025 ** (1 / 40))
+            assert found.interval.high == 1.0
+        covered += found.interval.low <= expected.precision <= found.interval.high
+    assert 0.99 < expected.precision < 1.0
+    assert covered >= 18
