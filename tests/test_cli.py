@@ -315,11 +315,7 @@ def test_what_breaks_while_the_interpreter_ends_fails_no_launch(world: str, stat
 
 
 def test_a_traceback_is_shown_before_a_process_of_a_launch_ends() -> None:
-    code = (
-        "from evaluator import __main__, cli\n"
-        "cli.main = lambda: 1 / 0\n"
-        "__main__.main()\n"
-    )
+    code = "from evaluator import __main__, cli\ncli.main = lambda: 1 / 0\n__main__.main()\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,
         env={**os.environ, "WORLD_SIZE": "2"},
