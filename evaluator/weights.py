@@ -111,6 +111,23 @@ def hash_folder(
     return digest.hexdigest()
 
 
+def stamp(location: str, *, relative_to: Path | None = None) -> str | None:
+    """What tells at a glance whether a local file or folder is still the same; None elsewhere.
+
+    Digest of names, sizes and times of change: gigabytes need not be read to answer that nothing
+    happened. A new stamp says "look again", not "different".
+    """
+    path = expand(location, relative_to=relative_to)
+    try:
+        path.stat()
+    except (OSError, ValueError):  # ValueError: a text that no path can be
+        return None
+    files = sorted(found for found in path.rglob("*") if found.is_file()) or [path]
+    seen = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
+    record = [(name, state.st_size, state.st_mtime_ns) for name, state in seen]
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+
 def _hash_file(path: Path) -> str:
     # The hub's cache names large files by their own SHA-256: no need to read gigabytes again.
     blob = path.resolve()

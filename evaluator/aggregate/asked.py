@@ -54,7 +54,8 @@ class AskedMetric:
     def takes_moments(self) -> bool:
         """Whether published moments will do for the reference."""
         family = FAMILIES.get(getattr(self.plan, "metric", ""))
-        return family is not None and family.takes_moments
+        draws = self.plan.options.get("subsample_reference", False)
+        return family is not None and family.takes_moments and not draws
 
     def compares_with(self, name: str) -> bool:
         """Whether it takes features of the reference `name`."""

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evaluator.aggregate.asked import Asked, AskedMetric, request_digest
+from evaluator.aggregate.asked import Asked, AskedMetric, ReferencePlace, request_digest
 from evaluator.aggregate.features import share
-from evaluator.aggregate.feed import Feed
+from evaluator.aggregate.feed import Fed, Feed
 from evaluator.aggregate.samplewise import write_sample_rows
 from evaluator.aggregate.summary import Counts, MetricRecord, Summary
 from evaluator.aggregate.survey import Survey, size_warning, survey
@@ -34,14 +34,17 @@ def aggregate(run: RunDirectory, asked: Asked, *, world: World, group: Any = Non
     result is the same to 12 significant digits. When the synchronization fails, the main process
     reads everything alone. The main process writes metrics.json.
     """
+    aggregation = _Aggregation(run, asked, world if group is not None else World(), group)
     try:
-        summary = _Aggregation(run, asked, world if group is not None else World(), group).compute()
+        summary = aggregation.compute()
     except (RuntimeError, ValueError) as error:
         if group is None or isinstance(error, EvaluatorError):
             raise
         logging.getLogger(__name__).warning("synchronization failed, computing alone: %s", error)
-        summary = _Aggregation(run, asked, World(), None).compute()
+        aggregation = _Aggregation(run, asked, World(), None)
+        summary = aggregation.compute()
     if world.is_main:
+        run.drop_metric_tables(but=aggregation.tables)
         content = json.dumps(summary.record(), indent=1, sort_keys=True, allow_nan=False)
         run.write("metrics.json", content.encode())
     return summary
@@ -54,6 +57,11 @@ class _Aggregation:
     world: World
     group: Any
     surveys: dict[str, Survey] = field(default_factory=dict)
+    tables: set[str] = field(default_factory=set)
+    """Names of the tables of single samples that were written."""
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(self.run, self.asked, self.world, self.group)
 
     def compute(self) -> Summary:
         # The main process decides which shards count: another may see one more.
@@ -88,10 +96,9 @@ class _Aggregation:
     ) -> list[MetricRecord]:
         plan = asked.plan
         failure: EvaluatorError | None = None
-        metric: Any = None
-        feed = Feed(self.run, self.asked, self.world, self.group)
+        fed: Any = None
         try:
-            metric = feed.metric(asked, shards, group)
+            fed = self.feed.metric(asked, shards, group)
         except EvaluatorError as error:
             failure = error
         except Exception as error:
@@ -104,14 +111,12 @@ class _Aggregation:
             if damaged:
                 raise damaged[0]
             return self._failed(asked, str(failures[0]), group)
-        results, why = self._compute(metric)
+        results, why = self._compute(fed.metric)
         if reasons := [reason for reason in self._gather(why) if reason is not None]:
             return self._failed(asked, reasons[0], group)
         if group is None:
-            self._together(lambda: self._write_rows(asked, metric, results))
-        # published moments say nothing about images
-        of_images = not feed.takes_moments(metric, asked)
-        cautions = [*feed.remarks, *(self._cautions(asked) if of_images else [])]
+            self._together(lambda: self._write_rows(asked, fed.metric, results))
+        cautions = self._cautions(asked, fed)
         return [self._record(asked, result, cautions, group) for result in results]
 
     def _compute(self, metric: Any) -> tuple[Sequence[Result], str | None]:
@@ -141,6 +146,7 @@ class _Aggregation:
             place = self.asked.references.get(asked.reference or "")
             name = self._rows_name(asked, results[0].name)
             write_sample_rows(self.run, name, rows, place)
+            self.tables.add(name)
 
     def _rows_name(self, asked: AskedMetric, name: str) -> str:
         """The metric's name; with its reference, and a number, where it is asked for repeatedly."""
@@ -153,19 +159,28 @@ class _Aggregation:
         parts += [str(against.index(asked) + 1)] if len(against) > 1 else []
         return "-".join(parts)
 
-    def _cautions(self, asked: AskedMetric) -> list[str]:
-        """What a reader should know about the reference's images beside the run's."""
-        place = self.asked.references.get(asked.reference or "")
-        if place is None or place.run is None:
-            return []
+    def _cautions(self, asked: AskedMetric, fed: Fed) -> list[str]:
+        """What a reader should know about the images that the run's were compared with."""
+        # published moments say nothing about images
+        names = [None if fed.by_moments else asked.reference, asked.held_out]
+        cautions = list(fed.remarks)
+        for name in names:
+            place = self.asked.references.get(name or "")
+            if place is not None and place.run is not None:
+                held_out = f"held-out set '{name}': " if name == asked.held_out else ""
+                found = self._cautions_about(place, Path(place.run), asked.plan.extractor)
+                cautions += [held_out + caution for caution in found]
+        return cautions
+
+    def _cautions_about(self, place: ReferencePlace, path: Path, extractor: str) -> list[str]:
+        """What its images' codec, errors and sizes mean for the number."""
         cautions = []
-        extractor = asked.plan.extractor
         if self.asked.fingerprints.get(extractor) != place.fingerprints.get(extractor):
             cautions.append(
                 "the images of the run and of the reference were kept by different codecs, a lossy "
                 "one among them, and judged as kept: the difference is part of this number"
             )
-        reference = RunDirectory(Path(place.run))  # its features were read: it is there
+        reference = RunDirectory(path)  # its features were read: it is there
         shards = self._together(reference.committed)[0]
         seen = self._survey(reference, shards)
         if seen.errors:

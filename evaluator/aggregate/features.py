@@ -72,6 +72,12 @@ class FeatureReader:
             )
         return logits
 
+    @cached_property
+    def extractor_fingerprint(self) -> str:
+        """Fingerprint of the extractor itself: a lossy codec or half precision is left out."""
+        note = table_note(self.run.shard_path(self._first) / self.file_name)
+        return str(note.get("extractor_fingerprint", self.fingerprint))
+
     def dim(self, column: str) -> int:
         """Dimension of a column of vectors; 1 for scores. Known to ranks that read no shard."""
         import pyarrow.parquet as pq

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evaluator.aggregate.asked import Asked, AskedMetric
+from evaluator.aggregate.asked import Asked, AskedMetric, CustomPlan
 from evaluator.aggregate.features import FeatureReader, Rows, share
-from evaluator.aggregate.tags import Group
+from evaluator.aggregate.tags import Group, Values, tag_values
 from evaluator.distributed import World
 from evaluator.errors import MetricError
 from evaluator.store.rundir import RunDirectory
 
+if TYPE_CHECKING:
+    from evaluator.metrics.published import ReferenceMoments
+
 MAX_NAMED = 5
 """Samples that an error names one by one."""
+
+
+class Fed(NamedTuple):
+    """A metric that has seen this process's rows."""
+
+    metric: Any
+    by_moments: bool
+    """Whether published moments stand for the reference's samples."""
+    remarks: list[str]
+    """What a reader of its number should know."""
 
 
 @dataclass
@@ -32,10 +45,10 @@ class Feed:
     world: World
     group: Any
     """The process group that states are synchronized over; None alone."""
-    remarks: list[str] = field(default_factory=list)
-    """What a reader should know about the metric that was fed."""
+    _published: dict[tuple[str, str], ReferenceMoments] = field(default_factory=dict)
+    _tags: dict[tuple[str, str], Values] = field(default_factory=dict)
 
-    def metric(self, asked: AskedMetric, shards: list[int], group: Group | None = None) -> Any:
+    def metric(self, asked: AskedMetric, shards: list[int], group: Group | None = None) -> Fed:
         """A metric with this process's rows, ready to compute; `group` leaves out the others."""
         plan = asked.plan
         reader = self._reader(self.run, plan.extractor, self.asked.fingerprints)
@@ -45,13 +58,20 @@ class Feed:
         # torchmetrics would otherwise synchronize over the default group where there is one.
         metric.distributed_available_fn = lambda: self.group is not None
         self._update(metric, reader, column, shards, only=group.members if group else None)
-        if asked.reference is not None:
-            self._compare(metric, asked, asked.reference, column, group)
-        if asked.held_out is not None:
-            other = self.reference(asked.held_out)
-            seen = self._side(other, asked, asked.held_out, reader.dim(column))
-            self._update(metric, seen, column, other.committed(), mark="held_out")
-        return metric
+        remarks: list[str] = []
+        by_moments = self._takes_moments(metric, asked)
+        for name, mark in ((asked.reference, "real"), (asked.held_out, "held_out")):
+            if name is None:
+                continue
+            if mark == "real" and by_moments:
+                moments, said = self._moments(name, asked, column)
+                metric.use_reference(moments)
+                remarks += said
+                if group is not None:
+                    remarks.append("published moments have no groups: compared with all of them")
+            else:
+                remarks += self._compare(metric, asked, name, mark, group)
+        return Fed(metric, by_moments, remarks)
 
     def reference(self, name: str) -> RunDirectory:
         """The run of a reference, complete; MetricError says what is missing."""
@@ -70,52 +90,73 @@ class Feed:
             )
         return reference
 
-    def takes_moments(self, metric: Any, asked: AskedMetric) -> bool:
+    def _takes_moments(self, metric: Any, asked: AskedMetric) -> bool:
         """Whether published moments stand for the reference's samples."""
         place = self.asked.references.get(asked.reference or "")
-        return place is not None and place.moments is not None and hasattr(metric, "use_reference")
+        if place is None or place.moments is None:
+            return False
+        own = isinstance(asked.plan, CustomPlan)
+        return hasattr(metric, "use_reference") if own else asked.takes_moments
 
     def _compare(
-        self, metric: Any, asked: AskedMetric, name: str, column: str, group: Group | None
-    ) -> None:
-        """The reference: published moments where there are some and they will do, or samples."""
-        moments = self.asked.references[name].moments
-        if moments is not None and self.takes_moments(metric, asked):
-            metric.use_reference(self._published(Path(moments), asked, column))
-            if group is not None:
-                self.remarks.append("published moments have no groups: compared with all of them")
-            return
+        self, metric: Any, asked: AskedMetric, name: str, mark: str, group: Group | None
+    ) -> list[str]:
+        """Feed the samples of a reference, or of the held-out set; returns remarks."""
+        own = self._reader(self.run, asked.plan.extractor, self.asked.fingerprints)
+        column = own.column(asked.plan.input)
         reference = self.reference(name)
-        dim = self._reader(self.run, asked.plan.extractor, self.asked.fingerprints).dim(column)
-        reader = self._side(reference, asked, name, dim)
-        only = group.reference_members(reference) if group else None
-        if group is not None and only is None:
-            self.remarks.append(
-                f"the reference has no tag '{group.tag}': compared with all of its samples"
-            )
+        reader = self._side(reference, asked, name, own.dim(column))
+        only = None if group is None else self._members(group, reference)
         places = _places(reference, self.run) if getattr(metric, "paired", False) else None
         self._update(
-            metric, reader, column, reference.committed(), mark="real", only=only, places=places
+            metric, reader, column, reference.committed(), mark=mark, only=only, places=places
         )
+        if group is None or only is not None:
+            return []
+        what = "the reference" if mark == "real" else "the held-out set"
+        return [f"{what} has no tag '{group.tag}': compared with all of its samples"]
 
-    def _published(self, path: Path, asked: AskedMetric, column: str) -> Any:
+    def _members(self, group: Group, reference: RunDirectory) -> NDArray[np.bool_] | None:
+        place = (str(reference.path), group.tag)
+        if place not in self._tags:
+            self._tags[place] = tag_values(reference, reference.committed(), group.tag)
+        return group.members_among(self._tags[place], reference.num_samples)
+
+    def _moments(
+        self, name: str, asked: AskedMetric, column: str
+    ) -> tuple[ReferenceMoments, list[str]]:
+        """The published moments of a reference, and remarks.
+
+        Raises MetricError where they are of another extractor.
+        """
         from evaluator.metrics.published import read_moments
 
-        moments = read_moments(path, spatial=column == "spatial")
-        own = self.asked.fingerprints[asked.plan.extractor]
-        if moments.fingerprint is not None and moments.fingerprint != own:
-            raise MetricError(
-                f"{path}: expected moments of the run's '{asked.plan.extractor}' (fingerprint "
-                f"{own[:12]}), got those of fingerprint {moments.fingerprint[:12]}; compute them "
-                "with the same weights, resize and dtype"
-            )
+        path = Path(str(self.asked.references[name].moments))
+        place = (str(path), column)
+        if place not in self._published:
+            self._published[place] = read_moments(path, spatial=column == "spatial")
+        moments, extractor = self._published[place], asked.plan.extractor
+        features = self.asked.fingerprints[extractor]
+        # what the network is counts; what a codec did to the images is said beside the number
+        own = self._reader(self.run, extractor, self.asked.fingerprints).extractor_fingerprint
         if moments.fingerprint is None:
-            unsaid = (
+            return moments, [
                 f"{path.name} does not say what it was computed with; the number means something "
-                f"only if that was '{asked.plan.extractor}' with these weights and this resize"
+                f"only if that was '{extractor}' with these weights and this resize"
+            ]
+        if moments.fingerprint != own:
+            raise MetricError(
+                f"{path}: expected moments of the run's '{extractor}' (fingerprint {own[:12]}), "
+                f"got those of fingerprint {moments.fingerprint[:12]}; compute them with the same "
+                "weights, resize and dtype"
             )
-            return replace(moments, remarks=(*moments.remarks, unsaid))
-        return moments
+        if (moments.features_fingerprint or own) != features:
+            return moments, [
+                f"the images of the run and those behind {path.name} were kept by different "
+                "codecs, a lossy one among them, or their features at another precision: the "
+                "difference is part of this number"
+            ]
+        return moments, []
 
     def _side(self, run: RunDirectory, asked: AskedMetric, name: str, dim: int) -> FeatureReader:
         """The reader of a reference; raises MetricError when its features are of another kind."""

@@ -78,7 +78,8 @@ def _moments(reader: FeatureReader, column: str) -> ReferenceMoments:
         mean=total.mean.numpy(),
         covariance=total.covariance().numpy(),
         n=total.n,
-        fingerprint=reader.fingerprint,
+        fingerprint=reader.extractor_fingerprint,
+        features_fingerprint=reader.fingerprint,
         origin=str(reader.run.path),
         extractor=reader.extractor,
     )

@@ -30,11 +30,10 @@ class Group:
         """How many samples it has, with or without an image."""
         return int(self.members.sum())
 
-    def reference_members(self, reference: RunDirectory) -> NDArray[np.bool_] | None:
-        """Which samples of a reference belong to it; None where the reference lacks the tag."""
-        values = tag_values(reference, reference.committed(), self.tag)
+    def members_among(self, values: Values, num_samples: int) -> NDArray[np.bool_] | None:
+        """Which samples of a reference belong to it; None where none of them has the tag."""
         known = any(value is not None for _, part in values for value in part)
-        return members(values, self.value, reference.num_samples) if known else None
+        return members(values, self.value, num_samples) if known else None
 
 
 Values = Sequence[tuple[int, list[str | None]]]

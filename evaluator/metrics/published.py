@@ -30,6 +30,9 @@ MAX_TEXT = 1_024
 ASYMMETRY = 1e-6
 """Largest difference of mirrored entries, relative to the largest entry: rounding to float32."""
 
+_TEXTS = ("fingerprint", "extractor", "features_fingerprint")
+"""What our own files say beside the numbers."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceMoments:
@@ -47,6 +50,8 @@ class ReferenceMoments:
     """Where they come from, for messages."""
     extractor: str | None = None
     """Name of the extractor; None where the file does not say."""
+    features_fingerprint: str | None = None
+    """Fingerprint of the features, with what a lossy codec or half precision did to them."""
     remarks: tuple[str, ...] = ()
     """Sentences for the reader of numbers against this reference."""
 
@@ -73,7 +78,7 @@ def read_moments(path: Path | str, *, spatial: bool = False) -> ReferenceMoments
             mean = _array(path, archive, members, keys[0], _vector_fault)
             covariance = _array(path, archive, members, keys[1], _square_fault)
             n = _number(path, archive, members)
-            texts = [_text(path, archive, members, key) for key in ("fingerprint", "extractor")]
+            texts = {key: _text(path, archive, members, key) for key in _TEXTS}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{path}: expected a whole .npz file, got a damaged one ({error}); fetch it again"
@@ -83,18 +88,18 @@ def read_moments(path: Path | str, *, spatial: bool = False) -> ReferenceMoments
             f"{path}: expected a readable .npz file, got {error.strerror or error}; check the path"
         ) from error
     covariance, remarks = _checked(path, keys, mean, covariance)
-    return ReferenceMoments(mean, covariance, n, texts[0], str(path), texts[1], remarks)
+    return ReferenceMoments(mean, covariance, n, origin=str(path), remarks=remarks, **texts)
 
 
 def write_moments(
     path: Path | str, moments: ReferenceMoments, *, spatial: ReferenceMoments | None = None
 ) -> None:
-    """Write `mu`, `sigma` and, where known, `n`, `fingerprint`, `extractor`: plain arrays.
+    """Write `mu`, `sigma` and, where known, `n` and what the features were: plain arrays.
 
     `spatial` are those of the spatial features, written as `mu_s` and `sigma_s`. pytorch-fid and
     clean-fid read the file. It appears whole or not at all; the same moments give the same bytes.
     """
-    known = {"n": moments.n, "fingerprint": moments.fingerprint, "extractor": moments.extractor}
+    known = {key: getattr(moments, key) for key in ("n", *_TEXTS)}
     arrays = {"mu": np.asarray(moments.mean), "sigma": np.asarray(moments.covariance)}
     if spatial is not None:
         arrays |= {"mu_s": np.asarray(spatial.mean), "sigma_s": np.asarray(spatial.covariance)}

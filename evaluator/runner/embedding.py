@@ -117,6 +117,7 @@ class EmbeddedRows:
         return {
             "extractor": self.embedder.name,
             "fingerprint": fingerprint,
+            "extractor_fingerprint": self.embedder.extractor.fingerprint,
             "logits": getattr(self.embedder.extractor, "logits", None),
         }
 

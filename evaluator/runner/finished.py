@@ -15,11 +15,16 @@ from evaluator.runner.references import reference_content
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
+from evaluator.weights import stamp
 
 
 def request_of(config: RunConfig, trust: Trust) -> dict[str, Any]:
-    """What a configuration asks of its samples, with the content of what it compares them to."""
+    """What a configuration asks of its samples, with the content of what it compares them to.
+
+    Weights in local files are known by their stamp: training may write into them again.
+    """
     return {
+        "weights": _stamps(config, trust),
         "features": [feature.model_dump(mode="json") for feature in config.features],
         "metrics": [metric.model_dump(mode="json") for metric in config.metrics],
         "references": {
@@ -27,6 +32,17 @@ def request_of(config: RunConfig, trust: Trust) -> dict[str, Any]:
             for name, reference in config.references.items()
         },
     }
+
+
+def _stamps(config: RunConfig, trust: Trust) -> dict[str, str]:
+    """The stamp of each local file or folder that model and extractors are loaded from."""
+    parts = [*config.features, config.model]
+    named = [getattr(part, "id", None) for part in parts]
+    for part in parts:
+        named += getattr(part, "options", {}).values()
+    locations = {name for name in named if isinstance(name, str) and name}
+    stamps = {name: stamp(name, relative_to=trust.relative_to) for name in locations}
+    return {name: found for name, found in stamps.items() if found is not None}
 
 
 def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -227,6 +227,13 @@ class RunDirectory:
             (self.path / "metrics").mkdir(exist_ok=True)
             os.replace(staged / f"{name}.parquet", self.path / "metrics" / f"{name}.parquet")
         self.discard(staged)
+
+    def drop_metric_tables(self, *, but: Collection[str]) -> None:
+        """Remove what metrics said that are asked for no more, or that have no number now."""
+        with explained("clear", self.path / "metrics"):
+            for table in (self.path / "metrics").glob("*.parquet"):
+                if table.stem not in but:
+                    table.unlink(missing_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file at the top of the run directory: `metrics.json`."""

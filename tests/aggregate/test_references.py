@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import yaml
 from PIL import Image
 
@@ -102,6 +104,23 @@ def test_numbers_that_answer_another_request_are_computed_anew(images, tmp_path)
     found = finished_summary(mine, tmp_path / "run", trust)
     assert found is not None
     assert found.metrics[0].reference == {"name": "real", "n": 150}
+
+
+def test_weights_that_changed_in_place_are_looked_at_again(images, tmp_path):
+    weights = tmp_path / "clip"
+    shutil.copytree("evaluator/demo/weights/clip", weights)
+    config = images(features=[{"name": "clip", "id": str(weights)}], metrics=["fd_clip"])
+    before = run_here(config, tmp_path / "run").summary
+    trust = Trust(allow_code=False, relative_to=tmp_path)
+    assert finished_summary(config, tmp_path / "run", trust) == before
+    file = weights / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    state["visual_projection.weight"] *= 1.5  # another epoch, written into the same file
+    safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+    assert finished_summary(config, tmp_path / "run", trust) is None
+    after = run_here(config, tmp_path / "run").summary
+    assert after.metrics[0].fingerprint != before.metrics[0].fingerprint
+    assert after.metrics[0].value == pytest.approx(1.5**2 * before.metrics[0].value, rel=1e-4)
 
 
 def test_published_moments_are_not_said_to_be_of_other_images(images, tmp_path):

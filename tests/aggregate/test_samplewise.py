@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.moments import export_moments
@@ -82,15 +83,72 @@ def test_moments_that_were_written_are_a_reference(images, tmp_path):  # noqa: F
         assert np.allclose(arrays["mu"], features_of(tmp_path / "real").mean(axis=0))
 
 
-def test_moments_of_other_features_are_refused(images, tmp_path):  # noqa: F811
-    half = images(metrics=[], references=None, features=[{"name": "digits", "storage": "float16"}])
-    export_moments(run_here(half, tmp_path / "half").run, tmp_path / "half.npz")
+def test_moments_of_another_extractor_are_refused(images, tmp_path):  # noqa: F811
+    clip = {"name": "clip", "id": "package://evaluator/demo/weights/clip"}
+    other = images(metrics=[], references=None, features=[clip])
+    export_moments(run_here(other, tmp_path / "other").run, tmp_path / "other.npz")
     config = images(
-        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "half.npz")}}
+        references={"real": {"source": None, "limit": None, "moments": str(tmp_path / "other.npz")}}
     )
     record = only(run_here(config, tmp_path / "run"))
     assert record.value is None
     assert "expected moments of the run's 'digits' (fingerprint" in record.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("made", "judged", "differ"),
+    [
+        ({"runtime": {"images": "webp:80"}}, {"runtime": {"images": "webp:80"}}, False),
+        ({"runtime": {"images": "png"}}, {"runtime": {"images": "webp:80"}}, True),
+        ({"features": [{"name": "digits", "storage": "float16"}]}, {}, True),
+    ],
+)
+def test_moments_of_one_extractor_serve_whatever_codec(images, tmp_path, made, judged, differ):  # noqa: F811
+    run = run_here(images(metrics=[], references=None, **made), tmp_path / "made").run
+    export_moments(run, tmp_path / "m.npz")
+    published = {"source": None, "limit": None, "moments": str(tmp_path / "m.npz")}
+    record = only(run_here(images(references={"real": published}, **judged), tmp_path / "run"))
+    assert record.value == pytest.approx(0.0, abs=0.5)  # of the same 60 images; FD there is tens
+    assert any("kept by different codecs" in warning for warning in record.warnings) == differ
+
+
+def test_a_metric_that_is_asked_for_no_more_leaves_no_table(images, tmp_path):  # noqa: F811
+    run_here(images(metrics=["memorized_fraction_digits", "realism_digits"]), tmp_path / "run")
+    run_here(images(metrics=["realism_digits"]), tmp_path / "run")
+    assert [path.stem for path in (tmp_path / "run/metrics").iterdir()] == ["realism_digits"]
+
+
+def test_a_subsampled_reference_takes_its_images_though_moments_are_there(images, tmp_path):  # noqa: F811
+    np.savez(tmp_path / "m.npz", mu=np.full(64, 9.0), sigma=np.eye(64))
+    infinity = {"name": "fd_infinity_digits", "subsample_reference": True, "num_points": 3}
+    both = {"real": {"moments": str(tmp_path / "m.npz")}}
+    mixed = run_here(images(references=both, metrics=[infinity, "fd_digits"]), tmp_path / "run")
+    by_images, by_moments = mixed.summary.metrics
+    assert by_images.reference == {"name": "real", "n": 150}
+    assert by_images.value == only(run_here(images(metrics=[infinity]), tmp_path / "b")).value
+    assert by_moments.value > 9.0**2
+
+
+def test_what_is_known_of_the_held_out_images_is_said(images, tmp_path):  # noqa: F811
+    unseen = tmp_path / "unseen"
+    unseen.mkdir()
+    for i in range(30):
+        pixels = np.random.default_rng(i).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(unseen / f"{i}.png")
+    (unseen / "broken.png").write_bytes(b"\x89PNG nothing")
+    config = images(
+        references={"real": {"limit": 150}, "unseen": {"source": str(unseen)}},
+        metrics=[
+            {"name": "ct_digits", "reference": "real", "held_out": "unseen", "by": "background"}
+        ],
+    )
+    whole, *groups = run_here(config, tmp_path / "run").summary.metrics
+    said = [warning for warning in whole.warnings if warning.startswith("held-out set 'unseen': ")]
+    assert "1 of 31 reference images could not be read" in said[0]
+    assert "reference images 96×96" in said[1]
+    assert len(groups) > 1
+    unknown = "the held-out set has no tag 'background': compared with all of its samples"
+    assert all(unknown in group.warnings for group in groups if group.value is not None)
 
 
 def test_moments_of_a_part_are_not_written(images, tmp_path):  # noqa: F811
