@@ -71,6 +71,27 @@ class TextExtractor(Protocol):
 
 
 @runtime_checkable
+class SampleMetric(Protocol):
+    """What turns a pass over samples into numbers: a torchmetrics `Metric` with this `update`.
+
+    Built as `factory(dim=…, **options)`, once on every process; torchmetrics synchronizes the
+    states before `compute`.
+    """
+
+    def update(self, values: Tensor, positions: Tensor, clusters: Tensor) -> None:
+        """Take some samples, in any order; possibly none.
+
+        `values` is (N, dim) float32 features or logits, or (N,) float64 scores; `positions` (N,)
+        int64 places in the plan; `clusters` (N,) int64 numbers of the samples' prompts. A metric
+        that compares also takes `real: bool` by keyword, and one with a held-out set `held_out:
+        bool`: True for samples of that side.
+        """
+
+    def compute(self) -> Sequence[Any]:
+        """The numbers, each an `evaluator.metrics.Result`."""
+
+
+@runtime_checkable
 class Probe(Protocol):
     """What watches a model while it generates. It must not change one bit of the images."""
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.compute import aggregate
-from evaluator.distributed import World
+from evaluator.distributed import World, end_process
 from evaluator.store.rundir import RunDirectory
 
 dist.init_process_group("gloo")
@@ -22,3 +22,4 @@ else:
     Path(sys.argv[2]).write_text(json.dumps(summary.record()["metrics"]))
     dist.barrier()
 dist.destroy_process_group()
+end_process(0)

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.compute import aggregate
-from evaluator.distributed import World
+from evaluator.distributed import World, end_process
 from evaluator.errors import CorruptShardError
 from evaluator.store.rundir import RunDirectory
 
@@ -21,3 +21,4 @@ except CorruptShardError as error:
     Path(f"{sys.argv[2]}{world.rank}").write_text(str(error))
 dist.barrier()
 dist.destroy_process_group()
+end_process(0)

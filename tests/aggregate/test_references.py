@@ -22,10 +22,12 @@ from evaluator.config import RunConfig, parse_config
 from evaluator.distributed import World
 from evaluator.errors import ConfigError, EvaluatorError, InputError
 from evaluator.metrics import frechet_distance_from_features
+from evaluator.protocols import SampleMetric
 from evaluator.runner.dryrun import describe_job
 from evaluator.runner.evaluation import Outcome
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.trust import Trust
+from tests.aggregate.custom_metrics import MeanShift
 from tests.runner.conftest import merged, run_here
 
 DIGITS = "package://evaluator/demo/data/test.parquet"
@@ -388,6 +390,22 @@ def test_an_option_that_an_extractor_does_not_take_is_named(images, tmp_path):
     config = images(features=[{"name": "digits", "options": {"devise": "cpu"}}])
     with pytest.raises(ConfigError, match="takes no option 'devise'; did you mean 'device'"):
         run_here(config, tmp_path / "run")
+
+
+def test_a_metric_of_the_users_own_gives_its_number_beside_the_others(images, tmp_path):
+    name = "tests.aggregate.custom_metrics:MeanShift"
+    own = {"name": name, "extractor": "digits", "reference": "real", "options": {"scale": 2.0}}
+    config = images(metrics=[own])
+    outcome = run_here(config, tmp_path / "run", allow_code=True)
+    record = only(outcome)
+    place = Asked.read(outcome.run).references["real"]
+    assert place.run is not None
+    made, real = (
+        features_of(run).astype(float).mean(0) for run in (tmp_path / "run", Path(place.run))
+    )
+    assert record.value == pytest.approx(2.0 * np.linalg.norm(made - real), rel=1e-6)
+    assert (record.name, record.n, record.extractor) == ("mean_shift", 60, "digits")
+    assert issubclass(MeanShift, SampleMetric)
 
 
 def test_a_metric_of_the_users_own_that_fails_stops_no_other(images, tmp_path):
