@@ -394,7 +394,7 @@ def test_an_option_that_an_extractor_does_not_take_is_named(images, tmp_path):
 
 def test_a_metric_of_the_users_own_gives_its_number_beside_the_others(images, tmp_path):
     name = "tests.aggregate.custom_metrics:MeanShift"
-    own = {"name": name, "extractor": "digits", "reference": "real", "options": {"scale": 2.0}}
+    own = {"name": name, "extractor": "digits", "reference": "real", "scale": 2.0}
     config = images(metrics=[own])
     outcome = run_here(config, tmp_path / "run", allow_code=True)
     record = only(outcome)
@@ -403,6 +403,7 @@ def test_a_metric_of_the_users_own_gives_its_number_beside_the_others(images, tm
     made, real = (
         features_of(run).astype(float).mean(0) for run in (tmp_path / "run", Path(place.run))
     )
+    assert not record.warnings
     assert record.value == pytest.approx(2.0 * np.linalg.norm(made - real), rel=1e-6)
     assert (record.name, record.n, record.extractor) == ("mean_shift", 60, "digits")
     assert issubclass(MeanShift, SampleMetric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from dataclasses import asdict
@@ -59,6 +60,8 @@ def main(rank: int, world: int, store: str, output: str) -> None:
     Path(output).write_text(json.dumps(answers))
     dist.barrier()
     dist.destroy_process_group()
+    # as evaluator.distributed.end_process does, and for its reason
+    os._exit(0)
 
 
 if __name__ == "__main__":
