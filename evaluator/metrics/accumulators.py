@@ -7,7 +7,6 @@ float64, states are saved with `state_dict`, and a sample that was counted twice
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,13 +26,6 @@ from evaluator.metrics.updates import FAKE as FAKE
 from evaluator.metrics.updates import HELD_OUT as HELD_OUT
 from evaluator.metrics.updates import REAL as REAL
 from evaluator.metrics.updates import check_samples, side_of
-
-
-class _Computed:
-    """Carries results past torchmetrics, which takes apart every dataclass it is handed."""
-
-    def __init__(self, results: tuple[Result, ...]) -> None:
-        self.results = results
 
 
 class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
@@ -196,16 +188,6 @@ class PlannedMetric(Metric):  # type: ignore[misc]  # torchmetrics is not typed
         return tuple(self._result(None, n, index=index, warnings=(why,)) for index in indices)
 
     # --- torchmetrics, where it would lose something
-
-    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        carried = super()._wrap_compute(lambda: _Computed(compute()))
-
-        @functools.wraps(compute)
-        def unpacked() -> tuple[Result, ...]:
-            results: tuple[Result, ...] = carried().results
-            return results
-
-        return unpacked
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None

@@ -35,7 +35,7 @@ COVERS_ONE_SET = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Interval:
     """A confidence interval."""
 

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from evaluator.metrics.intervals import Interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
-    """One number of one metric, and all that a reader needs to trust or doubt it."""
+    """One number of one metric, and all that a reader needs to trust or doubt it.
+
+    Not frozen, nor is its interval: torchmetrics copies what `compute()` returns field by field.
+    """
 
     name: str
     """Name of the number: `fid`, `precision_dinov2`."""
