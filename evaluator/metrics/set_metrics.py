@@ -233,11 +233,20 @@ class InceptionScore(GatheredMetric):
         )
 
 
+ROUNDING = 1e-12
+"""An interval narrower than this has no width but that of rounding."""
+CERTAIN = (
+    "no interval: leaving any group of prompts out gives this same number, which says little of "
+    "how it would vary; it is at the end of its range for so few samples"
+)
+
+
 class PrecisionRecallDensityCoverage(TwoSets):
     """Precision, recall, density and coverage of generated against real features.
 
     The intervals are delete-a-group jackknives; that of a precision of 0 or 1 is the one of
-    `clustered_share_interval`, which has width there. In simulations (8 and 16 dimensions, 500 and
+    `clustered_share_interval`, which has width there, and where no group changes one of the
+    others it has none, and a warning. In simulations (8 and 16 dimensions, 500 and
     1,000 samples) 95 % intervals covered 92-98 % for precision, 92-95 % for density, 97-98 % for
     coverage and 98-99 % for recall, whose interval is about 1.5 times wider than it need be.
     """
@@ -282,7 +291,7 @@ class PrecisionRecallDensityCoverage(TwoSets):
                 n,
                 index=index,
                 interval=intervals[index],
-                warnings=warnings,
+                warnings=[*warnings, *([CERTAIN] if possible and not intervals[index] else [])],
                 details={"n_reference": m},
             )
             for index, value in enumerate(scores[0])
@@ -308,4 +317,6 @@ class PrecisionRecallDensityCoverage(TwoSets):
             marks, prompts = np.full(int(sizes.sum()), scores[0].precision), self._names()[1]
             share = clustered_share_interval(marks, prompts, level=self.level)
             intervals[0] = replace(share, covers=COVERS_MEAN_GIVEN)
-        return intervals
+        return [
+            found if found and found.high - found.low > ROUNDING else None for found in intervals
+        ]

@@ -173,6 +173,28 @@ def test_independent_samples_give_the_exact_interval_of_clopper_and_pearson() ->
     assert alike.high - alike.low > 0.85
 
 
+@pytest.mark.parametrize(("made_at", "coverage", "recall"), [(0.0, 1.0, None), (50.0, 0.0, 0.0)])
+def test_a_coverage_or_recall_that_no_group_changes_has_no_interval(
+    made_at: float, coverage: float, recall: float | None
+) -> None:
+    generator = np.random.default_rng(0)
+    metric = PrecisionRecallDensityCoverage(4)
+    for values, side in (
+        (made_at + generator.normal(size=(2000, 4)), False),
+        (generator.normal(size=(100, 4)), True),
+    ):
+        names = torch.arange(len(values))
+        metric.update(torch.from_numpy(values), names, names, real=side)
+    found = {result.name: result for result in metric.compute()}
+    assert found["coverage"].value == coverage
+    assert found["recall"].value == (recall if recall is not None else found["recall"].value)
+    for name in ("coverage", *(["recall"] if recall is not None else [])):
+        assert found[name].interval is None
+        assert any("no interval: leaving any group" in text for text in found[name].warnings)
+    assert found["precision"].interval is not None
+    assert not any("no interval" in text for text in found["precision"].warnings)
+
+
 def test_a_precision_of_one_is_not_certain() -> None:
     generator = np.random.default_rng(0)
     real = generator.normal(size=(300, 8))
