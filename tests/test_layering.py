@@ -19,7 +19,7 @@ FLOORS = {
     "data": 3, "store": 3, "models": 3, "features": 3, "metrics": 3, "probes": 3,
     "aggregate": 4,
     "runner": 5,
-    "report": 6, "demo": 6,
+    "report": 6, "probing": 6, "demo": 6,
     "cli": 7, "__init__": 0, "__main__": 8,
 }  # fmt: skip
 """Room → floor. Siblings do not import each other; `errors` lies under all."""

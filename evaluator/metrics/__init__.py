@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from evaluator.metrics.neighbours import (
         precision_recall_density_coverage as precision_recall_density_coverage,
     )
+    from evaluator.metrics.neighbours_metric import (
+        PrecisionRecallDensityCoverage as PrecisionRecallDensityCoverage,
+    )
     from evaluator.metrics.penalty import mifid as mifid
     from evaluator.metrics.penalty_metric import Mifid as Mifid
     from evaluator.metrics.published import ReferenceMoments as ReferenceMoments
@@ -67,9 +70,6 @@ if TYPE_CHECKING:
     from evaluator.metrics.scores import clip_score as clip_score
     from evaluator.metrics.set_metrics import InceptionScore as InceptionScore
     from evaluator.metrics.set_metrics import KernelDistance as KernelDistance
-    from evaluator.metrics.set_metrics import (
-        PrecisionRecallDensityCoverage as PrecisionRecallDensityCoverage,
-    )
     from evaluator.metrics.vendi_metric import VendiScore as VendiScore
     from evaluator.metrics.within_prompt import within_prompt_diversity as within_prompt_diversity
     from evaluator.metrics.within_prompt_metric import (
@@ -97,7 +97,7 @@ _HOME = {
     "Moments": "moments",
     "NeighbourScores": "neighbours",
     "PlannedMetric": "accumulators",
-    "PrecisionRecallDensityCoverage": "set_metrics",
+    "PrecisionRecallDensityCoverage": "neighbours_metric",
     "ReferenceMoments": "published",
     "Realism": "realism_metric",
     "Result": "results",

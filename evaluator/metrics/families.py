@@ -151,7 +151,7 @@ FAMILIES: Mapping[str, CatalogEntry] = {
         proper_names=("inception_score",),
     ),
     "prdc": CatalogEntry(
-        target="evaluator.metrics.set_metrics:PrecisionRecallDensityCoverage",
+        target="evaluator.metrics.neighbours_metric:PrecisionRecallDensityCoverage",
         input="features",
         reference=True,
         result_names=(
