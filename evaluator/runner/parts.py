@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator import plugins
@@ -81,13 +82,17 @@ def build_model(config: RunConfig, pack: Pack, *, device: str, trust: Trust) -> 
     return DiffusersModel(model, config.generation, device=device, relative_to=trust.relative_to)
 
 
-def build_extractor(config: FeatureConfig, *, device: str, trust: Trust) -> FeatureExtractor:
-    """One extractor, loaded on its device."""
+def build_extractor(
+    config: FeatureConfig, *, device: str, trust: Trust, cache: Path | None = None
+) -> FeatureExtractor:
+    """One extractor, loaded on its device; published weights are kept in `cache`."""
     name = config.kind or config.name
     factory = plugins.find("extractor", name, EXTRACTORS, allow_code=trust.allow_code)
     options: dict[str, Any] = {"device": device, "dtype": config.dtype, **config.options}
     if name in EXTRACTORS:
         options |= {"name": config.name, "relative_to": trust.relative_to}
+        if "cache" in inspect.signature(factory).parameters:
+            options["cache"] = cache
     for field in ("id", "revision"):
         if getattr(config, field) is not None:
             options[field] = getattr(config, field)
