@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
+
+from evaluator.cli.probe_options import (
+    AllowCodeOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    ModelArgument,
+    OutputOption,
+    SeedOption,
+    SetOption,
+    model_request,
+)
 
 probe = typer.Typer(
     name="probe",
@@ -15,3 +29,34 @@ probe = typer.Typer(
 @probe.callback()
 def _verbs() -> None:
     """Each verb below writes its tables and pictures into a folder, and prints what it found."""
+
+
+@probe.command()
+def anatomy(
+    model: ModelArgument,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt to follow through tokenizer and text encoder.")
+    ] = None,
+    guidance: GuidanceOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Take a pipeline apart: components, latents, tokens, embeddings, scheduler, guidance."""
+    from evaluator.probing.anatomy import PROMPT, probe_anatomy
+
+    request = model_request(
+        model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
+        allow_code=allow_code,
+    )  # fmt: skip
+    _print(probe_anatomy(request, prompt=prompt or PROMPT, output=output))
+
+
+def _print(found: Any) -> None:
+    """The lines of what a verb found, without control characters of untrusted text."""
+    for line in found.lines():
+        plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+        typer.echo(plain)
