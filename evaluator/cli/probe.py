@@ -11,6 +11,8 @@ from evaluator.cli.probe_options import (
     DeviceOption,
     DtypeOption,
     GuidanceOption,
+    ImagesOption,
+    LimitOption,
     ModelArgument,
     OutputOption,
     SeedOption,
@@ -53,6 +55,57 @@ def anatomy(
         allow_code=allow_code,
     )  # fmt: skip
     _print(probe_anatomy(request, prompt=prompt or PROMPT, output=output))
+
+
+@probe.command()
+def denoise(
+    model: ModelArgument,
+    images: ImagesOption,
+    limit: LimitOption = 64,
+    timesteps: Annotated[
+        str, typer.Option(help="How many, spread over the run, or which: 900,500,100.")
+    ] = "10",
+    unconditional: Annotated[
+        bool, typer.Option("--unconditional", help="Without the images' captions.")
+    ] = False,
+    guidance: GuidanceOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Noise real images and measure how well the model predicts the noise."""
+    from evaluator.probing.denoise import probe_denoise
+
+    request = model_request(
+        model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
+        allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_denoise(
+            request, images=images, limit=limit, timesteps=_timesteps(timesteps),
+            unconditional=unconditional, output=output,
+        )
+    )  # fmt: skip
+
+
+def _timesteps(text: str) -> int | tuple[float, ...]:
+    """`10` is how many, `900,500` and `900,` are which."""
+    from evaluator.errors import ConfigError
+
+    try:
+        if "," not in text and int(text) > 0:
+            return int(text)
+        if "," in text and (which := tuple(float(part) for part in text.split(",") if part)):
+            return which
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"--timesteps: expected a number of timesteps (10) or a list of them (900,500,100), got "
+        f"{text!r}"
+    )
 
 
 def _print(found: Any) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from evaluator.probes.first_step import DenoiserCall, FirstStep
 
 
+NUM_SAMPLES = 2
+
+
 class Row(NamedTuple):
     """One row of the denoiser's batch."""
 
@@ -42,12 +45,14 @@ class GuidanceLayout(NamedTuple):
 
     def sentence(self) -> str:
         """In words: how many calls, of how many rows, in which order."""
-        counts = [len(rows) // 2 for rows in self.calls]
+        counts = [len(rows) // NUM_SAMPLES for rows in self.calls]
         each = "N rows" if counts[0] == 1 else f"{counts[0]}N rows"
         calls = f"{len(counts)} call{'s' * (len(counts) > 1)} of {each}"
         if len(self.branches) == 1:
             told = "follows the prompt" if self.branches[0] == "conditional" else "takes no prompt"
             return f"none: {calls}, which {told}"
+        if "conditional" not in self.branches:
+            return f"{calls}, none of which follows the prompt: it is cut off, or never encoded"
         mixed = any(
             [row.sample for row in rows] != [i // counts[0] for i in range(len(rows))]
             and [row.sample for row in rows] != [i % 2 for i in range(len(rows))]
@@ -87,6 +92,8 @@ def _changed_rows(here: DenoiserCall, there: DenoiserCall) -> list[bool]:
         other = there.inputs.get(name)
         if other is None or values.ndim == 0 or values.shape[0] != here.num_rows:
             continue
+        if other.shape != values.shape and here.num_rows == NUM_SAMPLES:
+            return [True] * NUM_SAMPLES  # a call of one branch, whose text has another length
         if other.shape != values.shape:
             raise ProbeError(
                 f"Expected inputs of one shape for prompts of one length; {name} is "

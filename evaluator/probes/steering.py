@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Stepped(NamedTuple):
 class Prediction(NamedTuple):
     """What the model said about latents that it was given."""
 
-    index: int
+    step: int
     """Place of the timestep in the pipeline's run, from 0."""
     timestep: float
     level: NoiseLevel
@@ -68,22 +68,22 @@ class _Steering:
     def __init__(
         self,
         scheduler: Any,
-        start: Callable[[Any, Tensor], tuple[int, Tensor]],
-        every: Callable[[int, Any, Any], Tensor | None] | None,
-        begin: int,
+        choose: Callable[[Sequence[float]], Sequence[int]],
+        start: Callable[[int], Tensor],
+        follow: Callable[[int, Any], None] | None,
     ) -> None:
-        self._scheduler = scheduler
+        self.scheduler = scheduler
+        self._choose = choose
         self._start = start
-        self._every = every
-        self._begin = begin
+        self._follow = follow
         self._timesteps: Any = None
-        self._index = -1
+        self._left: list[int] = []
         self.started = False
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Steer while inside; the scheduler's methods are put back on the way out."""
-        scheduler = self._scheduler
+        scheduler = self.scheduler
         set_timesteps = self._watched_set_timesteps(scheduler.set_timesteps)
         with (
             replaced(scheduler, "set_timesteps", set_timesteps),
@@ -97,15 +97,11 @@ class _Steering:
             import torch
 
             result = original(*args, **kwargs)
-            timesteps = self._timesteps = self._scheduler.timesteps
-            if not 0 <= self._begin < len(timesteps):
-                raise ProbeError(
-                    f"Expected a first step below {len(timesteps)}, the number of steps of this "
-                    f"run; got {self._begin}. Ask for more steps."
-                )
-            left = timesteps[self._begin :]
-            self._scheduler.timesteps = torch.cat([left[:1], left])
-            self._index = -1
+            timesteps = self._timesteps = self.scheduler.timesteps
+            self._left = list(self._choose([float(timestep) for timestep in timesteps]))
+            self.started = False
+            chosen = timesteps[self._left]
+            self.scheduler.timesteps = torch.cat([chosen[:1], chosen])
             return result
 
         return set_timesteps
@@ -116,39 +112,26 @@ class _Steering:
         @functools.wraps(original)
         def step(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
-            sample = given["sample"]
-            if self._index < 0:
-                self._scheduler.timesteps = self._timesteps
-                self._index, latents = self._start(self._scheduler, sample)
-                self._rewind()
+            if not self.started:
                 self.started = True
-                return _stepped(latents, sample)
-            place, self._index = self._index, self._index + 1
-            if self._every is None:
+                self.scheduler.timesteps = self._timesteps
+                self._go_to(self._left[0])
+                return _stepped(self._start(self._left[0]), given["sample"])
+            if self._follow is None:
                 return original(*args, **kwargs)
-            following = self._every(place, self._scheduler, given)
-            if following is None:
-                return original(*args, **kwargs)
-            self._advance(given["timestep"])
-            return _stepped(following, sample)
+            self._follow(self._left.pop(0), given)
+            if not self._left:
+                raise _Enough
+            self._go_to(self._left[0])
+            return _stepped(self._start(self._left[0]), given["sample"])
 
         return step
 
-    def _rewind(self) -> None:
-        """Let the scheduler begin at the index; it found a place of its own in the step before."""
-        scheduler = self._scheduler
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(self._index)
-            scheduler._step_index = None
-
-    def _advance(self, timestep: Any) -> None:
-        """Count a step that the scheduler did not make itself."""
-        scheduler = self._scheduler
-        if not hasattr(scheduler, "_step_index"):
-            return
-        if scheduler._step_index is None:
-            scheduler._init_step_index(timestep)
-        scheduler._step_index += 1
+    def _go_to(self, step: int) -> None:
+        """Let a scheduler that counts its steps be at this one."""
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(step)
+            self.scheduler._step_index = None
 
 
 def _stepped(latents: Tensor, sample: Tensor) -> Stepped:
@@ -183,51 +166,62 @@ def starting_from(
     `latents` is called with the noise level there (None where the scheduler's is not known) and
     gives x_t (N, …) as the scheduler sees it. The rest of the run is the pipeline's own.
     """
+    scheduler = _scheduler_of(pipeline)
 
-    def start(scheduler: Any, sample: Tensor) -> tuple[int, Tensor]:
+    def choose(timesteps: Sequence[float]) -> Sequence[int]:
+        if not 0 <= begin < len(timesteps):
+            raise ProbeError(
+                f"Expected a first step below {len(timesteps)}, the number of steps of this run; "
+                f"got {begin}. Ask for more steps."
+            )
+        return range(begin, len(timesteps))
+
+    def start(step: int) -> Tensor:
         try:
-            level = grid_levels(scheduler)[begin]
+            level = grid_levels(scheduler)[step]
         except ProbeError:
             level = None
-        return begin, latents(level)
+        return latents(level)
 
-    steering = _Steering(_scheduler_of(pipeline), start, None, begin)
+    steering = _Steering(scheduler, choose, start, None)
     with steering.attached():
         yield
     _require_started(pipeline, steering)
 
 
 def predictions_along(
-    pipeline: Any, generate: Callable[[], object], latents: Callable[[NoiseLevel], Tensor]
+    pipeline: Any,
+    generate: Callable[[], object],
+    latents: Callable[[NoiseLevel], Tensor],
+    *,
+    timesteps: Sequence[float] | None = None,
 ) -> list[Prediction]:
-    """What the model predicts at each noise level of its run, for latents that are given.
+    """What the model predicts at the noise levels of its run, for latents that are given.
 
     `generate` calls the pipeline once; `latents` is called with a noise level and gives x_t
-    (N, …). Each timestep comes once, at its first model evaluation. The pipeline never finishes:
-    nothing is decoded.
+    (N, …). Every timestep of the run comes once, or those nearest to `timesteps`. The pipeline
+    never finishes: nothing is decoded.
     """
+    scheduler = _scheduler_of(pipeline)
     found: list[Prediction] = []
-    levels: tuple[NoiseLevel, ...] = ()
-    current: list[Tensor] = []
+    given_latents: list[Tensor] = []
 
-    def start(scheduler: Any, sample: Tensor) -> tuple[int, Tensor]:
-        nonlocal levels
-        levels = grid_levels(scheduler)
-        current.append(latents(levels[0]))
-        return 0, current[-1]
+    def choose(run: Sequence[float]) -> Sequence[int]:
+        if timesteps is None:
+            return [i for i in range(len(run)) if run[i] not in run[:i]]
+        nearest = [min(range(len(run)), key=lambda i: abs(run[i] - t)) for t in timesteps]
+        return sorted(set(nearest))
 
-    def every(index: int, scheduler: Any, given: Any) -> Tensor:
-        x = current[-1]
-        timestep = float(given["timestep"])
-        if not any(known.timestep == timestep for known in found):
-            output = given["model_output"].detach().clone()[: x.shape[0], : x.shape[1]]
-            found.append(Prediction(index, timestep, levels[index], x, output))
-        if index + 1 >= len(levels):
-            raise _Enough
-        current[:] = [latents(levels[index + 1])]
-        return current[-1]
+    def start(step: int) -> Tensor:
+        given_latents[:] = [latents(grid_levels(scheduler)[step])]
+        return given_latents[0]
 
-    steering = _Steering(_scheduler_of(pipeline), start, every, 0)
+    def follow(step: int, given: Any) -> None:
+        x, level = given_latents[0], grid_levels(scheduler)[step]
+        output = given["model_output"].detach().clone()[: x.shape[0], : x.shape[1]]
+        found.append(Prediction(step, float(given["timestep"]), level, x, output))
+
+    steering = _Steering(scheduler, choose, start, follow)
     try:
         with steering.attached():
             generate()

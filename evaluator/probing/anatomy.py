@@ -102,13 +102,13 @@ def _prompt(key: str, text: str, class_label: int) -> Prompt:
 def _components(parts: Anatomy) -> Iterator[str]:
     for name, kind, count, dtypes, num_bytes in parts.components:
         if count is None or num_bytes is None:
-            yield f"  {name:16} {kind}"
+            yield f"  {name:18} {kind}"
         else:
             size = f"{_count(count)} parameters, {', '.join(dtypes)}, {_bytes(num_bytes)}"
-            yield f"  {name:16} {kind:28} {size}"
-    total = sum(part.num_parameters or 0 for part in parts.components)
-    size = sum(part.num_bytes or 0 for part in parts.components)
-    yield f"  {'all':16} {'':28} {_count(total)} parameters, {_bytes(size)}"
+            yield f"  {name:18} {kind:28} {size}"
+    parameters = sum(part.num_parameters or 0 for part in parts.components)
+    all_bytes = sum(part.num_bytes or 0 for part in parts.components)
+    yield f"  {'all':18} {'':28} {_count(parameters)} parameters, {_bytes(all_bytes)}"
 
 
 def _latents(latents: Latents) -> Iterator[str]:
