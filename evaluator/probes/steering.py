@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,14 +53,13 @@ class _Enough(Exception):
     """Leaves the pipeline once everything is known."""
 
 
-def grid_levels(scheduler: Any) -> tuple[NoiseLevel, ...]:
-    """The noise level at each of `scheduler.timesteps`, as it was set; ProbeError where unknown."""
+def grid_level(scheduler: Any, step: int) -> NoiseLevel:
+    """The noise level at `scheduler.timesteps[step]`, as they were set; ProbeError if unknown."""
     family = noise_family(scheduler)
     if family is NoiseFamily.VP:
-        cumprod = scheduler.alphas_cumprod
-        return tuple(level_of_cumprod(float(cumprod[int(t)])) for t in scheduler.timesteps)
-    count = len(scheduler.timesteps)
-    return tuple(level_of_sigma(family, float(sigma)) for sigma in scheduler.sigmas[:count])
+        timestep = int(scheduler.timesteps[step])
+        return level_of_cumprod(float(scheduler.alphas_cumprod[timestep]))
+    return level_of_sigma(family, float(scheduler.sigmas[step]))
 
 
 class _Steering:
@@ -178,7 +178,7 @@ def starting_from(
 
     def start(step: int) -> Tensor:
         try:
-            level = grid_levels(scheduler)[step]
+            level = grid_level(scheduler, step)
         except ProbeError:
             level = None
         return latents(level)
@@ -209,15 +209,20 @@ def predictions_along(
     def choose(run: Sequence[float]) -> Sequence[int]:
         if timesteps is None:
             return [i for i in range(len(run)) if run[i] not in run[:i]]
-        nearest = [min(range(len(run)), key=lambda i: abs(run[i] - t)) for t in timesteps]
+        # some grids begin one step past the last that the model was trained on
+        last = float(scheduler.config.get("num_train_timesteps", math.inf))
+        if noise_family(scheduler) is not NoiseFamily.VP:
+            last = math.inf
+        usable = [i for i in range(len(run)) if run[i] < last]
+        nearest = [min(usable, key=lambda i: abs(run[i] - t)) for t in timesteps]
         return sorted(set(nearest))
 
     def start(step: int) -> Tensor:
-        given_latents[:] = [latents(grid_levels(scheduler)[step])]
+        given_latents[:] = [latents(grid_level(scheduler, step))]
         return given_latents[0]
 
     def follow(step: int, given: Any) -> None:
-        x, level = given_latents[0], grid_levels(scheduler)[step]
+        x, level = given_latents[0], grid_level(scheduler, step)
         output = given["model_output"].detach().clone()[: x.shape[0], : x.shape[1]]
         found.append(Prediction(step, float(given["timestep"]), level, x, output))
 

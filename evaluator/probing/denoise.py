@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+USUAL_GRID = 1000
+"""Timesteps that most models are trained on."""
 NUM_SHOWN = 6
 """Images in the strip."""
 
@@ -92,10 +94,9 @@ def probe_denoise(
     output: Path | None = None,
 ) -> DenoiseFound:
     """Noise real images at `timesteps` (how many, or which) and measure the prediction."""
-    count = timesteps if isinstance(timesteps, int) else None
-    # without guidance the output is the model's own; a thousand steps leave any timestep to choose
+    # without guidance the output is the model's own
     guidance = 1.0 if request.guidance_scale is None else request.guidance_scale
-    probed = load_model(replace(request, guidance_scale=guidance, steps=count or 1000))
+    probed = _load(replace(request, guidance_scale=guidance), timesteps)
     shown = load_images(images, probed, limit=limit)
     prompts = conditions(probed, shown, unconditional=unconditional)
     chosen = None if isinstance(timesteps, int) else tuple(timesteps)
@@ -117,6 +118,15 @@ def probe_denoise(
     return DenoiseFound(
         probed.name, not unconditional, len(shown.images), levels, notes, folder.path
     )
+
+
+def _load(request: ModelRequest, timesteps: int | Sequence[float]) -> ProbedModel:
+    """The model, with a run of so many steps, or one that leaves any timestep to choose."""
+    if isinstance(timesteps, int):
+        return load_model(replace(request, steps=timesteps))
+    probed = load_model(replace(request, steps=USUAL_GRID))
+    grid = probed.pipeline.scheduler.config.get("num_train_timesteps", USUAL_GRID)
+    return probed if grid >= USUAL_GRID else load_model(replace(request, steps=grid))
 
 
 def conditions(
