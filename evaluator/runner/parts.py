@@ -67,10 +67,17 @@ def with_implied(
     return [*features, *(FeatureConfig(name=name) for name in implied)]
 
 
-def build_model(config: RunConfig, pack: Pack, *, device: str, trust: Trust) -> GenerativeModel:
-    """The model of the run, loaded on its device."""
+def build_model(
+    config: RunConfig, pack: Pack | None, *, device: str, trust: Trust
+) -> GenerativeModel:
+    """The model of the run, loaded on its device; without a `pack`, one that generates."""
     model = config.model
     if model.kind == "images":
+        if pack is None:
+            raise ConfigError(
+                "model.kind: expected a model that generates, got images that exist already; name "
+                "a pipeline folder, a hub id, or a configuration of kind diffusers."
+            )
         return ImagesModel(pack)
     if model.kind == "custom":
         factory = plugins.find("model", model.target, {}, allow_code=trust.allow_code)
