@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from evaluator.cli.probe_spectra import jacobian
+
 probe = typer.Typer(
     name="probe",
     help="Ask one model a question: what it is made of, what it knows, where it fails.",
@@ -15,3 +17,6 @@ probe = typer.Typer(
 @probe.callback()
 def _verbs() -> None:
     """Each verb below writes its tables and pictures into a folder, and prints what it found."""
+
+
+probe.command()(jacobian)

@@ -68,10 +68,15 @@ class Rank(NamedTuple):
     """The rank at the high end."""
 
 
-def numerical_rank(spectrum: Spectrum, *, eta: float = ETA) -> Rank:
-    """First r with √(Σ_{i≤r} s²) > `eta`·√(Σ s²); 0 for a Jacobian of zeros."""
+def numerical_rank(spectrum: Spectrum, *, eta: float = ETA, floor: float = 0.0) -> Rank:
+    """First r with √(Σ_{i≤r} s²) > `eta`·√(Σ s²); 0 for a Jacobian of zeros.
+
+    One whose largest singular value is at most `floor` is taken for zeros: rounding has full rank.
+    """
     if not 0 < eta < 1:
         raise ProbeError(f"eta: expected a number between 0 and 1, got {eta}; the paper's is 0.99")
+    if float(spectrum.values[0]) <= floor:
+        return Rank(0, 0, 0)
     cumulated = spectrum.values.square().cumsum(0)
 
     def first(energy: float) -> int | None:
@@ -207,7 +212,8 @@ def _gaussian(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
 def _orthonormal(rows: Tensor) -> Tensor:
     """An orthonormal basis, as rows, of what the rows span."""
-    return torch.linalg.qr(rows.T).Q.T
+    q: Tensor = torch.linalg.qr(rows.T).Q
+    return q.T
 
 
 def _energy(values: Tensor) -> float:

@@ -15,10 +15,12 @@ from diffusers import (
 )
 
 from evaluator.errors import ProbeError
-from evaluator.probes.jacobian import full_jacobian
+from evaluator.probes.jacobian import full_jacobian, randomised_spectrum
 from evaluator.probes.latents import LatentsProbe
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint, frozen, recorded_trajectory
+from evaluator.probes.watch import denoiser_of
+from tests.tiny import FAMILIES, call_arguments
 
 
 def points_of(model: Any, prompts: Any, steps: Any = "all") -> list[TrajectoryPoint]:
@@ -135,3 +137,23 @@ def test_freezing_is_undone_and_derivatives_need_no_weights(tiny: Any) -> None:
     secant = (ends[0] - ends[1]).flatten() / 2
     predicted = frozen_jacobian @ step.flatten().double()
     assert float((secant - predicted).norm()) < 0.01 * float(secant.norm())
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_is_a_function_with_two_derivatives(family: str) -> None:
+    pipeline: Any = FAMILIES[family]()
+    pipeline.set_progress_bar_config(disable=True)
+    arguments = {**call_arguments(family, ["a red dog"], guidance=1.0), "num_inference_steps": 2}
+    with recorded_trajectory(pipeline, StepChoice.parse([1])) as points:
+        pipeline(**arguments, generator=[torch.Generator().manual_seed(0)])
+    (point,) = points
+    with torch.no_grad():
+        assert_its_own_function(point)
+    with frozen(denoiser_of(pipeline)):
+        found = randomised_spectrum(
+            point.denoise, point.latents.float(), num_values=2, power_iterations=0,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+    # s = ‖Jᵀu‖ came from first derivatives; ‖Jv‖, from second ones, is at least u·Jv = s.
+    assert torch.isfinite(found.values).all()
+    assert found.energy > float(found.values.square().sum()) > 0
