@@ -19,6 +19,7 @@ from evaluator.cli.probe_options import (
     SetOption,
     model_request,
 )
+from evaluator.cli.probe_spectra import jacobian
 
 probe = typer.Typer(
     name="probe",
@@ -113,3 +114,6 @@ def _print(found: Any) -> None:
     for line in found.lines():
         plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
         typer.echo(plain)
+
+
+probe.command()(jacobian)

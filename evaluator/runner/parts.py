@@ -84,6 +84,12 @@ def build_model(
         factory = plugins.find("model", model.target, {}, allow_code=trust.allow_code)
         built: GenerativeModel = factory(device=device, **model.options)
         return built
+    if model.kind == "optimal_denoiser":
+        from evaluator.models.optimal_model import OptimalDenoiserModel
+        from evaluator.runner.surroundings import cache_folder, open_pack
+
+        training = open_pack(model.images, cache_folder(config), trust)
+        return OptimalDenoiserModel(model, config.generation, training, device=device)
     from evaluator.models.diffusers import DiffusersModel
 
     return DiffusersModel(
