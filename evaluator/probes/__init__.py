@@ -25,13 +25,17 @@ if TYPE_CHECKING:
     from evaluator.probes.schedule_checks import schedule_warnings
     from evaluator.probes.schedule_comparison import compare_schedules
     from evaluator.probes.scheduler_sources import open_scheduler
+    from evaluator.probes.stabilization import collapse
     from evaluator.probes.steps import StepChoice
+    from evaluator.probes.summary import describe
 
 _HOMES = {
     "AttentionProbe": "attention",
     "LatentsProbe": "latents",
     "StepChoice": "steps",
+    "collapse": "stabilization",
     "compare_schedules": "schedule_comparison",
+    "describe": "summary",
     "describe_schedule": "schedule",
     "open_scheduler": "scheduler_sources",
     "schedule_warnings": "schedule_checks",
@@ -42,7 +46,9 @@ __all__ = [
     "AttentionProbe",
     "LatentsProbe",
     "StepChoice",
+    "collapse",
     "compare_schedules",
+    "describe",
     "describe_schedule",
     "open_scheduler",
     "schedule_warnings",
