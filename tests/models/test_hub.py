@@ -12,7 +12,7 @@ from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
 from evaluator.errors import InputError
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.weights import find_weights
-from tests.probes.conftest import build_unconditional
+from tests.tiny.unets import build_unconditional
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

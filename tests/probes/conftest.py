@@ -9,159 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMPipeline,
-    DDIMScheduler,
-    DDPMPipeline,
-    DDPMScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-    UNet2DModel,
-)
-from diffusers.utils import logging as diffusers_logging
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-)
+from transformers import CLIPTokenizer
 
 from evaluator.records import Prompt
-
-NUM_POSITIONS = 12
-WORDS = ("a", "red", "blue", "seven", "on", "dog", "and", "fox")
-SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-diffusers_logging.set_verbosity_error()
-
-
-def build_tokenizer() -> CLIPTokenizer:
-    """CLIP's byte-pair scheme: a few whole words, everything else letter by letter."""
-    from tokenizers import pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        parts = [*word[:-1], f"{word[-1]}</w>"]
-        while len(parts) > 1:
-            pair = (parts[-2], parts[-1])
-            parts[-2:] = ["".join(pair)]
-            if pair not in merges:
-                merges.append(pair)
-                pieces.append(parts[-1])
-    tokens = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
-    vocab = {token: index for index, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=NUM_POSITIONS)
-
-
-def build_text_encoder(tokenizer: CLIPTokenizer, *, projects: bool = False) -> Any:
-    """Two layers of width 32."""
-    settings = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=NUM_POSITIONS,
-        projection_dim=32,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(settings).eval()
-
-
-def build_unet(text_width: int, **settings: Any) -> UNet2DConditionModel:
-    """Cross-attention at two resolutions, 4 heads; 8x8 latents."""
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=text_width,
-        attention_head_dim=4,
-        norm_num_groups=8,
-        **settings,
-    )
-    # Initial weights give nearly uniform attention; sharper queries tell mistakes apart.
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if ".attn2.to_q" in name or ".attn2.to_k" in name:
-                parameter.mul_(6)
-    return unet.eval()
-
-
-def build_vae() -> AutoencoderKL:
-    """16x16 images to 8x8 latents."""
-    return AutoencoderKL(
-        sample_size=16,
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-    ).eval()
-
-
-def build_stable_diffusion(pipeline: Any = StableDiffusionPipeline) -> Any:
-    """Stable Diffusion in miniature."""
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    return pipeline(
-        vae=build_vae(),
-        text_encoder=build_text_encoder(tokenizer),
-        tokenizer=tokenizer,
-        unet=build_unet(32),
-        scheduler=DDIMScheduler(**SD_BETAS, clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def build_stable_diffusion_xl() -> Any:
-    """Stable Diffusion XL in miniature: two text encoders, joined along the features."""
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    return StableDiffusionXLPipeline(
-        vae=build_vae(),
-        text_encoder=build_text_encoder(tokenizer),
-        text_encoder_2=build_text_encoder(tokenizer, projects=True),
-        tokenizer=tokenizer,
-        tokenizer_2=build_tokenizer(),
-        unet=build_unet(
-            64,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 32,
-        ),
-        scheduler=EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
-        add_watermarker=False,
-    )
-
-
-def build_unconditional(kind: str) -> Any:
-    """A pixel-space UNet without text in a DDPM or DDIM pipeline."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=4,
-    ).eval()
-    if kind == "ddpm":
-        return DDPMPipeline(unet=unet, scheduler=DDPMScheduler())
-    return DDIMPipeline(unet=unet, scheduler=DDIMScheduler())
+from tests.tiny.tokenizers import build_tokenizer
+from tests.tiny.unets import (
+    SD_BETAS,
+    build_stable_diffusion,
+    build_stable_diffusion_xl,
+    build_unconditional,
+)
 
 
 class TinyModel:
