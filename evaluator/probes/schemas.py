@@ -68,9 +68,11 @@ LATENT_STATISTICS = (
     "cosine_previous",
     "x0_mean",
     "x0_std",
+    "x0_kurtosis",
     "eps_mean",
     "eps_std",
     "eps_kurtosis",
+    "eps_normality",
     "guidance_norm",
 )
 """In the order of `latent_statistics`; the formulas are there."""

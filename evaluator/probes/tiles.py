@@ -58,7 +58,7 @@ def grey(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     shade = np.full(values.shape, 0.5)
     if high > low:
         shade[known] = (finite - low) / (high - low)
-    pixels = np.rint(shade * 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    pixels: NDArray[np.uint8] = np.rint(shade * 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
     pixels[~known] = NOT_FINITE
     return pixels
 

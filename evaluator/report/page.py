@@ -64,6 +64,7 @@ class Page:
     attention_extent: str
     latent_charts: Sequence[Drawing]
     latent_extent: str
+    latent_warnings: Sequence[str]
     schedule_charts: Sequence[Drawing]
     timings: Drawing | None
     workers: Sequence[tuple[Worker, Work]]
