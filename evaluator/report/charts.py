@@ -26,6 +26,9 @@ _ATTENTION_TITLES = {
 _LATENT_TITLES = {
     "std": ("Standard deviation of latents", "std", None),
     "eps_std": ("Standard deviation of predicted noise", "std of ε", 1.0),
+    "eps_kurtosis": ("Excess kurtosis of predicted noise", "kurtosis of ε", 0.0),
+    "eps_normality": ("Predicted noise against a normal one", "Lilliefors’ statistic", None),
+    "x0_std": ("Standard deviation of the predicted image", "std of x0", None),
     "norm_ratio": ("Norm of latents, relative to expected", "ratio", 1.0),
     "cosine_previous": ("Cosine to the previous step", "cosine", None),
     "guidance_norm": ("Norm of the guidance direction", "norm of c − u", None),

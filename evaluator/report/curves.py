@@ -17,7 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 ATTENTION_MEASURES = ("sharpness", "top10_share", "mass")
-LATENT_MEASURES = ("std", "eps_std", "norm_ratio", "cosine_previous", "guidance_norm")
+LATENT_MEASURES = (
+    *("std", "eps_std", "eps_kurtosis", "eps_normality", "x0_std"),
+    *("norm_ratio", "cosine_previous", "guidance_norm"),
+)
 
 MAX_STEPS = 100
 """Steps kept for quantiles; of a longer trajectory, evenly spaced ones."""

@@ -166,9 +166,12 @@ class RunJob:
             return
         from evaluator.errors import ProbeError
         from evaluator.probes.schedule import describe_schedule
+        from evaluator.probes.scheduler_sources import pipeline_sigmas
 
+        steps = self.config.generation.steps
+        sigmas = pipeline_sigmas(type(self.model.pipeline).__name__, steps)
         try:
-            table = describe_schedule(scheduler, num_steps=self.config.generation.steps)
+            table = describe_schedule(scheduler, num_steps=steps, sigmas=sigmas)
         except ProbeError:
             return  # a schedule that cannot be described stops no run; the report says so
         staged = self.run.stage("schedule")

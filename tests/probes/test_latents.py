@@ -9,7 +9,7 @@ from scipy import stats
 
 from evaluator.errors import ProbeError
 from evaluator.probes import AttentionProbe, LatentsProbe
-from evaluator.probes.latent_statistics import latent_statistics, moments
+from evaluator.probes.latent_statistics import latent_statistics, lilliefors, moments
 from evaluator.probes.schemas import LATENT_STATISTICS, LATENTS_SCHEMA
 
 TEXTS = ("a red seven on blue", "a dog", "a dog")
@@ -42,6 +42,10 @@ def test_every_scheduler_gives_a_row_a_step_and_the_same_images(tiny, shared_pip
     times = {row["step"]: row["timestep"] for row in rows}
     watched = {row["step"]: row["timestep"] for row in run.rows("attention", sample=1)}
     assert watched == {step: times[step] for step in (0, 2, 4)}
+
+
+def lilliefors_of(x):
+    return stats.kstest(stats.zscore(x.double().numpy(), axis=None).ravel(), "norm").statistic
 
 
 def test_rows_describe_what_the_scheduler_receives(tiny, shared_pipeline):
@@ -81,9 +85,11 @@ def test_rows_describe_what_the_scheduler_receives(tiny, shared_pipeline):
                 "cosine_previous": torch.cosine_similarity(x.flatten(), last.flatten(), dim=0),
                 "x0_mean": x0.mean(),
                 "x0_std": x0.std(correction=0),
+                "x0_kurtosis": stats.kurtosis(x0.flatten()),
                 "eps_mean": output[index].double().mean(),
                 "eps_std": output[index].double().std(correction=0),
                 "eps_kurtosis": stats.kurtosis(output[index].double().flatten()),
+                "eps_normality": lilliefors_of(output[index]),
             }
             expected = {name: float(value) for name, value in expected.items()}
             assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
@@ -187,6 +193,27 @@ def test_moments_of_known_values():
     normal = torch.randn(200000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert float(moments(normal).kurtosis) == pytest.approx(0, abs=0.05)
     assert math.isnan(float(moments(torch.ones(5)).kurtosis))
+
+
+@pytest.mark.parametrize("size", [16, 256, 4096])
+def test_lilliefors_statistic_is_scipys_and_free_of_scale(size):
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randn(3, size, generator=generator, dtype=torch.float64)
+    found = lilliefors(x)
+    assert found.tolist() == pytest.approx([lilliefors_of(row) for row in x], abs=1e-12)
+    assert lilliefors(5 * x - 3).tolist() == pytest.approx(found.tolist(), abs=1e-12)
+    uniform = torch.rand(1, size, generator=generator, dtype=torch.float64)
+    if size > 1000:
+        # The uniform distribution, standardised: |Φ(√3 u) − (u + 1)/2| is at most 0.0572.
+        assert float(lilliefors(uniform)) == pytest.approx(0.057, abs=0.02)
+    assert math.isnan(float(lilliefors(torch.ones(4))))
+
+
+def test_lilliefors_statistic_of_noise_is_as_large_as_its_docstring_says():
+    x = torch.randn(400, 1024, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scaled = lilliefors(x).sort().values * math.sqrt(1024)
+    assert float(scaled.mean()) == pytest.approx(0.65, abs=0.03)
+    assert float(scaled[380]) == pytest.approx(0.9, abs=0.05)
 
 
 def statistics_of(x, *, alpha=1.0, sigma=0.0):

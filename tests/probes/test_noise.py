@@ -1,5 +1,6 @@
 """x0 and ε of every supported scheduler, against a model that knows the answer."""
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -87,8 +88,37 @@ def build(name, kind):
     return getattr(diffusers, name)(**settings)
 
 
+class ExactCogVideoX(ExactRun):
+    """The loop of CogVideoX, whose step() takes the last x0 and the timestep before."""
+
+    def generate(self, count):
+        step = self.scheduler.step
+
+        @functools.wraps(step)
+        def usual(output, t, x, **options):
+            return step(output, None, t, None, x, **options)
+
+        scheduler, self.scheduler = (
+            self.scheduler,
+            SimpleNamespace(
+                step=usual,
+                timesteps=[],
+                alphas_cumprod=self.scheduler.alphas_cumprod,
+                set_timesteps=lambda n: None,
+                config=self.scheduler.config,
+            ),
+        )
+        scheduler.set_timesteps(NUM_STEPS)
+        self.scheduler.timesteps = scheduler.timesteps
+        try:
+            return super().generate(count)
+        finally:
+            self.scheduler = scheduler
+
+
 def rows_of(scheduler, count=2):
-    model = ExactRun(scheduler)
+    cog = type(scheduler).__name__ == "CogVideoXDPMScheduler"
+    model = (ExactCogVideoX if cog else ExactRun)(scheduler)
     with LatentsProbe().attach(model, [None] * count, range(count)) as observation:
         model.generate(count)
     return observation.tables()["latents"].to_pylist()
@@ -171,6 +201,58 @@ def test_unverified_schedulers_are_refused_by_name(name):
 def test_pndm_is_refused_with_v_prediction():
     scheduler = diffusers.PNDMScheduler(prediction_type="v_prediction")
     with pytest.raises(ProbeError, match="PNDMScheduler with prediction_type 'v_prediction'"):
+        noise_family(scheduler)
+
+
+ALLOWED = {
+    *("DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler"),
+    *("PNDMScheduler", "LCMScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("LMSDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
+    *("UniPCMultistepScheduler", "DEISMultistepScheduler", "EDMEulerScheduler"),
+    *("EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"),
+    *("FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"),
+}
+DRAWS_NOISE = {
+    *("DDPMScheduler", "DDPMParallelScheduler", "LCMScheduler", "CogVideoXDPMScheduler"),
+    *("EulerAncestralDiscreteScheduler", "FlowMatchLCMScheduler"),
+}
+SCHEDULERS = sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
+
+
+def build_default(name):
+    """The scheduler, unclipped and on whole timesteps; one without settings if it needs others."""
+    scheduler = getattr(diffusers, name)
+    try:
+        config = scheduler().config
+    except (ImportError, TypeError):  # torchsde is missing, or a vocabulary is to be named
+        return type(name, (), {"config": {}})()
+    wanted = {"clip_sample": False, "timestep_spacing": "leading", "steps_offset": 1,
+              "skip_prk_steps": True, "set_alpha_to_one": True}  # fmt: skip
+    if "DPMSolverSinglestep" in name:
+        wanted = {}
+    return scheduler(**{key: value for key, value in wanted.items() if key in config})
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_keeps_an_exact_prediction_or_is_refused_by_name(name):
+    scheduler = build_default(name)
+    if name not in ALLOWED:
+        with pytest.raises(ProbeError, match=f"got {name}: .*Choose another"):
+            noise_family(scheduler)
+        return
+    rows = rows_of(scheduler, count=1)
+    assert [row["step"] for row in rows] == list(range(NUM_STEPS))
+    for row in rows:
+        assert row["x0_std"] == pytest.approx(float(CLEAN.double().std(correction=0)), abs=5e-3)
+        if name not in DRAWS_NOISE:
+            for statistic in ("eps_mean", "eps_std", "eps_kurtosis", "eps_normality"):
+                assert row[statistic] == pytest.approx(rows[0][statistic], abs=0.02)
+
+
+def test_inverted_flow_levels_are_refused():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    with pytest.raises(ProbeError, match="with invert_sigmas: its sigmas run from noise to image"):
         noise_family(scheduler)
 
 
