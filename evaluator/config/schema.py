@@ -13,6 +13,7 @@ from pydantic import (
 
 from evaluator.config.asked import FeatureConfig, MetricConfig, ReferenceConfig, SourceConfig
 from evaluator.config.pipeline import DiffusersModelConfig as DiffusersModelConfig
+from evaluator.config.pipeline import SchedulerConfig
 from evaluator.config.sections import NumericSection, Section
 from evaluator.locations import CODE
 

@@ -22,8 +22,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from evaluator.errors import ConfigError, GenerationError, InputError, SampleError
-from evaluator.models.diffusers import swap_scheduler
 from evaluator.models.optimal_denoiser import optimal_denoiser
+from evaluator.models.schedulers import swap_scheduler
 
 if TYPE_CHECKING:
     from evaluator.config.schema import GenerationConfig, OptimalDenoiserModelConfig
