@@ -8,6 +8,7 @@ outputs: in half precision the sum is rounded once, in the weights, computed in 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from evaluator.config.pipeline import LoraConfig
 
 _SUFFIX = ".safetensors"
+_HALF = re.compile(
+    r"(?P<path>.+?)\.(?:(?P<projection>to_(?:q|k|v|out))_lora|lora_linear_layer|lora)"
+    r"[._](?P<half>A|B|down|up)\.weight"
+)
+"""One matrix of a layer: PEFT's, diffusers' three older names; Kohya's become the oldest."""
+_MATRICES = {"A": "A", "down": "A", "B": "B", "up": "B"}
+_PROJECTIONS = {"to_out": "to_out.0"}
+_TEXT_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
 class LowRank(NamedTuple):
@@ -84,7 +93,6 @@ def find_lora(config: LoraConfig, *, where: str, relative_to: Path | None = None
 
 def read_lora(path: Path, pipeline: Any, *, where: str) -> list[LowRank]:
     """The layers of a file, whichever of the formats that diffusers knows it is in."""
-    from diffusers.utils import convert_unet_state_dict_to_peft
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
@@ -104,11 +112,7 @@ def read_lora(path: Path, pipeline: Any, *, where: str) -> list[LowRank]:
     except (ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{where}: expected a LoRA, got: {error}") from error
     state, alphas = read if isinstance(read, tuple) else (read, None)
-    if not all("lora_A" in key or "lora_B" in key for key in state if not key.endswith(".alpha")):
-        state = convert_unet_state_dict_to_peft(state)
-    alphas = {**(alphas or {}), **{k: v for k, v in state.items() if k.endswith(".alpha")}}
-    settings = _settings(header, where=where)
-    return _paired(state, alphas, settings, where=where)
+    return _paired({**state, **(alphas or {})}, _settings(header, where=where), where=where)
 
 
 def _settings(header: dict[str, str], *, where: str) -> dict[str, Any]:
@@ -123,33 +127,40 @@ def _settings(header: dict[str, str], *, where: str) -> dict[str, Any]:
     return settings
 
 
-def _paired(
-    state: dict[str, Tensor], alphas: dict[str, Any], settings: dict[str, Any], *, where: str
-) -> list[LowRank]:
-    """A and B of each layer, by name."""
-    halves: dict[str, dict[str, Tensor]] = {}
+def _paired(state: dict[str, Any], settings: dict[str, Any], *, where: str) -> list[LowRank]:
+    """A, B and α of each layer, by name."""
+    found: dict[str, dict[str, Any]] = {}
     unknown = []
     for key, value in state.items():
-        layer, _, half = key.removesuffix(".weight").rpartition(".")
-        if half in ("lora_A", "lora_B") and key.endswith(".weight"):
-            halves.setdefault(layer, {})[half] = value
-        elif not key.endswith(".alpha"):
+        name, is_alpha = key.removesuffix(".alpha"), key.endswith(".alpha")
+        match = _HALF.fullmatch(name)
+        if match is None and not is_alpha:
             unknown.append(key)
-    unknown += [layer for layer, found in halves.items() if len(found) != 2]
-    if unknown or not halves:
+            continue
+        layer, half = (name, "") if match is None else (_layer_name(match), match["half"])
+        found.setdefault(layer, {})["alpha" if is_alpha else _MATRICES[half]] = value
+    unknown += [layer for layer, parts in found.items() if not {"A", "B"} <= set(parts)]
+    if unknown or not found:
         raise InputError(
             f"{where}: expected two low-rank matrices a layer and nothing else, got "
             f"{', '.join(unknown[:3]) or 'none'}. Merge it into the checkpoint with the tool that "
             "trained it."
         )
-    found = []
-    for layer, pair in sorted(halves.items()):
-        component = layer.partition(".")[0]
-        alpha = alphas.get(f"{layer}.alpha", settings.get(f"{component}.lora_alpha"))
-        rank = pair["lora_A"].shape[0]
-        alpha = float(rank if alpha is None else alpha)
-        found.append(LowRank(layer, pair["lora_A"], pair["lora_B"], alpha))
-    return found
+    layers = []
+    for layer, parts in sorted(found.items()):
+        general = settings.get(f"{layer.partition('.')[0]}.lora_alpha", parts["A"].shape[0])
+        alpha = float(parts.get("alpha", general))
+        layers.append(LowRank(layer, parts["A"], parts["B"], alpha))
+    return layers
+
+
+def _layer_name(match: re.Match[str]) -> str:
+    """The layer's name in the model, from its name in any of the formats."""
+    path, projection = match["path"].removesuffix(".processor"), match["projection"]
+    if projection is None:
+        return path
+    names = _TEXT_PROJECTIONS if path.startswith("text_encoder") else _PROJECTIONS
+    return f"{path}.{names.get(projection, projection)}"
 
 
 def merge(pipeline: Any, low_rank: LowRank, scale: float, *, where: str) -> None:
