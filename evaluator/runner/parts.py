@@ -78,7 +78,9 @@ def build_model(config: RunConfig, pack: Pack, *, device: str, trust: Trust) -> 
         return built
     from evaluator.models.diffusers import DiffusersModel
 
-    return DiffusersModel(model, config.generation, device=device, relative_to=trust.relative_to)
+    return DiffusersModel(
+        model, config.generation, device=device, relative_to=trust.relative_to, attachments=pack
+    )
 
 
 def build_extractor(config: FeatureConfig, *, device: str, trust: Trust) -> FeatureExtractor:

@@ -69,7 +69,7 @@ def build_stable_diffusion_3() -> StableDiffusion3Pipeline:
     )
 
 
-def build_flux() -> FluxPipeline:
+def build_flux(*, guidance_embeds: bool = True) -> FluxPipeline:
     """Flux in miniature: joint layers, then single-stream ones; guidance is an embedding."""
     clip, t5 = build_tokenizer(), build_t5_tokenizer()
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def build_flux() -> FluxPipeline:
         num_attention_heads=2,
         joint_attention_dim=32,
         pooled_projection_dim=32,
-        guidance_embeds=True,
+        guidance_embeds=guidance_embeds,
         axes_dims_rope=(4, 6, 6),
     ).eval()
     return FluxPipeline(
