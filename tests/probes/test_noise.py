@@ -28,7 +28,7 @@ class ExactRun:
         scheduler = self.scheduler
         scheduler.set_timesteps(NUM_STEPS)
         shape = (count, *CLEAN.shape[1:])
-        torch.manual_seed(0)  # some schedulers draw noise, and are given no generator
+        torch.manual_seed(1)  # some schedulers draw noise, and are given no generator
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         sigma = getattr(scheduler, "init_noise_sigma", 1.0)
         start = 0.0 if isinstance(sigma, float) and sigma == 1 else CLEAN
