@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
+
+from evaluator.cli.probe_options import (
+    AllowCodeOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    ImagesOption,
+    LimitOption,
+    ModelArgument,
+    OutputOption,
+    SeedOption,
+    SetOption,
+    model_request,
+)
+from evaluator.cli.probe_spectra import jacobian
 
 probe = typer.Typer(
     name="probe",
@@ -15,3 +32,88 @@ probe = typer.Typer(
 @probe.callback()
 def _verbs() -> None:
     """Each verb below writes its tables and pictures into a folder, and prints what it found."""
+
+
+@probe.command()
+def anatomy(
+    model: ModelArgument,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt to follow through tokenizer and text encoder.")
+    ] = None,
+    guidance: GuidanceOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Take a pipeline apart: components, latents, tokens, embeddings, scheduler, guidance."""
+    from evaluator.probing.anatomy import PROMPT, probe_anatomy
+
+    request = model_request(
+        model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
+        allow_code=allow_code,
+    )  # fmt: skip
+    _print(probe_anatomy(request, prompt=prompt or PROMPT, output=output))
+
+
+@probe.command()
+def denoise(
+    model: ModelArgument,
+    images: ImagesOption,
+    limit: LimitOption = 64,
+    timesteps: Annotated[
+        str, typer.Option(help="How many, spread over the run, or which: 900,500,100.")
+    ] = "10",
+    unconditional: Annotated[
+        bool, typer.Option("--unconditional", help="Without the images' captions.")
+    ] = False,
+    guidance: GuidanceOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Noise real images and measure how well the model predicts the noise."""
+    from evaluator.probing.denoise import probe_denoise
+
+    request = model_request(
+        model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
+        allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_denoise(
+            request, images=images, limit=limit, timesteps=_timesteps(timesteps),
+            unconditional=unconditional, output=output,
+        )
+    )  # fmt: skip
+
+
+def _timesteps(text: str) -> int | tuple[float, ...]:
+    """`10` is how many, `900,500` and `900,` are which."""
+    from evaluator.errors import ConfigError
+
+    try:
+        if "," not in text and int(text) > 0:
+            return int(text)
+        if "," in text and (which := tuple(float(part) for part in text.split(",") if part)):
+            return which
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"--timesteps: expected a number of timesteps (10) or a list of them (900,500,100), got "
+        f"{text!r}"
+    )
+
+
+def _print(found: Any) -> None:
+    """The lines of what a verb found, without control characters of untrusted text."""
+    for line in found.lines():
+        plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+        typer.echo(plain)
+
+
+probe.command()(jacobian)

@@ -13,6 +13,7 @@ from pydantic import (
 
 from evaluator.config.asked import FeatureConfig, MetricConfig, ReferenceConfig, SourceConfig
 from evaluator.config.pipeline import DiffusersModelConfig as DiffusersModelConfig
+from evaluator.config.pipeline import SchedulerConfig
 from evaluator.config.sections import NumericSection, Section
 from evaluator.locations import CODE
 
@@ -24,6 +25,24 @@ class ImagesModelConfig(Section):
 
     kind: Literal["images"]
     """Images from a folder, a zip, tar shards, a Parquet file or a pack."""
+
+
+class OptimalDenoiserModelConfig(Section):
+    """The empirical-Bayes denoiser of a training set, which repeats what it was given."""
+
+    kind: Literal["optimal_denoiser"]
+    """Samples from training images; prompts give keys and seeds only."""
+    source: str
+    """The training images, in any form that `references` take."""
+    limit: int | None = Field(None, ge=1, strict=True)
+    """Take the first N images only."""
+    scheduler: SchedulerConfig | None = None
+    """Any scheduler of diffusers that predicts noise; None takes DDIM over linear betas."""
+
+    @property
+    def images(self) -> SourceConfig:
+        """The training images as a source."""
+        return SourceConfig(source=self.source, limit=self.limit)
 
 
 class CustomModelConfig(Section):
@@ -38,7 +57,8 @@ class CustomModelConfig(Section):
 
 
 ModelConfig = Annotated[
-    DiffusersModelConfig | ImagesModelConfig | CustomModelConfig, Field(discriminator="kind")
+    DiffusersModelConfig | ImagesModelConfig | OptimalDenoiserModelConfig | CustomModelConfig,
+    Field(discriminator="kind"),
 ]
 
 

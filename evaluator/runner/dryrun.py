@@ -44,6 +44,8 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
         if not path.exists() and (location.count("/") != 1 or location.startswith((".", "/"))):
             faults.append(f"{where}: expected a folder or a hub id, got nothing at {path}")
     sources = {"prompts": config.prompts}
+    if config.model.kind == "optimal_denoiser":
+        sources["model"] = config.model.images
     for name, reference in config.references.items():
         try:
             lines += _reference_lines(f"references.{name}", reference, trust)

@@ -1,0 +1,81 @@
+"""What a verb leaves behind: complete, readable, and with what it was made from."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from evaluator.probing.inputs import ProbedImages, ProbedModel
+from evaluator.probing.outputs import open_folder, plain, provenance
+from evaluator.probing.pictures import image_grid, number_map
+
+
+class Pair(NamedTuple):
+    first: int
+    second: float
+
+
+@dataclass(frozen=True)
+class Found:
+    pair: Pair
+    values: np.ndarray
+    path: Path
+
+
+def test_records_become_json_and_what_is_not_finite_becomes_null():
+    found = Found(Pair(1, math.inf), np.array([[0.5, math.nan]]), Path("a/b"))
+    expected = {"pair": {"first": 1, "second": None}, "values": [[0.5, None]], "path": "a/b"}
+    assert plain(found) == expected
+    assert plain({"x": np.float32(2.0), 3: (True, None)}) == {"x": 2.0, "3": [True, None]}
+
+
+def test_the_result_comes_last_and_an_old_one_goes_first(
+    tmp_path: Path, digits: ProbedModel, digit_images: ProbedImages
+):
+    folder = open_folder("verb", "model", tmp_path / "out")
+    folder.table("rows.parquet", pa.table({"x": [1, 2]}))
+    folder.picture("strip.png", Image.new("RGB", (4, 4)))
+    made_from = provenance(digits, images=digit_images)
+    folder.finish({"n": 2}, arguments={"limit": 2}, provenance=made_from)
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record["verb"] == "verb"
+    assert record["files"] == ["rows.parquet", "strip.png"]
+    assert record["provenance"]["model"]["fingerprint"] == digits.model.fingerprint
+    assert record["provenance"]["images"]["n"] == 12
+    assert record["provenance"]["generation"]["seed"] == 0
+    assert pq.read_table(tmp_path / "out" / "rows.parquet").column("x").to_pylist() == [1, 2]
+    open_folder("verb", "model", tmp_path / "out")
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_grid_shows_every_pixel_where_it_belongs():
+    red = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    red[0] = 255
+    blue = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    blue[2] = 255
+    grid = np.asarray(image_grid([[red, None], [blue, red]], row_labels=["a", "b" * 80]))
+    assert (grid[:, :170] == 255).any(), "labels have their margin"
+    is_red = (grid == (255, 0, 0)).all(-1)
+    is_blue = (grid == (0, 0, 255)).all(-1)
+    assert is_red.sum() == 2 * 96 * 96
+    assert is_blue.sum() == 96 * 96
+    assert np.argwhere(is_blue)[:, 0].min() > 96, "the second row"
+
+
+def test_a_map_is_white_in_the_middle_and_coloured_at_its_ends():
+    values = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    picture = np.asarray(number_map(values, labels=["a", "b"]))
+    cell = 48
+    corner = lambda r, c: picture[4 + r * cell + 2, 170 + c * cell + 2]  # noqa: E731
+    assert corner(0, 0).tolist() == [255, 255, 255]
+    assert corner(0, 1)[0] > corner(0, 1)[2]
+    assert corner(1, 0)[2] > corner(1, 0)[0]
