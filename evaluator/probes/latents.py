@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from evaluator.protocols import GenerativeModel
     from evaluator.records import Prompt
 
-MAX_PENDING_BYTES = 64 * 2**20
-"""Latents waiting to be digested; more is digested at once."""
+MAX_PENDING_BYTES = 16 * 2**20
+"""Latents waiting to be digested; more is digested at once. Of half precision, digesting takes
+about thirty times as much for a moment: float64, and a sorted copy."""
 
 
 class LatentsProbe:
     """Moments of x_t and of the predictions made from it, for each observed step.
 
     Works for every pipeline whose scheduler mixes signal and noise in a known way; a step's row
-    is that of its first model evaluation (second-order samplers make several).
+    is that of its first model evaluation (second-order samplers make several). `guidance_norm` is
+    null where there is no guidance, and where the denoiser is compiled, which no hook may touch.
     """
 
     def __init__(self, *, steps: str | int | Sequence[int] = "all") -> None:

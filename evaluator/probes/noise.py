@@ -2,9 +2,9 @@
 
 Every supported scheduler keeps x_t = a·x0 + b·ε and differs only in what a and b are:
 
-    vp    a = √ᾱ_t, b = √(1 − ᾱ_t)             DDPM, DDIM, PNDM (ε), LCM
-    ve    a = 1, b = σ                          Euler, Euler ancestral, Heun, LMS
-    dpm   a = 1/√(1 + σ²), b = σ·a              DPM-Solver, UniPC, DEIS
+    vp    a = √ᾱ_t, b = √(1 − ᾱ_t)             DDPM, DDIM, PNDM (ε), LCM, TCD
+    ve    a = 1, b = σ                          Euler, Euler ancestral, Heun, LMS, KDPM2
+    dpm   a = 1/√(1 + σ²), b = σ·a              DPM-Solver, UniPC, DEIS, SA-Solver
     flow  a = 1 − σ, b = σ                      flow matching; DPM-Solver etc. on flow sigmas
     edm   a = 1, b = σ, preconditioned          EDM (Karras et al. 2022, table 1)
     trig  a = cos t, b = sin t                  SCM, IPNDM: their curves are known, no prediction is
@@ -67,12 +67,9 @@ UNVERIFIED = {
     "HeliosDMDScheduler": "its stages and chunks have noise levels of their own",
     "HeliosScheduler": "its stages and chunks have noise levels of their own",
     "KDPM2AncestralDiscreteScheduler": "its interpolated steps lie between two noise levels",
-    "KDPM2DiscreteScheduler": "its interpolated steps lie between two noise levels",
     "LTXEulerAncestralRFScheduler": "its levels come from the timesteps of a video pipeline",
     "MiniMaxH3Scheduler": "its model predicts the velocity towards the image",
     "RePaintScheduler": "it jumps back and forth in time",
-    "SASolverScheduler": "its corrector moves the latents after the model has seen them",
-    "TCDScheduler": "it stops at intermediate noise levels that its timesteps do not name",
     "UnCLIPScheduler": "its prior predicts embeddings, not images",
 }
 """Schedulers for which the formulas fail, or were never checked, and why."""

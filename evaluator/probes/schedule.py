@@ -33,11 +33,14 @@ from evaluator.probes.steps import place_of_call
 def describe_schedule(
     scheduler: Any,
     *,
-    num_steps: int,
+    num_steps: int | None,
     mu: float | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> pa.Table:
     """Table of `SCHEDULE_SCHEMA`: one row for each step of a run of `num_steps` steps.
+
+    Without `num_steps`, of the steps that the scheduler was last set to: after a pipeline has run,
+    exactly those of its run.
 
     `alpha` and `sigma` are a and b of x_t = a·x0 + b·ε, `log_snr` is 2 ln(a/b), at the step's
     first model evaluation; `train_log_snr` is the training grid's at the same timestep, null where
@@ -46,7 +49,13 @@ def describe_schedule(
     number of steps (`pipeline_sigmas`). The scheduler itself stays as it is.
     """
     family = schedule_family(scheduler)
-    scheduler = with_timesteps(scheduler, num_steps, mu=mu, sigmas=sigmas)
+    if num_steps is not None:
+        scheduler = with_timesteps(scheduler, num_steps, mu=mu, sigmas=sigmas)
+    elif getattr(scheduler, "num_inference_steps", None) is None:
+        raise ProbeError(
+            f"Expected a scheduler that has run; got {type(scheduler).__name__} without timesteps. "
+            "Say num_steps=…, or run its pipeline first."
+        )
     timesteps = [float(timestep) for timestep in scheduler.timesteps]
     if scheduler.config.get("prediction_type") == "trigflow":
         timesteps = timesteps[:-1]  # the last is where the last step ends

@@ -10,7 +10,8 @@ Two independent statistics of `latents` then fall below 1 together while noise p
     noise     the standard deviation of the predicted noise, from the model
 
 A step is bad where the means of both over the samples lie below the threshold. Each alone has
-innocent causes: a dark image lowers the norm, an untrained model predicts too little noise.
+innocent causes: a dark image lowers the norm, an untrained model predicts too little noise. A
+model that does so for the first latents, which are sound, is not believed later either.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class NoiseContent:
             self.steps[step] = self.steps[step].merged(found) if step in self.steps else found
 
     def finding(self) -> Collapse | None:
-        """What is wrong; None for a sound run, or one without a step where noise prevails."""
+        """What is wrong; None for a sound run, and where the model or the steps cannot tell."""
         order = sorted(self.steps)
         if not order:
             return None
@@ -143,6 +144,8 @@ class NoiseContent:
         content: NDArray[np.float64] = np.array(
             [(step.norm / step.num, step.noise / step.num) for step in steps]
         )
+        if content[0, 0] >= threshold > content[0, 1]:
+            return None  # it misses the noise in sound latents: the model is no judge
         highest = content.max(axis=1)
         detected = _first_run(highest < threshold, min(PERSISTENCE, len(order)))
         if detected is None:

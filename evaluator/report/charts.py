@@ -35,6 +35,8 @@ _LATENT_TITLES = {
 }
 _SCHEDULE_TITLES = {
     "log_snr": ("Log-SNR of the schedule", "log-SNR", "signal-to-noise ratio as 2 ln(α / σ)"),
+    "alpha_cumprod": ("ᾱ of the schedule", "ᾱ", "share of signal in the variance"),
+    "beta": ("β of the schedule", "β", "noise that one step adds, 1 − ᾱ/ᾱ of the next step"),
     "alpha": ("Signal level α of the schedule", "α", "scale of the image"),
     "sigma": ("Noise level σ of the schedule", "σ", "scale of the noise"),
 }

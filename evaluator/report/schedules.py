@@ -49,6 +49,8 @@ class Curve(NamedTuple):
     label: str
     meaning: str
     values: Callable[[pa.Table], Values]
+    only: str | None = None
+    """The grid that it is drawn for; None for both."""
 
 
 def _column(name: str) -> Callable[[pa.Table], Values]:
@@ -63,16 +65,24 @@ def _log_ratio(table: pa.Table) -> Values:
     return ratio
 
 
+def _log_beta(table: pa.Table) -> Values:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithm: Values = np.log10(table.column("beta").to_numpy())
+    return logarithm
+
+
 _CURVES = (
     Curve("log-snr", "Log-SNR", "log-SNR", "2 ln(a/b)", _column("log_snr")),
     Curve("alpha-cumprod", "ᾱ", "ᾱ", "the share of signal in the variance, a²/(a² + b²)",
           _column("alpha_cumprod")),
     Curve("beta", "β", "β", "the noise that one step adds, 1 − ᾱ/ᾱ of the cleaner neighbour",
-          _column("beta")),
+          _column("beta"), "Sampling"),
+    Curve("beta", "β", "log₁₀ β", "the noise that one step adds, 1 − ᾱ/ᾱ of the step before, in"
+          " powers of ten", _log_beta, "Training"),
     Curve("sigma", "σ", "log₁₀ σ", "noise relative to the signal, σ = b/a, in powers of ten",
           _log_ratio),
     Curve("timestep", "Timesteps", "timestep", "what the model is told at each step",
-          _column("timestep")),
+          _column("timestep"), "Sampling"),
 )  # fmt: skip
 
 
@@ -146,20 +156,37 @@ def _render(schedules: Sequence[DescribedSchedule]) -> str:
     )
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names for legends: `DDPM sigmoid`, the last part of a path; in full where two would agree."""
+    short = [_short_name(name) for name in names]
+    return [each if short.count(each) == 1 else names[i] for i, each in enumerate(short)]
+
+
+def _short_name(name: str) -> str:
+    scheduler, _, settings = name.partition(":")
+    if scheduler.endswith("Scheduler"):
+        spoken = settings.replace("beta_schedule=", "").replace("variance_type=", "")
+        return f"{scheduler.removesuffix('Scheduler')} {spoken.replace(',', ', ')}".strip()
+    return name.rstrip("/").rpartition("/")[2]
+
+
 def _charts(schedules: Sequence[DescribedSchedule], grid: str) -> list[Chart]:
     """Every curve of one grid, for as many schedules at a time as there are colours."""
     tables = [(s, s.training if grid == "Training" else s.sampling) for s in schedules]
-    known = [(schedule, table) for schedule, table in tables if table is not None]
+    names = short_names([schedule.name for schedule in schedules])
+    known = [(n, *each) for n, each in zip(names, tables, strict=True) if each[1] is not None]
     charts = []
     for first in range(0, len(known), NUM_COLOURS):
         group = known[first : first + NUM_COLOURS]
         end = f"-{first // NUM_COLOURS + 1}" if len(known) > NUM_COLOURS else ""
         for curve in _CURVES:
-            if grid == "Training" and curve.slug == "timestep":
+            if curve.only not in (None, grid):
                 continue
-            lines = [_series(s.name, grid, table, curve.values(table)) for s, table in group]
+            lines = [_series(name, grid, table, curve.values(table)) for name, _, table in group]
             charts.append(_chart(grid, curve, lines, end))
-        if grid == "Training" and (bands := [b for s, _ in group if (b := _variance(s))]):
+        if grid == "Training" and (
+            bands := [b for name, s, _ in group if (b := _variance(name, s))]
+        ):
             charts.append(_variance_chart(bands, end))
     return charts
 
@@ -178,10 +205,10 @@ def _series(name: str, grid: str, table: pa.Table, values: Values) -> Series:
     # 0 is the cleanest step of the grid, whatever number the family gives it.
     x = np.arange(rows) / max(1, rows - 1) if grid == "Training" else np.arange(rows, dtype=float)
     kept = np.unique(np.linspace(0, rows - 1, min(rows, MAX_POINTS)).round().astype(int))
-    return Series(plain(name, limit=60), x[kept].tolist(), values[kept].tolist())
+    return Series(name, x[kept].tolist(), values[kept].tolist())
 
 
-def _variance(schedule: DescribedSchedule) -> Series | None:
+def _variance(name: str, schedule: DescribedSchedule) -> Series | None:
     """From β̃ to β, in powers of ten; the line is the variance that the settings fix."""
     small = reverse_variance(schedule)
     if small is None or schedule.training is None:
@@ -195,7 +222,7 @@ def _variance(schedule: DescribedSchedule) -> Series | None:
     kept = np.unique(np.linspace(1, rows - 1, min(rows, MAX_POINTS)).round().astype(int))
     band = (low[kept].tolist(), high[kept].tolist()) if "learned" in variance else ((), ())
     x = (kept / max(1, rows - 1)).tolist()
-    return Series(plain(schedule.name, limit=60), x, line[kept].tolist(), *band)
+    return Series(name, x, line[kept].tolist(), *band)
 
 
 def _variance_chart(lines: Sequence[Series], end: str) -> Chart:

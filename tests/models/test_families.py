@@ -26,8 +26,7 @@ from tests.runner.conftest import run_here
 from tests.tiny import ARGUMENTS, CLASSES, FAMILIES, TEXTLESS, call_arguments, generation, saved
 from tests.tiny.transformers import build_flux
 
-OBSERVED = set(FAMILIES) - {"dit"}
-"""DiT steps through both branches of guidance at once, two rows a sample."""
+OBSERVED = set(FAMILIES)
 
 TEXTS = ["a red dog", "a fox and a dog", "seven on blue", "a"]
 

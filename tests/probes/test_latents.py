@@ -17,7 +17,8 @@ SCHEDULERS = [
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
     *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"),
     *("DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"),
-    *("LMSDiscreteScheduler", "LCMScheduler"),
+    *("LMSDiscreteScheduler", "LCMScheduler", "KDPM2DiscreteScheduler", "TCDScheduler"),
+    "SASolverScheduler",
 ]
 
 
@@ -154,6 +155,20 @@ def test_memory_bounds_do_not_change_the_numbers(tiny, shared_pipeline, monkeypa
     whole = tiny.observe(model, prompts, LatentsProbe()).tables["latents"]
     monkeypatch.setattr("evaluator.probes.latents.MAX_PENDING_BYTES", 0)
     assert tiny.observe(model, prompts, LatentsProbe()).tables["latents"].equals(whole)
+
+
+def test_half_precision_is_digested_in_double(tiny):
+    pipeline = tiny.stable_diffusion().to(torch.bfloat16)
+    model, prompts = tiny.model(pipeline, steps=3), tiny.prompts(*TEXTS)
+    bare = model.generate(prompts)
+    run = tiny.observe(model, prompts, LatentsProbe())
+    assert torch.equal(run.images, bare)
+    exact = tiny.observe(
+        tiny.model(tiny.stable_diffusion(), steps=3), prompts, LatentsProbe()
+    ).rows("latents")
+    for found, expected in zip(run.rows("latents"), exact, strict=True):
+        for name in ("std", "norm", "norm_ratio", "eps_std", "guidance_norm"):
+            assert found[name] == pytest.approx(expected[name], rel=0.05)
 
 
 def test_the_step_keeps_its_signature_while_watched_and_comes_back(tiny, shared_pipeline):

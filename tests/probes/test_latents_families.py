@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pyarrow as pa
 import pytest
 import torch
 
-from evaluator.probes import LatentsProbe
+from evaluator.probes import LatentsProbe, collapse
 from evaluator.records import Prompt
 from tests.tiny import FAMILIES, call_arguments
 
@@ -96,6 +97,7 @@ def test_every_family_has_a_row_a_step_and_the_same_images(family):
             noise = latents + alpha * velocity
             assert row["eps_std"] == pytest.approx(float(noise.std(correction=0)), rel=1e-4)
         assert 0 < row["eps_normality"] < 1
+    assert collapse(pa.Table.from_pylist(rows)) is None, "untrained, but nothing is left out"
     first = [row for row in rows if row["step"] == 0]
     assert all(row["norm_ratio"] == pytest.approx(1, abs=0.25) for row in first)
 

@@ -28,6 +28,7 @@ class ExactRun:
         scheduler = self.scheduler
         scheduler.set_timesteps(NUM_STEPS)
         shape = (count, *CLEAN.shape[1:])
+        torch.manual_seed(1)  # some schedulers draw noise, and are given no generator
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         sigma = getattr(scheduler, "init_noise_sigma", 1.0)
         start = 0.0 if isinstance(sigma, float) and sigma == 1 else CLEAN
@@ -116,9 +117,25 @@ class ExactCogVideoX(ExactRun):
             self.scheduler = scheduler
 
 
+class ExactBetweenSteps(ExactRun):
+    """A model that knows σ itself: the second evaluation of KDPM2 lies between two timesteps."""
+
+    def answer(self, given, x, t):
+        scheduler = self.scheduler
+        step = scheduler.index_for_timestep(t)
+        step = step if scheduler.step_index is None else scheduler.step_index
+        first = scheduler.state_in_first_order
+        return (x - CLEAN) / float((scheduler.sigmas if first else scheduler.sigmas_interpol)[step])
+
+
+EXACT_RUNS = {
+    "CogVideoXDPMScheduler": ExactCogVideoX,
+    "KDPM2DiscreteScheduler": ExactBetweenSteps,
+}
+
+
 def rows_of(scheduler, count=2):
-    cog = type(scheduler).__name__ == "CogVideoXDPMScheduler"
-    model = (ExactCogVideoX if cog else ExactRun)(scheduler)
+    model = EXACT_RUNS.get(type(scheduler).__name__, ExactRun)(scheduler)
     with LatentsProbe().attach(model, [None] * count, range(count)) as observation:
         model.generate(count)
     return observation.tables()["latents"].to_pylist()
@@ -188,8 +205,8 @@ def test_flow_sigmas_make_a_flow_of_any_solver():
 @pytest.mark.parametrize(
     "name",
     [
-        *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "TCDScheduler"),
-        *("SASolverScheduler", "DDIMInverseScheduler", "RePaintScheduler", "UnCLIPScheduler"),
+        *("KDPM2AncestralDiscreteScheduler", "MiniMaxH3Scheduler", "DDIMInverseScheduler"),
+        *("RePaintScheduler", "UnCLIPScheduler"),
         *("CMStochasticIterativeScheduler", "ScoreSdeVeScheduler", "IPNDMScheduler"),
     ],
 )
@@ -212,11 +229,13 @@ ALLOWED = {
     *("LMSDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     *("UniPCMultistepScheduler", "DEISMultistepScheduler", "EDMEulerScheduler"),
     *("EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"),
-    *("FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"),
+    *("FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler", "TCDScheduler"),
+    *("SASolverScheduler", "KDPM2DiscreteScheduler"),
 }
 DRAWS_NOISE = {
     *("DDPMScheduler", "DDPMParallelScheduler", "LCMScheduler", "CogVideoXDPMScheduler"),
-    *("EulerAncestralDiscreteScheduler", "FlowMatchLCMScheduler"),
+    *("EulerAncestralDiscreteScheduler", "FlowMatchLCMScheduler", "TCDScheduler"),
+    "SASolverScheduler",
 }
 SCHEDULERS = sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
 
@@ -249,6 +268,30 @@ def test_every_scheduler_keeps_an_exact_prediction_or_is_refused_by_name(name):
         if name not in DRAWS_NOISE:
             for statistic in ("eps_mean", "eps_std", "eps_kurtosis", "eps_normality"):
                 assert row[statistic] == pytest.approx(rows[0][statistic], abs=0.02)
+
+
+class DeterministicTCD(diffusers.TCDScheduler):
+    """Returns to its timesteps without new noise (η = 0)."""
+
+    def step(self, model_output, timestep, sample, return_dict=True):
+        return super().step(model_output, timestep, sample, eta=0.0, return_dict=return_dict)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DeterministicTCD(),
+        diffusers.SASolverScheduler(
+            tau_func=lambda t: 0, timestep_spacing="leading", steps_offset=1
+        ),
+    ],
+    ids=["TCD", "SASolver"],
+)
+def test_samplers_of_chosen_noise_keep_one_noise_without_it(scheduler):
+    rows = rows_of(scheduler, count=1)
+    for statistic in ("eps_mean", "eps_std", "eps_kurtosis", "eps_normality"):
+        found = [row[statistic] for row in rows]
+        assert found == pytest.approx([found[0]] * NUM_STEPS, abs=1e-3)
 
 
 def test_inverted_flow_levels_are_refused():

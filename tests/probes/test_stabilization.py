@@ -212,6 +212,14 @@ def test_both_must_fall(column):
     assert collapse(table.set_column(at, column, ones)) is None
 
 
+def test_a_model_that_misses_the_noise_from_the_start_is_no_judge():
+    table = simulated([1.0] + [0.4] * 6)
+    at = table.column_names.index("eps_std")
+    little = pa.array(np.full(table.num_rows, 0.3))
+    assert collapse(table).first_step == 1
+    assert collapse(table.set_column(at, "eps_std", little)) is None
+
+
 def test_values_that_are_not_finite_are_left_out():
     table = simulated([0.5] * 6)
     rows = table.to_pylist()

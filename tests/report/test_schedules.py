@@ -8,7 +8,7 @@ import pytest
 from evaluator.cli import main
 from evaluator.errors import StorageError
 from evaluator.probes import compare_schedules, open_scheduler
-from evaluator.report.schedules import schedules_text, write_schedules
+from evaluator.report.schedules import schedules_text, short_names, write_schedules
 from evaluator.store.schemas import read_table
 
 SIX = [
@@ -79,6 +79,16 @@ def test_a_name_that_is_markup_is_shown_as_text(tmp_path):
     assert "<img src=x>" not in page
     assert "<b>" not in page
     assert "\x1b" not in page + schedules_text([one, two])
+
+
+def test_legends_are_short_and_tell_schedules_apart():
+    assert short_names([*SIX, "stabilityai/sdxl", "DDIMScheduler"]) == [
+        *("DDPM linear", "DDPM scaled_linear", "DDPM squaredcos_cap_v2", "DDPM sigmoid"),
+        *("DDPM learned_range", "FlowMatchEulerDiscrete shift=3", "sdxl", "DDIM"),
+    ]
+    assert short_names(["a/pipeline", "b/pipeline", "c/other/"]) == [
+        *("a/pipeline", "b/pipeline", "other"),
+    ]
 
 
 def test_the_terminal_shows_aligned_columns_and_warnings_beneath():
