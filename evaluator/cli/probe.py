@@ -91,6 +91,26 @@ def denoise(
     )  # fmt: skip
 
 
+@probe.command()
+def roundtrip(
+    model: ModelArgument,
+    images: ImagesOption,
+    limit: LimitOption = 256,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Encode and decode real images: what the autoencoder loses, and the scale of its latents."""
+    from evaluator.probing.roundtrip import probe_roundtrip
+
+    request = model_request(
+        model, device=device, dtype=dtype, overrides=overrides, allow_code=allow_code
+    )
+    _print(probe_roundtrip(request, images=images, limit=limit, output=output))
+
+
 def _timesteps(text: str) -> int | tuple[float, ...]:
     """`10` is how many, `900,500` and `900,` are which."""
     from evaluator.errors import ConfigError
