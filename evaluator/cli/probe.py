@@ -8,15 +8,20 @@ import typer
 
 from evaluator.cli.probe_options import (
     AllowCodeOption,
+    ClassOption,
     DeviceOption,
     DtypeOption,
     GuidanceOption,
     ImagesOption,
     LimitOption,
     ModelArgument,
+    OptionalExtractorOption,
     OutputOption,
+    PromptOption,
     SeedOption,
     SetOption,
+    StepsOption,
+    WeightsOption,
     model_request,
 )
 
@@ -109,6 +114,45 @@ def roundtrip(
         model, device=device, dtype=dtype, overrides=overrides, allow_code=allow_code
     )
     _print(probe_roundtrip(request, images=images, limit=limit, output=output))
+
+
+@probe.command()
+def interpolate(
+    model: ModelArgument,
+    images: Annotated[
+        str | None, typer.Option(help="Walk between these images; default: between seeds.")
+    ] = None,
+    prompt: PromptOption = None,
+    class_label: ClassOption = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of ends.")] = 4,
+    frames: Annotated[int, typer.Option(help="Images along each path.")] = 9,
+    strength: Annotated[
+        float, typer.Option(help="Between images: the share of the run that is denoised again.")
+    ] = 0.6,
+    extractor: OptionalExtractorOption = None,
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Walk between two seeds or images: a strip, and how smoothly features change along it."""
+    from evaluator.probing.interpolate import probe_interpolate
+
+    request = model_request(
+        model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+        overrides=overrides, allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_interpolate(
+            request, images=images, prompt=prompt, class_label=class_label, pairs=pairs,
+            frames=frames, strength=strength, extractor=extractor, weights=weights, output=output,
+        )
+    )  # fmt: skip
 
 
 def _timesteps(text: str) -> int | tuple[float, ...]:

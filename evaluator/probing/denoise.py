@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from evaluator.errors import InputError
-from evaluator.metrics.intervals import clustered_mean_interval
 from evaluator.probes.denoising import Denoised, denoise_along
 from evaluator.probes.latent_space import LatentSpace, pack, to_images, to_pixels, unpack
+from evaluator.probing.averages import Average, average, spoken
 from evaluator.probing.inputs import (
     BATCH_SIZE,
     ModelRequest,
@@ -46,12 +43,8 @@ class LevelError(NamedTuple):
 
     timestep: float
     log_snr: float
-    noise_mse: float
-    noise_low: float
-    noise_high: float
-    x0_mse: float
-    x0_low: float
-    x0_high: float
+    noise_mse: Average
+    x0_mse: Average
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +61,14 @@ class DenoiseFound:
     def lines(self) -> list[str]:
         """One line a noise level, from the noisiest."""
         what = "their captions" if self.conditioned else "no condition"
-        head = f"{'timestep':>8} {'log-SNR':>8} {'noise MSE':>10} {'95 % interval':>20}"
+        head = f"{'timestep':>8} {'log-SNR':>8} {'noise MSE (95 % interval)':>27}"
         lines = [
             f"{self.model}: {self.num_images} images, with {what}",
-            f"{head} {'x0 MSE':>10} {'95 % interval':>20}",
+            f"{head} {'x0 MSE (95 % interval)':>27}",
         ]
         for level in self.levels:
-            noise = f"{level.noise_low:.4f} to {level.noise_high:.4f}"
-            x0 = f"{level.x0_low:.4f} to {level.x0_high:.4f}"
-            lines.append(
-                f"{level.timestep:8.5g} {level.log_snr:8.2f} {level.noise_mse:10.4f} {noise:>20} "
-                f"{level.x0_mse:10.4f} {x0:>20}"
-            )
+            noise, x0 = spoken(level.noise_mse, ".4f"), spoken(level.x0_mse, ".4f")
+            lines.append(f"{level.timestep:8.5g} {level.log_snr:8.2f} {noise:>27} {x0:>27}")
         notes = [f"note: {note}" for note in self.notes]
         return [*lines, *notes, f"written: {self.folder}"]
 
@@ -217,16 +206,7 @@ def _decoded(
 
 
 def _level(at: Denoised) -> LevelError:
-    noise, x0 = _mean(at.noise_mse.numpy()), _mean(at.x0_mse.numpy())
-    return LevelError(at.timestep, at.level.log_snr, *noise, *x0)
-
-
-def _mean(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over images and its interval; of a single image none."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return float(values.mean()), math.nan, math.nan
-    around = clustered_mean_interval(values, np.arange(len(values)))
-    return float(values.mean()), around.low, around.high
+    return LevelError(at.timestep, at.level.log_snr, average(at.noise_mse), average(at.x0_mse))
 
 
 def _table(shown: ProbedImages, denoised: Sequence[Denoised]) -> pa.Table:

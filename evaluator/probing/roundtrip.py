@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from evaluator.errors import ProbeError
-from evaluator.metrics.intervals import Interval, clustered_mean_interval
 from evaluator.probes.latent_space import LatentSpace, to_images, to_pixels
 from evaluator.probes.roundtrip import (
     LatentScale,
@@ -18,6 +15,7 @@ from evaluator.probes.roundtrip import (
     reconstruction_errors,
     scale_warnings,
 )
+from evaluator.probing.averages import Average, average, spoken
 from evaluator.probing.inputs import (
     BATCH_SIZE,
     ModelRequest,
@@ -34,18 +32,10 @@ from evaluator.probing.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import ArrayLike
     from torch import Tensor
 
 NUM_SHOWN = 8
 """Images in the picture: the worst ones."""
-
-
-class Average(NamedTuple):
-    """A mean over images and its interval, None where there is none."""
-
-    mean: float
-    interval: Interval | None
 
 
 class Decoded(NamedTuple):
@@ -84,12 +74,12 @@ class RoundtripFound:
         shape = "×".join(map(str, self.latent_shape))
         return [
             f"{self.model}: {self.num_images} images through {self.autoencoder}, latents {shape}",
-            f"  MSE                     {_spoken(self.mse, '.6f')}",
-            f"  PSNR                    {_spoken(self.psnr, '.2f')} dB",
-            f"  largest difference      {_spoken(self.largest, '.1f')} of 255 grey levels",
+            f"  MSE                     {spoken(self.mse, '.6f')}",
+            f"  PSNR                    {spoken(self.psnr, '.2f')} dB",
+            f"  largest difference      {spoken(self.largest, '.1f')} of 255 grey levels",
             f"  scaled latents          mean {self.scale.mean:.3f}, std {self.scale.std:.3f} "
             f"(scaling factor {self.scaling_factor:g}{shift})",
-            f"  MSE without unscaling   {_spoken(self.unscaled_mse, '.6f')}",
+            f"  MSE without unscaling   {spoken(self.unscaled_mse, '.6f')}",
             *(f"warning: {warning}" for warning in self.warnings),
             f"written: {self.folder}",
         ]
@@ -159,14 +149,6 @@ def roundtrip(probed: ProbedModel, space: LatentSpace, shown: ProbedImages) -> D
     return Decoded(images, torch.cat(again), torch.cat(unscaled), torch.cat(scaled))
 
 
-def average(values: ArrayLike) -> Average:
-    """The mean over images, each a cluster of its own, and its interval."""
-    numbers = np.asarray(values, dtype=np.float64)
-    if len(numbers) < 2 or not np.isfinite(numbers).all():
-        return Average(float(numbers.mean()), None)
-    return Average(float(numbers.mean()), clustered_mean_interval(numbers, np.arange(len(numbers))))
-
-
 def _table(shown: ProbedImages, errors: Reconstruction, unscaled: Reconstruction) -> pa.Table:
     import pyarrow as pa
 
@@ -179,10 +161,3 @@ def _table(shown: ProbedImages, errors: Reconstruction, unscaled: Reconstruction
             "unscaled_mse": unscaled.mse.tolist(),
         }
     )
-
-
-def _spoken(average: Average, form: str) -> str:
-    if average.interval is None:
-        return f"{average.mean:{form}}"
-    low, high = average.interval.low, average.interval.high
-    return f"{average.mean:{form}} ({low:{form}} to {high:{form}})"
