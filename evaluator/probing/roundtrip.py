@@ -17,7 +17,6 @@ from evaluator.probes.roundtrip import (
 )
 from evaluator.probing.averages import Average, average, spoken
 from evaluator.probing.inputs import (
-    BATCH_SIZE,
     ModelRequest,
     ProbedImages,
     ProbedModel,
@@ -139,8 +138,8 @@ def roundtrip(probed: ProbedModel, space: LatentSpace, shown: ProbedImages) -> D
     images = fit_images(shown.images, height=height, width=width)
     progress = Progress("roundtrip", len(images))
     again, unscaled, scaled = [], [], []
-    for start in range(0, len(images), BATCH_SIZE):
-        pixels = to_pixels(images[start : start + BATCH_SIZE]).to(probed.device)
+    for start in range(0, len(images), probed.batch_size):
+        pixels = to_pixels(images[start : start + probed.batch_size]).to(probed.device)
         latents = space.scale(space.encode(pixels))
         again.append(to_images(space.decode(space.unscale(latents))))
         unscaled.append(to_images(space.decode(latents)))
