@@ -97,6 +97,25 @@ class LatentSpace:
         )
 
 
+def pack(pipeline: Any, latents: Tensor) -> Tensor:
+    """(N, C, h, w) as the scheduler sees them.
+
+    That is in patches (N, positions, 4C) for pipelines that pack them (Flux, Qwen-Image).
+    """
+    if not hasattr(pipeline, "_pack_latents"):
+        return latents
+    packed: Tensor = pipeline._pack_latents(latents, *latents.shape)
+    return packed
+
+
+def unpack(pipeline: Any, latents: Tensor, *, height: int, width: int) -> Tensor:
+    """The inverse of `pack`, for images of `height` × `width` pixels."""
+    if not hasattr(pipeline, "_unpack_latents"):
+        return latents
+    unpacked: Tensor = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+    return unpacked.squeeze(2) if unpacked.ndim == 5 else unpacked
+
+
 def to_pixels(images: Tensor) -> Tensor:
     """(N, 3, H, W) uint8 → float32 in [−1, 1]."""
     return images.float() / 127.5 - 1

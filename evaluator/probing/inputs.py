@@ -12,6 +12,7 @@ from evaluator.config import RunConfig, load_config
 from evaluator.config.asked import FeatureConfig, SourceConfig
 from evaluator.config.load import parse_record
 from evaluator.errors import ConfigError, InputError, ProbeError, SampleError
+from evaluator.probes.latent_space import image_size
 from evaluator.records import Prompt
 from evaluator.runner.parts import build_extractor, build_model
 from evaluator.runner.surroundings import cache_folder, open_pack
@@ -157,6 +158,19 @@ def load_images(source: str, probed: ProbedModel, *, limit: int) -> ProbedImages
     if not images:
         raise InputError(f"{source}: expected images, got none that can be decoded: {refused[0]}")
     return ProbedImages(tuple(prompts), tuple(images), pack.fingerprint, tuple(refused))
+
+
+def images_size(probed: ProbedModel) -> tuple[int, int]:
+    """Height and width of the model's images: the configuration's, else the pipeline's own."""
+    generation = probed.config.generation
+    own = image_size(probed.pipeline) or (None, None)
+    height, width = generation.height or own[0], generation.width or own[1]
+    if height is None or width is None:
+        raise ConfigError(
+            f"{probed.name}: expected a pipeline that knows the size of its images, got "
+            f"{type(probed.pipeline).__name__}; set generation.height and generation.width"
+        )
+    return height, width
 
 
 def fit_images(images: Sequence[Tensor], *, height: int, width: int) -> Tensor:

@@ -68,3 +68,59 @@ def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("models") / "ddpm"
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
     return folder
+
+
+class FamilyModel:
+    """The tiny build of a family, called as its pipeline wants to be."""
+
+    fingerprint = "tiny"
+
+    def __init__(self, family: str, *, steps: int = 4, guidance: float = 3.0) -> None:
+        from tests.tiny import FAMILIES
+
+        self.family, self.steps, self.guidance = family, steps, guidance
+        self.pipeline = FAMILIES[family]()
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def generate(self, prompts: Any, image_indices: Any, seeds: Any) -> list[Any]:
+        import torch
+
+        from tests.tiny import call_arguments
+
+        texts = [prompt.text or "" for prompt in prompts]
+        arguments = call_arguments(self.family, texts, guidance=self.guidance)
+        if self.family == "lumina2":
+            # what its build asks for ends inside the system prompt
+            arguments["max_sequence_length"] = 48
+        if self.family == "dit":
+            arguments["class_labels"] = [prompt.class_label for prompt in prompts]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        made = self.pipeline(
+            **arguments, num_inference_steps=self.steps, generator=generators, output_type="np"
+        )
+        pixels = torch.from_numpy(made.images).permute(0, 3, 1, 2)
+        return list((pixels * 255).round().to(torch.uint8))
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "tiny", "family": self.family}
+
+
+@pytest.fixture
+def family() -> Callable[..., ProbedModel]:
+    """A tiny model of a family, as a verb gets it."""
+    from evaluator.config.load import parse_record
+    from evaluator.runner.trust import Trust
+    from tests.tiny import generation
+
+    def make(name: str, *, steps: int = 4, guidance: float = 3.0) -> ProbedModel:
+        record = {
+            "name": name,
+            "model": {"kind": "diffusers", "id": name},
+            "generation": {"steps": steps, "guidance_scale": guidance, **generation(name)},
+            "prompts": {"source": "none"},
+        }
+        config = parse_record(record, where="test")
+        model: Any = FamilyModel(name, steps=steps, guidance=guidance)
+        return ProbedModel(name, model, config, "cpu", Trust())
+
+    return make
