@@ -25,7 +25,7 @@ from evaluator.cli.probe_options import (
     WeightsOption,
     model_request,
 )
-from evaluator.cli.probe_spectra import jacobian
+from evaluator.cli.probe_spectra import jacobian, ood
 
 probe = typer.Typer(
     name="probe",
@@ -38,6 +38,10 @@ probe = typer.Typer(
 @probe.callback()
 def _verbs() -> None:
     """Each verb below writes its tables and pictures into a folder, and prints what it found."""
+
+
+probe.command()(jacobian)
+probe.command()(ood)
 
 
 @probe.command()
@@ -236,6 +240,3 @@ def _print(found: Any) -> None:
     for line in found.lines():
         plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
         typer.echo(plain)
-
-
-probe.command()(jacobian)
