@@ -5,7 +5,11 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from evaluator.probes.attention_statistics import attention_statistics, text_probabilities
+from evaluator.probes.attention_statistics import (
+    attention_statistics,
+    log_normaliser,
+    text_maps,
+)
 from evaluator.probes.layers import Grid, grid_of
 from evaluator.probes.schemas import ATTENTION_STATISTICS
 
@@ -96,13 +100,15 @@ def test_one_position_has_no_entropy():
     assert math.isnan(statistics_of(torch.full((2, 1), 0.5), Grid(1, 1))["entropy"])
 
 
-def test_probabilities_are_a_softmax_over_all_text_positions_cut_to_the_first():
+def test_probabilities_are_a_softmax_over_all_text_positions_cut_to_some():
     generator = torch.Generator().manual_seed(3)
     query = torch.randn(2, 4, 24, 8, generator=generator)
     key = torch.randn(2, 4, 12, 8, generator=generator)
-    expected = (query @ key.mT * 0.3).softmax(-1)[..., :5].mT
-    found = text_probabilities(query, key, None, scale=0.3, num_tokens=5)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    expected = (query @ key.mT * 0.3).softmax(-1)[..., [0, 2, 7]].mT
+    normaliser = log_normaliser(query, key, None, scale=0.3)
+    found = text_maps(query, key[:, :, [0, 2, 7]], None, normaliser, scale=0.3)
+    torch.testing.assert_close(found.probabilities, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.logs, expected.log(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["boolean", "added"])
@@ -112,10 +118,28 @@ def test_masked_positions_get_nothing(kind):
     key = torch.randn(2, 4, 12, 8, generator=generator)
     attended = torch.arange(12).expand(2, 1, 1, 12) < 7
     mask = attended if kind == "boolean" else torch.zeros(2, 1, 1, 12).masked_fill(~attended, -1e4)
-    found = text_probabilities(query, key, mask, scale=0.5, num_tokens=12)
-    expected = text_probabilities(query, key[:, :, :7], None, scale=0.5, num_tokens=7)
+    normaliser = log_normaliser(query, key, mask, scale=0.5)
+    found = text_maps(query, key, mask, normaliser, scale=0.5).probabilities
+    expected = (query @ key[:, :, :7].mT * 0.5).softmax(-1).mT
     torch.testing.assert_close(found[..., :7, :], expected, atol=1e-6, rtol=0)
     assert found[..., 7:, :].abs().max() == 0
+    statistics = attention_statistics(found, GRID, logs=None)
+    assert torch.isfinite(statistics[..., :7]).all()
+
+
+def test_text_mass_and_share_are_those_of_the_columns_that_are_the_prompts():
+    generator = torch.Generator().manual_seed(5)
+    maps = torch.rand(2, 3, 5, 24, generator=generator) / 9
+    present = torch.tensor([[True, True, False, True, False], [True] * 5])
+    found = attention_statistics(maps, GRID, present=present)
+    mass, share = (found[ATTENTION_STATISTICS.index(n)] for n in ("text_mass", "text_share"))
+    for row in range(2):
+        own = maps[row, :, present[row]].double().numpy()
+        text = own.sum(1)
+        assert mass[row].tolist() == pytest.approx([text.mean()] * 5, rel=1e-5)
+        expected = (own / text[:, None]).mean((0, 2))
+        assert share[row, present[row]].tolist() == pytest.approx(list(expected), rel=1e-5)
+        assert share[row, present[row]].sum() == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize(
