@@ -87,7 +87,8 @@ def attention_statistics(
                     padding: the same for every token; what is left went to padding and, in joint
                     attention, to the image itself
     text_share      mean of P / Σ_t P over heads and positions: the mass as it were if nothing but
-                    the prompt's tokens could be looked at
+                    the prompt's tokens could be looked at; a position that gives them nothing
+                    counts as 0
 
     Tokens without any mass give NaN. `logs` are the logarithms of the probabilities, where known;
     `present` (…, T) tells the prompt's own columns from others, by default all are.
@@ -144,7 +145,10 @@ def _of_text(probabilities: Tensor, present: Tensor | None) -> tuple[Tensor, Ten
     columns = probabilities.new_ones(shape) if present is None else present.to(probabilities.dtype)
     columns = columns.expand(shape)[..., None, None, :]
     text = columns @ probabilities  # (…, heads, 1, N)
-    share = (probabilities @ (1 / text).mT).sum(dim=(-3, -1)) / (num_heads * num_positions)
+    smallest = torch.finfo(text.dtype).tiny
+    share = (probabilities @ (1 / text.clamp_min(smallest)).mT).sum(dim=(-3, -1)) / (
+        num_heads * num_positions
+    )
     mass = text.mean(dim=(-3, -2, -1)).unsqueeze(-1).expand(shape)
     return mass, share
 

@@ -40,7 +40,7 @@ def attend(
     if device != "cpu":
         return None
     choice = torch._fused_sdp_choice(query, key, value, mask, 0.0, False, scale=scale)
-    if SDPBackend(choice) is not SDPBackend.FLASH_ATTENTION:
+    if choice != SDPBackend.FLASH_ATTENTION.value:
         return None
     return _attend_on_cpu(query, key, value, mask, scale)
 

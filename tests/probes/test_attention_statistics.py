@@ -10,6 +10,7 @@ from evaluator.probes.attention_statistics import (
     log_normaliser,
     text_maps,
 )
+from evaluator.probes.fused import attend
 from evaluator.probes.layers import Grid, grid_of
 from evaluator.probes.schemas import ATTENTION_STATISTICS
 
@@ -140,6 +141,45 @@ def test_text_mass_and_share_are_those_of_the_columns_that_are_the_prompts():
         expected = (own / text[:, None]).mean((0, 2))
         assert share[row, present[row]].tolist() == pytest.approx(list(expected), rel=1e-5)
         assert share[row, present[row]].sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_a_head_that_gives_the_text_nothing_does_not_spoil_the_share():
+    maps = torch.rand(2, 4, 24, generator=torch.Generator().manual_seed(6))
+    maps[0, :, 5] = 0
+    share = attention_statistics(maps, GRID)[ATTENTION_STATISTICS.index("text_share")]
+    assert float(share.sum()) == pytest.approx(47 / 48, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("query_shape", "key_shape"), [((3, 2, 64, 8), (3, 2, 12, 8)), ((2, 4, 80, 16),) * 2]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask", [None, "boolean", "added"])
+def test_the_fused_kernel_gives_the_same_bits_and_its_normaliser(
+    query_shape, key_shape, dtype, mask
+):
+    generator = torch.Generator().manual_seed(7)
+    query = torch.randn(query_shape, generator=generator, dtype=dtype)
+    key, value = torch.randn(2, *key_shape, generator=generator, dtype=dtype)
+    attended = torch.rand(key_shape[0], 1, 1, key_shape[2], generator=generator) < 0.7
+    given = {
+        None: None,
+        "boolean": attended,
+        "added": torch.zeros(attended.shape, dtype=dtype).masked_fill(~attended, -1e4),
+    }[mask]
+    fused = attend(query, key, value, given, scale=0.4)
+    bare = torch.nn.functional.scaled_dot_product_attention(query, key, value, given, scale=0.4)
+    assert torch.equal(fused.output, bare)
+    expected = log_normaliser(query, key, given, scale=0.4)
+    torch.testing.assert_close(fused.normaliser, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_and_other_kernels_are_left_to_torch():
+    query = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(8))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        assert attend(query, query, query, None, scale=None) is None
+    query.requires_grad_()
+    assert attend(query, query, query, None, scale=None) is None
 
 
 @pytest.mark.parametrize(
