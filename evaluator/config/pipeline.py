@@ -46,6 +46,17 @@ class ControlNetConfig(NumericSection):
     """Until which fraction of the steps."""
 
 
+class RefinerConfig(NumericSection):
+    """A second pipeline that takes the last steps over, as SDXL's refiner does."""
+
+    id: str
+    """Hub id or folder of the refiner."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    start: float = Field(0.8, gt=0, lt=1)
+    """After which fraction of the steps it takes over."""
+
+
 class DiffusersModelConfig(Section):
     """A diffusers pipeline, by id on the hub or by folder."""
 
@@ -68,6 +79,8 @@ class DiffusersModelConfig(Section):
     """Low-rank weights added to the model's own, in this order."""
     controlnet: ControlNetConfig | None = None
     """A ControlNet, which reads the prompts' attachment `control`."""
+    refiner: RefinerConfig | None = None
+    """A pipeline that takes the last steps over; probes watch the first one."""
     arguments: dict[str, Any] = Field({})
     """Further arguments for every call of the pipeline, such as `eta` or `clip_skip`."""
     compile: bool = Field(False, strict=True)
