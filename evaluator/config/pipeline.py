@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evaluator.config.sections import NumericSection, Section
 
@@ -27,7 +27,7 @@ class LoraConfig(NumericSection):
     """Branch, tag or commit on the hub."""
     weight_name: str | None = None
     """Which file, where there are several."""
-    scale: float = 1.0
+    scale: float = Field(1.0, allow_inf_nan=False)
     """Factor of the weights; 0 leaves the model as it is."""
 
 
@@ -38,12 +38,29 @@ class ControlNetConfig(NumericSection):
     """Hub id or folder of a ControlNet in diffusers' format."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    scale: float = 1.0
+    scale: float = Field(1.0, allow_inf_nan=False)
     """How strongly it steers: `controlnet_conditioning_scale`."""
     start: float = Field(0.0, ge=0, le=1)
     """From which fraction of the steps on."""
     end: float = Field(1.0, ge=0, le=1)
     """Until which fraction of the steps."""
+
+    @model_validator(mode="after")
+    def _some_steps(self) -> ControlNetConfig:
+        if not self.start < self.end:
+            raise ValueError(f"expected start < end, got {self.start} and {self.end}")
+        return self
+
+
+class RefinerConfig(NumericSection):
+    """A second pipeline that takes the last steps over, as SDXL's refiner does."""
+
+    id: str
+    """Hub id or folder of the refiner."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    start: float = Field(0.8, gt=0, lt=1)
+    """After which fraction of the steps it takes over."""
 
 
 class DiffusersModelConfig(Section):
@@ -68,6 +85,8 @@ class DiffusersModelConfig(Section):
     """Low-rank weights added to the model's own, in this order."""
     controlnet: ControlNetConfig | None = None
     """A ControlNet, which reads the prompts' attachment `control`."""
+    refiner: RefinerConfig | None = None
+    """A pipeline that takes the last steps over; probes watch the first one."""
     arguments: dict[str, Any] = Field({})
     """Further arguments for every call of the pipeline, such as `eta` or `clip_skip`."""
     compile: bool = Field(False, strict=True)

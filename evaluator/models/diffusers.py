@@ -19,6 +19,7 @@ from evaluator.models.arguments import (
 )
 from evaluator.models.inputs import AttachmentSource, PromptInputs, input_arguments
 from evaluator.models.loading import load_pipeline, starts_from_an_image
+from evaluator.models.refiner import Refiner
 from evaluator.models.schedulers import scheduler_record
 from evaluator.models.truncation import truncated
 
@@ -56,6 +57,7 @@ class DiffusersModel:
         )
         self._parameters = inspect.signature(self._pipeline.__call__).parameters
         self._inputs = self._checked_inputs(attachments)
+        self._refiner = self._load_refiner(relative_to)
         self._arguments = base_arguments(self._parameters, config, generation)
         self.fingerprint = self._hash_of_all_that_decides()
 
@@ -85,7 +87,7 @@ class DiffusersModel:
             faults = [fault or other for fault, other in zip(faults, unread, strict=True)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         before = _global_generator_states()
-        output = self._pipeline(**arguments, generator=generators, output_type="np")
+        output = self._call(arguments, generators)
         if not all(map(torch.equal, before, _global_generator_states())):
             raise GenerationError(
                 f"{type(self._pipeline).__name__} with {type(self._pipeline.scheduler).__name__} "
@@ -98,6 +100,25 @@ class DiffusersModel:
             image if fault is None else SampleError(fault)
             for image, fault in zip(pixels, faults, strict=True)
         ]
+
+    def _call(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
+        if self._refiner is None:
+            return self._pipeline(**arguments, generator=generators, output_type="np")
+        stopping = {**arguments, **self._refiner.base_arguments()}
+        latents = self._pipeline(**stopping, generator=generators).images
+        return self._refiner.finish(latents, arguments, generators)
+
+    def _load_refiner(self, relative_to: Path | None) -> Refiner | None:
+        if (config := self._config.refiner) is None:
+            return None
+        if "denoising_end" not in self._parameters:
+            raise ConfigError(
+                f"model.refiner: expected a pipeline that can stop in the middle, got "
+                f"{type(self._pipeline).__name__}. Only SDXL's can; leave it out."
+            )
+        refiner = Refiner(config, self._config, device=self._device, relative_to=relative_to)
+        self._added["refiner"] = refiner.sha256
+        return refiner
 
     def truncated(self, prompts: Sequence[Prompt]) -> list[bool]:
         """Whether any of the pipeline's text encoders reads less than the whole prompt."""
@@ -168,7 +189,8 @@ class DiffusersModel:
         # Where weights are found is not what they are.
         for name in ("id", "revision", "cpu_offload"):
             settings.pop(name, None)
-        for added in (*settings.get("loras", ()), settings.get("controlnet", {})):
+        parts = (settings.get("controlnet", {}), settings.get("refiner", {}))
+        for added in (*settings.get("loras", ()), *parts):
             for name in ("id", "revision", "weight_name"):
                 added.pop(name, None)
         record = [

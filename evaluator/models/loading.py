@@ -41,7 +41,7 @@ def load_pipeline(
     that do not fit them.
     """
     weights = find_weights(config.id, revision=config.revision, relative_to=relative_to)
-    pipeline = _from_folder(weights.folder, config)
+    pipeline = from_folder(weights.folder, config)
     added: dict[str, str] = {}
     if config.controlnet is not None:
         found = find_weights(
@@ -72,15 +72,17 @@ def starts_from_an_image(pipeline: Any, config: DiffusersModelConfig) -> bool:
     return type(pipeline) not in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
 
 
-def _from_folder(folder: Path, config: DiffusersModelConfig) -> Any:
+def from_folder(folder: Path, config: DiffusersModelConfig, *, where: str | None = None) -> Any:
+    """The pipeline as it was saved, in the configured type; `where` names it in messages."""
     import torch
     from diffusers import DiffusionPipeline
     from safetensors import SafetensorError
 
+    where = where or config.id
     index = folder / "model_index.json"
     if not index.is_file():
         raise InputError(
-            f"{config.id}: expected a diffusers pipeline (model_index.json), got "
+            f"{where}: expected a diffusers pipeline (model_index.json), got "
             f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}."
         )
     components = json.loads(index.read_text())
@@ -99,7 +101,7 @@ def _from_folder(folder: Path, config: DiffusersModelConfig) -> Any:
         )
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{config.id}: expected a pipeline that diffusers can load, got: {error}"
+            f"{where}: expected a pipeline that diffusers can load, got: {error}"
         ) from error
 
 

@@ -29,7 +29,24 @@ def swap_scheduler(current: Any, config: SchedulerConfig) -> Any:
         raise ConfigError(
             f"model.scheduler.arguments: {config.name} takes no {', '.join(sorted(ignored))}."
         )
+    if _is_flow(scheduler) != _is_flow(current):
+        hint = "of flow matching" if _is_flow(current) else "of a diffusion with noise levels"
+        raise ConfigError(
+            f"model.scheduler: expected a scheduler {hint}, as the checkpoint was trained with "
+            f"({type(current).__name__}), got {config.name}. Solvers that know both take the "
+            "arguments use_flow_sigmas and prediction_type: flow_prediction for flow matching."
+        )
     return scheduler
+
+
+def _is_flow(scheduler: Any) -> bool:
+    """Whether it samples along straight lines from noise to data: x_t = (1 − σ) x0 + σ ε."""
+    settings = scheduler.config
+    # A swapped scheduler's config keeps settings of the one before that it does not know.
+    knows = "use_flow_sigmas" in inspect.signature(type(scheduler).__init__).parameters
+    solves = knows and settings.get("use_flow_sigmas", False)
+    predicts = settings.get("prediction_type") == "flow_prediction"
+    return "FlowMatch" in type(scheduler).__name__ or bool(solves and predicts)
 
 
 def scheduler_record(pipeline: Any) -> dict[str, Any]:

@@ -69,7 +69,12 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
 def _folders(config: RunConfig) -> list[tuple[str, str]]:
     named = [(f"features.{f.name}.id", f.id) for f in config.features if f.id is not None]
     if config.model.kind == "diffusers":
-        named.append(("model.id", config.model.id))
+        model = config.model
+        named.append(("model.id", model.id))
+        named += [(f"model.loras.{i}.id", lora.id) for i, lora in enumerate(model.loras)]
+        for part in ("controlnet", "refiner"):
+            if (added := getattr(model, part)) is not None:
+                named.append((f"model.{part}.id", added.id))
     return named
 
 

@@ -135,6 +135,38 @@ def test_few_step_settings_reach_the_pipeline(
     assert torch.equal(images, expected)
 
 
+@pytest.mark.parametrize(
+    ("family", "scheduler", "message"),
+    [
+        ("sd", {"name": "AutoencoderKL"}, "expected a scheduler class of diffusers, got 'Auto"),
+        (
+            "sd",
+            {"name": "DDIMScheduler", "arguments": {"karras": True}},
+            "DDIMScheduler takes no k",
+        ),
+        ("sd", {"name": "FlowMatchEulerDiscreteScheduler"}, "of a diffusion with noise levels"),
+        ("sd3", {"name": "DPMSolverMultistepScheduler"}, r"of flow matching, as .* got DPMSolver"),
+        ("sana", {"name": "DDIMScheduler"}, r"of flow matching, as the checkpoint was trained"),
+    ],
+)
+def test_schedulers_that_do_not_fit_are_refused(
+    family: str, scheduler: dict[str, Any], message: str, root: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model(family, root, scheduler=scheduler)
+
+
+def test_a_solver_that_knows_flow_matching_may_take_over(root: Path) -> None:
+    arguments = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    swapped = {"name": "DPMSolverMultistepScheduler", "arguments": arguments}
+    first, second = (
+        made(model("sd3", root, steps=20)),
+        made(model("sd3", root, steps=20, scheduler=swapped)),
+    )
+    # Two solvers of the same equation.
+    assert (first - second).abs().float().mean() < 0.1 * first.float().std()
+
+
 def test_where_weights_wait_is_no_part_of_the_runs_identity() -> None:
     text = "name: a\nmodel: {kind: diffusers, id: some/model%s}\nprompts: {source: p.txt}\n"
     plain, waiting, tiled = (

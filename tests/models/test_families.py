@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -22,7 +25,7 @@ from evaluator.errors import ConfigError, GenerationError
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.records import Prompt
 from evaluator.store.rundir import RunDirectory
-from tests.runner.conftest import run_here
+from tests.runner.conftest import bytes_of, run_here
 from tests.tiny import ARGUMENTS, CLASSES, FAMILIES, TEXTLESS, call_arguments, generation, saved
 from tests.tiny.transformers import build_flux
 
@@ -36,28 +39,27 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
 
 
-def configured(family: str, root: Path, **model: Any) -> Any:
-    """A run of four prompts in one batch."""
+def record(family: str, root: Path, *, batch_size: int = 4) -> dict[str, Any]:
+    """The configuration of a run of four prompts, a shard a batch."""
     prompts = root / "prompts.jsonl"
     lines = [
         json.dumps({"key": f"k{i}", "text": text, "class_label": i % CLASSES})
         for i, text in enumerate(TEXTS)
     ]
     prompts.write_text("\n".join(lines))
-    record = {
+    size = {"batch_size": batch_size, "shard_size": batch_size}
+    return {
         "name": family,
         "model": {
             "kind": "diffusers",
             "id": str(saved(family, root)),
             "arguments": ARGUMENTS.get(family, {}),
-            **model,
         },
         "generation": {"steps": 2, "guidance_scale": 3.0, **generation(family)},
         "prompts": {"source": str(prompts)},
         "probes": {"latents": {}} if family in OBSERVED else {},
-        "runtime": {"threads": 1, "batch_size": 4, "shard_size": 4, "cache": str(root / "cache")},
+        "runtime": {"threads": 1, "cache": str(root / "cache"), **size},
     }
-    return parse_config(json.dumps(record), where="test")
 
 
 def kept(run: RunDirectory) -> dict[str, np.ndarray[Any, Any]]:
@@ -75,7 +77,8 @@ def kept(run: RunDirectory) -> dict[str, np.ndarray[Any, Any]]:
 def test_a_run_gives_the_images_of_the_bare_pipeline(
     family: str, root: Path, tmp_path: Path
 ) -> None:
-    outcome = run_here(configured(family, root), tmp_path / "run")
+    config = parse_config(json.dumps(record(family, root)), where="test")
+    outcome = run_here(config, tmp_path / "run")
     assert not outcome.errors
     run = outcome.run
     bare = DiffusionPipeline.from_pretrained(saved(family, root), local_files_only=True)
@@ -90,6 +93,32 @@ def test_a_run_gives_the_images_of_the_bare_pipeline(
     assert len(made) == len(TEXTS)
     for key, image in zip(run.plan.column("key").to_pylist(), expected, strict=True):
         assert made[key].tobytes() == np.asarray(image).tobytes(), key
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_bytes_of_one(root: Path, tmp_path: Path) -> None:
+    for family in FAMILIES:
+        path = tmp_path / f"{family}.json"
+        path.write_text(json.dumps(record(family, root, batch_size=2)))
+    script = Path(__file__).parent / "family_ranks.py"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(script), str(tmp_path)],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    workers = set()
+    for family in FAMILIES:
+        config = parse_config((tmp_path / f"{family}.json").read_text(), where="test")
+        alone = run_here(config, tmp_path / f"{family}-alone").run
+        together = bytes_of(tmp_path / f"{family}-together")
+        assert together == bytes_of(alone.path), family
+        assert len(together) >= 2 * (3 + (family in OBSERVED)), family
+        for shard in (0, 1):
+            timings = tmp_path / f"{family}-together" / "shards" / f"{shard:05d}/timings.parquet"
+            workers |= {*pq.read_table(timings)["worker"].to_pylist()}
+    assert len(workers) == 2
 
 
 GUIDED = sorted(set(FAMILIES) - {"ddpm", "ddim"})
