@@ -8,18 +8,24 @@ import typer
 
 from evaluator.cli.probe_options import (
     AllowCodeOption,
+    ClassOption,
     DeviceOption,
     DtypeOption,
+    ExtractorOption,
     GuidanceOption,
     ImagesOption,
     LimitOption,
     ModelArgument,
+    OptionalExtractorOption,
     OutputOption,
+    PromptOption,
     SeedOption,
     SetOption,
+    StepsOption,
+    WeightsOption,
     model_request,
 )
-from evaluator.cli.probe_spectra import jacobian
+from evaluator.cli.probe_spectra import jacobian, ood
 
 probe = typer.Typer(
     name="probe",
@@ -32,6 +38,10 @@ probe = typer.Typer(
 @probe.callback()
 def _verbs() -> None:
     """Each verb below writes its tables and pictures into a folder, and prints what it found."""
+
+
+probe.command()(jacobian)
+probe.command()(ood)
 
 
 @probe.command()
@@ -92,6 +102,122 @@ def denoise(
     )  # fmt: skip
 
 
+@probe.command()
+def roundtrip(
+    model: ModelArgument,
+    images: ImagesOption,
+    limit: LimitOption = 256,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Encode and decode real images: what the autoencoder loses, and the scale of its latents."""
+    from evaluator.probing.roundtrip import probe_roundtrip
+
+    request = model_request(
+        model, device=device, dtype=dtype, overrides=overrides, allow_code=allow_code
+    )
+    _print(probe_roundtrip(request, images=images, limit=limit, output=output))
+
+
+@probe.command()
+def interpolate(
+    model: ModelArgument,
+    images: Annotated[
+        str | None, typer.Option(help="Walk between these images; default: between seeds.")
+    ] = None,
+    prompt: PromptOption = None,
+    class_label: ClassOption = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of ends.")] = 4,
+    frames: Annotated[int, typer.Option(help="Images along each path.")] = 9,
+    strength: Annotated[
+        float, typer.Option(help="Between images: the share of the run that is denoised again.")
+    ] = 0.6,
+    extractor: OptionalExtractorOption = None,
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Walk between two seeds or images: a strip, and how smoothly features change along it."""
+    from evaluator.probing.interpolate import probe_interpolate
+
+    request = model_request(
+        model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+        overrides=overrides, allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_interpolate(
+            request, images=images, prompt=prompt, class_label=class_label, pairs=pairs,
+            frames=frames, strength=strength, extractor=extractor, weights=weights, output=output,
+        )
+    )  # fmt: skip
+
+
+@probe.command()
+def directions(
+    model: ModelArgument,
+    pair: Annotated[
+        tuple[str, str], typer.Option(help="Two prompts: from the first to the second.")
+    ],
+    base: Annotated[
+        str | None, typer.Option(help="Prompt that is moved; default: the pair's first.")
+    ] = None,
+    strengths: Annotated[
+        str, typer.Option(help="How far: 1 is the whole difference; 0 and 1 are always there.")
+    ] = "-0.5,0,0.5,1,1.5",
+    seeds: Annotated[int, typer.Option(min=2, help="Images at each strength.")] = 8,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompts to map the similarity of; default: the pair.")
+    ] = None,
+    extractor: ExtractorOption = "clip",
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Move a prompt's embedding along the difference of two prompts, and see where images go."""
+    from evaluator.probing.directions import probe_directions
+
+    request = model_request(
+        model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+        overrides=overrides, allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_directions(
+            request, pair=pair, base=base, strengths=_numbers("--strengths", strengths),
+            seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
+        )
+    )  # fmt: skip
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    import math
+
+    from evaluator.errors import ConfigError
+
+    try:
+        numbers = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}")
+    return numbers
+
+
 def _timesteps(text: str) -> int | tuple[float, ...]:
     """`10` is how many, `900,500` and `900,` are which."""
     from evaluator.errors import ConfigError
@@ -99,8 +225,8 @@ def _timesteps(text: str) -> int | tuple[float, ...]:
     try:
         if "," not in text and int(text) > 0:
             return int(text)
-        if "," in text and (which := tuple(float(part) for part in text.split(",") if part)):
-            return which
+        if "," in text:
+            return _numbers("--timesteps", text)
     except ValueError:
         pass
     raise ConfigError(
@@ -114,6 +240,3 @@ def _print(found: Any) -> None:
     for line in found.lines():
         plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
         typer.echo(plain)
-
-
-probe.command()(jacobian)

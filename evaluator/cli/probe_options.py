@@ -19,6 +19,11 @@ ImagesOption = Annotated[
 ]
 LimitOption = Annotated[int, typer.Option(min=1, help="Take the first N images.")]
 ExtractorOption = Annotated[str, typer.Option(help="An extractor, as `ls extractors` lists them.")]
+OptionalExtractorOption = Annotated[
+    str | None, typer.Option("--extractor", help="Measure in this extractor's features too.")
+]
+PromptOption = Annotated[str | None, typer.Option(help="Prompt of every image.")]
+ClassOption = Annotated[int | None, typer.Option(help="Class of every image.")]
 WeightsOption = Annotated[
     str | None,
     typer.Option(help="Weights of the extractor, if not its own or the configuration's."),

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from evaluator.probing.inputs import ModelRequest
-
-ModelArgument = Annotated[
-    str, typer.Argument(help="Pipeline folder, hub id, or configuration (YAML).")
-]
-OutputOption = Annotated[
-    Path | None, typer.Option(help="Folder for tables and pictures; default: probes/VERB-NAME.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="Such as cuda:1; default: the GPU.")]
-DtypeOption = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of every draw.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a.b=value of the configuration.")
-]
-AllowCodeOption = Annotated[
-    bool, typer.Option("--allow-code", help="Import code that the configuration names.")
-]
+from evaluator.cli.probe_options import (
+    AllowCodeOption,
+    DeviceOption,
+    DtypeOption,
+    LimitOption,
+    ModelArgument,
+    OptionalExtractorOption,
+    OutputOption,
+    SeedOption,
+    SetOption,
+    StepsOption,
+    WeightsOption,
+    model_request,
+)
 
 
 def jacobian(
@@ -45,7 +40,7 @@ def jacobian(
     ] = None,
     eta: Annotated[float, typer.Option(help="Share of the root of the energy.")] = 0.99,
     vectors: Annotated[int, typer.Option(min=1, max=16, help="Singular vectors drawn.")] = 5,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    steps: StepsOption = None,
     output: OutputOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -57,7 +52,7 @@ def jacobian(
     from evaluator.probing.jacobian import JacobianRequest, probe_jacobian
 
     request = JacobianRequest(
-        model=_model(
+        model=model_request(
             model, device=device, dtype=dtype, steps=steps, seed=seed, overrides=overrides,
             allow_code=allow_code,
         ),
@@ -69,26 +64,44 @@ def jacobian(
         eta=eta,
         vectors=vectors,
     )  # fmt: skip
-    for line in probe_jacobian(request, output).lines():
-        typer.echo(line)
+    _print(probe_jacobian(request, output))
 
 
-def _model(
-    model: str,
-    *,
-    device: str | None,
-    dtype: str | None,
-    steps: int | None,
-    seed: int | None,
-    overrides: list[str] | None,
-    allow_code: bool,
-) -> ModelRequest:
-    from evaluator.probing.inputs import ModelRequest
+def ood(
+    model: ModelArgument,
+    reference: Annotated[str, typer.Option(help="Images that are usual.")],
+    images: Annotated[str | None, typer.Option(help="Images to score.")] = None,
+    outliers: Annotated[
+        str | None, typer.Option(help="Images known to be unusual: how well scores tell them.")
+    ] = None,
+    limit: LimitOption = 2000,
+    extractor: OptionalExtractorOption = None,
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """How unusual images are among a reference set: in the model's latents, or in features."""
+    from evaluator.probing.ood import probe_ood
 
-    return ModelRequest(
-        model, device=device, dtype=dtype, steps=steps, seed=seed,
-        overrides=tuple(overrides or ()), allow_code=allow_code,
+    request = model_request(
+        model, device=device, dtype=dtype, seed=seed, overrides=overrides, allow_code=allow_code
+    )
+    _print(
+        probe_ood(
+            request, reference=reference, images=images, outliers=outliers, limit=limit,
+            extractor=extractor, weights=weights, output=output,
+        )
     )  # fmt: skip
+
+
+def _print(found: Any) -> None:
+    """The lines of what a verb found, without control characters of untrusted text."""
+    for line in found.lines():
+        typer.echo("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
 
 
 def _steps(text: str) -> str | int | list[int]:

@@ -102,14 +102,16 @@ Steps = Literal["all"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Fiel
 
 
 class AttentionConfig(Section):
-    """Cross-attention statistics."""
+    """Statistics of the attention to the text."""
 
     steps: Steps = 10
     """`all`, how many steps spread over the run, or a list of step numbers."""
     layers: Literal["groups", "all"] = "groups"
-    """Average layers of one kind and resolution, or keep every layer."""
+    """Average layers of one kind, depth and resolution, or keep every layer."""
     maps: int = Field(8, ge=0)
     """Keep heat maps of the first N samples of the plan."""
+    pairs: bool = False
+    """Also tell how much the maps of every two tokens of a prompt have in common."""
 
 
 class LatentsConfig(Section):

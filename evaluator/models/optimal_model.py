@@ -53,7 +53,12 @@ class OptimalUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, sample_size: int = 32, in_channels: int = 3, out_channels: int = 3) -> None:
+    def __init__(
+        self,
+        sample_size: int | tuple[int, int] = 32,
+        in_channels: int = 3,
+        out_channels: int = 3,
+    ) -> None:
         super().__init__()
         self.register_buffer("images", torch.empty(0, dtype=torch.uint8), persistent=False)
         self.register_buffer("log_sigmas", torch.empty(0), persistent=False)
@@ -61,7 +66,9 @@ class OptimalUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     @classmethod
     def of(cls, images: Tensor, alphas_cumprod: Tensor) -> OptimalUNet:
         """From (N, C, H, W) uint8 images and a schedule's ᾱ."""
-        unet: OptimalUNet = cls(images.shape[-1], images.shape[1], images.shape[1])
+        channels, height, width = images.shape[1:]
+        size = height if height == width else (height, width)
+        unet: OptimalUNet = cls(size, channels, channels)
         unet.images = images
         cumprod = alphas_cumprod.to(torch.float64)
         unet.log_sigmas = ((1 - cumprod) / cumprod.clamp_min(1e-12)).log() / 2

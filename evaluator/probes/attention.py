@@ -7,17 +7,32 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import torch
 
 from evaluator.errors import ConfigError, ProbeError
 from evaluator.probes.attention_recorder import AttentionRecorder
-from evaluator.probes.attention_table import AttentionRows, attention_table
+from evaluator.probes.attention_table import (
+    AttentionRows,
+    attention_table,
+    layer_table,
+    pair_table,
+    token_table,
+)
 from evaluator.probes.branches import BranchRows, samples_of
-from evaluator.probes.heatmaps import HeatmapSums, heatmap_table
-from evaluator.probes.layers import AttentionLayer, Grid, cross_attention_layers
+from evaluator.probes.heatmaps import HeatmapSums, heatmap_table, layer_map_table
+from evaluator.probes.layers import (
+    AttentionLayer,
+    Grid,
+    attention_layers,
+    family_of,
+    image_grid,
+)
 from evaluator.probes.noise import NoiseFamily, noise_family
+from evaluator.probes.sequences import TextColumns
 from evaluator.probes.steps import StepChoice
-from evaluator.probes.tokens import TokenizedPrompt, pipeline_tokenizer, tokenize
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
+from evaluator.probes.texts import check_ids, read_prompts
+from evaluator.probes.tokens import TokenizedPrompt
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +44,11 @@ LAYERS = ("groups", "all")
 
 
 class AttentionProbe:
-    """Statistics of the cross-attention maps, for each token, observed step and layer group.
+    """Where the image looks for each token, at each observed step and in each layer group.
 
     Exact probabilities, from the queries and keys that enter the kernel; conditional branch only.
+    Cross-attention (Stable Diffusion 1, 2 and XL, PixArt, Sana) and joint attention (Stable
+    Diffusion 3, Flux, Qwen-Image, Lumina 2), where image positions look at text and image alike.
     A step's maps are those of its first model evaluation (second-order samplers make several).
     """
 
@@ -41,11 +58,13 @@ class AttentionProbe:
         steps: str | int | Sequence[int] = "all",
         layers: str = "groups",
         maps: int = 0,
+        pairs: bool = False,
     ) -> None:
         """Choose what to observe.
 
         `layers`: `groups` averages statistics over layers of equal block and resolution, `all`
-        keeps each. `maps`: samples at plan positions below it also give heat maps.
+        keeps each. `maps`: samples at plan positions below it also give heat maps. `pairs`: how
+        much the maps of every two tokens have in common, too.
         """
         self.name = "attention"
         self.steps = StepChoice.parse(steps)
@@ -54,7 +73,10 @@ class AttentionProbe:
         if isinstance(maps, bool) or not isinstance(maps, int) or maps < 0:
             raise ConfigError(f"maps: expected a number of samples, 0 or more; got {maps!r}.")
         self.layers = layers
+        if not isinstance(pairs, bool):
+            raise ConfigError(f"pairs: expected true or false; got {pairs!r}.")
         self.maps = maps
+        self.pairs = pairs
 
     @contextmanager
     def attach(
@@ -62,7 +84,7 @@ class AttentionProbe:
     ) -> Iterator[AttentionObservation]:
         """Watch one call of `model.generate(prompts, …)`; `positions` are places in the plan."""
         pipeline = model.pipeline
-        layers = cross_attention_layers(pipeline)
+        layers = attention_layers(pipeline)
         observation = AttentionObservation(self, pipeline, layers, prompts, positions)
         with (
             observation.recorder.attached(),
@@ -73,7 +95,7 @@ class AttentionProbe:
 
 
 def _group_name(layer: AttentionLayer, grid: Grid) -> str:
-    """`down-8x8`, `mid-4x4`, `up-8x8`: block and attention resolution."""
+    """`down-8x8`, `mid-4x4`, `joint-early-64x64`: block and attention resolution."""
     return f"{layer.block}-{grid}"
 
 
@@ -90,7 +112,7 @@ def _family_or_none(scheduler: Any) -> NoiseFamily | None:
 
 
 class AttentionObservation:
-    """What the cross-attention layers did during one batch."""
+    """What the attention layers did during one batch."""
 
     def __init__(
         self,
@@ -101,16 +123,18 @@ class AttentionObservation:
         positions: Sequence[int],
     ) -> None:
         label = _group_name if probe.layers == "groups" else _layer_name
-        self.recorder = AttentionRecorder(layers, label)
+        order = family_of(pipeline).order
+        self.recorder = AttentionRecorder(layers, label, order, pairs=probe.pairs)
         family = _family_or_none(getattr(pipeline, "scheduler", None))
         self.watch = PipelineWatch(pipeline, self, steps=probe.steps, family=family)
         self._probe = probe
-        self._tokenizer = pipeline_tokenizer(pipeline)
-        self._convert = getattr(pipeline, "maybe_convert_prompt", None)
+        self._pipeline = pipeline
         self._prompts = prompts
         self._positions = positions
         self._samples: list[int] = []
         self._tokenized: tuple[TokenizedPrompt, ...] = ()
+        self._positions_of_text: list[int] = []
+        self._columns = TextColumns.none()
         self._indistinct: list[bool] = []
         self._mapped: list[int] = []
         self._recorded: set[int] = set()
@@ -127,11 +151,10 @@ class AttentionObservation:
         if rows.conditional is None or step in self._recorded:
             return
         if not self._samples:
-            self._prepare()
+            self._prepare(latents, rows.conditional)
         self._recorded.add(step)
         place = self.watch.observed.index(step)
-        height, width = latents.shape[-2:]
-        self.recorder.begin(place, rows.conditional, (height, width))
+        self.recorder.begin(place, rows.conditional, self._columns)
 
     def denoiser_ends(self, step: int, output: Tensor, rows: BranchRows | None) -> None:
         """Stop recording: the text encoder and the decoder attend too."""
@@ -142,7 +165,7 @@ class AttentionObservation:
         if call is not None:
             self._times[step] = call.time
 
-    def _prepare(self) -> None:
+    def _prepare(self, latents: Tensor, rows: slice) -> None:
         """Tokens, samples and heat maps, as soon as the encoded texts are known."""
         encodings = self.watch.encodings
         assert encodings.conditional is not None
@@ -151,15 +174,10 @@ class AttentionObservation:
         texts = encodings.texts
         if texts is None or len(texts) != num_rows:
             texts = tuple(self._prompts[sample].text or "" for sample in self._samples)
-        if self._convert is not None:
-            texts = tuple(self._convert(text, self._tokenizer) for text in texts)
-        self._tokenized = tokenize(self._tokenizer, texts)
-        if self._tokenized[0].num_positions != num_positions:
-            raise ProbeError(
-                f"Expected {self._tokenized[0].num_positions} text positions, as the tokenizer "
-                f"counts them; got {num_positions}. Let the pipeline encode the prompts itself, "
-                "or remove attention from the probes."
-            )
+        arguments = encodings.arguments
+        self._tokenized, given = read_prompts(self._pipeline, texts, arguments, num_positions)
+        check_ids(given, encodings.ids)
+        self._columns = self._text_columns(latents, rows, num_positions)
         self._indistinct = encodings.indistinct()
         wanted = [position < self._probe.maps for position in self._positions]
         self._mapped = [
@@ -168,53 +186,70 @@ class AttentionObservation:
             if sample < len(wanted) and wanted[sample] and not self._indistinct[row]
         ]
         num_steps = len(self.watch.observed)
-        self.recorder.prepare(
-            num_tokens=1 + max(prompt.tokens[-1].position for prompt in self._tokenized),
-            num_steps=num_steps,
-            heatmaps=HeatmapSums(self._mapped, num_steps) if self._mapped else None,
+        maps = HeatmapSums(self._mapped, num_steps) if self._mapped else None
+        self.recorder.prepare(num_steps=num_steps, heatmaps=maps)
+
+    def _text_columns(self, latents: Tensor, rows: slice, num_positions: int) -> TextColumns:
+        """Where the tokens of this batch stand, and how large its images are."""
+        inputs = self.watch.denoiser_inputs
+        places = [{token.position for token in prompt.tokens} for prompt in self._tokenized]
+        self._positions_of_text = sorted(set().union(*places))
+        present = [[p in row for p in self._positions_of_text] for row in places]
+        lengths: tuple[int, ...] = ()
+        if family_of(self._pipeline).order == "packed":
+            lengths = tuple(inputs["encoder_attention_mask"][rows].sum(dim=1).tolist())
+        return TextColumns(
+            image=image_grid(denoiser_of(self._pipeline), latents, inputs),
+            num_text=num_positions,
+            positions=torch.tensor(self._positions_of_text, device=latents.device),
+            present=torch.tensor(present, device=latents.device),
+            lengths=lengths,
         )
 
     def tables(self) -> Mapping[str, pa.Table]:
-        """`attention`, and `heatmaps` where maps are asked for; ProbeError if anything is amiss."""
+        """Everything that was asked for, by the name of its table; ProbeError if anything is amiss.
+
+        `attention`, `attention_tokens` and `attention_layers`; `attention_pairs` with `pairs`;
+        `heatmaps` and `heatmaps_layers` with `maps`.
+        """
         self._check()
+        recorder, steps = self.recorder, self.watch.observed
+        rows = AttentionRows(
+            statistics=recorder.statistics,
+            samples=self._samples,
+            prompts=self._tokenized,
+            indistinct=self._indistinct,
+            steps=steps,
+            times=self._times,
+            positions=self._positions_of_text,
+        )
         tables = {
-            "attention": attention_table(
-                AttentionRows(
-                    statistics=self.recorder.statistics,
-                    samples=self._samples,
-                    prompts=self._tokenized,
-                    indistinct=self._indistinct,
-                    steps=self.watch.observed,
-                    times=self._times,
-                )
-            )
+            "attention": attention_table(rows),
+            "attention_tokens": token_table(self._samples, self._tokenized),
+            "attention_layers": layer_table(self._samples[0], list(recorder.facts.values())),
         }
+        if self._probe.pairs:
+            tables["attention_pairs"] = pair_table(rows, pairs=recorder.pairs)
         if self._probe.maps:
-            tables["heatmaps"] = heatmap_table(
-                self.recorder.heatmaps,
-                rows=self._mapped,
-                samples=self._samples,
-                prompts=self._tokenized,
-                steps=self.watch.observed,
-            )
+            mapped: dict[str, Any] = {
+                "rows": self._mapped,
+                "samples": self._samples,
+                "prompts": self._tokenized,
+                "steps": steps,
+                "positions": self._positions_of_text,
+            }
+            tables["heatmaps"] = heatmap_table(recorder.heatmaps, **mapped)
+            tables["heatmaps_layers"] = layer_map_table(recorder.heatmaps, **mapped)
         return tables
 
     def _check(self) -> None:
-        recorder = self.recorder
-        if recorder.unseen:
-            names = sorted(recorder.unseen)
-            raise ProbeError(
-                f"Expected to see every cross-attention layer exactly once a pass; {len(names)} "
-                f"ran unseen or attended several times, {names[0]} among them. Use the default "
-                "attention processors (unet.set_default_attn_processor()), or remove attention "
-                "from the probes."
-            )
-        if recorder.num_layer_runs == 0 or self.watch.num_calls == 0:
+        if self.recorder.num_layer_runs == 0 or self.watch.num_calls == 0:
             raise ProbeError(
                 "Expected one run of the pipeline while the attention probe was attached; no "
-                "cross-attention layer ran, or scheduler.step was never called. Generate between "
+                "attention layer ran, or scheduler.step was never called. Generate between "
                 "entering and leaving attach(), with the pipeline that the model exposes."
             )
+        self.recorder.check()
         if missing := sorted(set(self.watch.observed) - self._recorded):
             raise ProbeError(
                 f"Expected to observe steps {list(self.watch.observed)}; {missing} had no "

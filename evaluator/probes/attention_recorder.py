@@ -1,4 +1,4 @@
-"""Record the cross-attention of one run, and digest it into statistics.
+"""Record the attention of one run to its text, and digest it into statistics.
 
 Queries and keys are only kept while the model runs, and digested together, several layers and
 steps at once: on small models the number of operations costs more than their size.
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from evaluator.errors import ProbeError
-from evaluator.probes.attention_statistics import attention_statistics, text_probabilities
+from evaluator.probes.attention_pairs import pair_statistics
+from evaluator.probes.attention_statistics import attention_statistics, log_normaliser, text_maps
 from evaluator.probes.boundaries import AttentionCall, LayerBoundary
 from evaluator.probes.heatmaps import HeatmapSums
-from evaluator.probes.layers import AttentionLayer, Grid, grid_of
+from evaluator.probes.layers import AttentionLayer, Grid, Order
+from evaluator.probes.sequences import TextColumns, image_to_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,16 @@ class Captured(NamedTuple):
     label: str
     grid: Grid
     call: AttentionCall
+    """Queries of the image, keys of the prompt's tokens, and the normaliser over all keys."""
+
+
+class LayerFacts(NamedTuple):
+    """What is known of a layer once it ran."""
+
+    layer: AttentionLayer
+    group: str
+    grid: Grid
+    heads: int
 
 
 class StatisticSums:
@@ -47,68 +59,79 @@ class StatisticSums:
         self.counts = torch.zeros(num_steps, device=device)
 
     def add(self, statistics: Tensor, places: Tensor) -> None:
-        """(10, S, B, T) of steps `places`, which may repeat."""
+        """(K, S, B, T, …) of steps `places`, which may repeat."""
         self.sums.index_add_(1, places, statistics)
         self.counts.index_add_(0, places, torch.ones_like(places, dtype=torch.float32))
 
     def means(self) -> Tensor:
-        """(10, S, B, T) on the CPU; NaN on steps at which no layer of the group ran."""
-        return (self.sums / self.counts.view(1, -1, 1, 1)).cpu()
+        """(K, S, B, T, …) on the CPU; NaN on steps at which no layer of the group ran."""
+        counts = self.counts.view(1, -1, *(1,) * (self.sums.ndim - 2))
+        return (self.sums / counts).cpu()
 
 
 class AttentionRecorder:
-    """Hooks on cross-attention layers; asleep unless told `begin`."""
+    """Hooks on attention layers, there only between `begin` and `end`."""
 
     def __init__(
-        self, layers: Sequence[AttentionLayer], label: Callable[[AttentionLayer, Grid], str]
+        self,
+        layers: Sequence[AttentionLayer],
+        label: Callable[[AttentionLayer, Grid], str],
+        order: Order,
+        *,
+        pairs: bool = False,
     ) -> None:
         self._layers = layers
         self._label = label
+        self._order = order
+        self._pairs = pairs
         self._thread = threading.get_ident()
-        self._place: int | None = None
+        self._place = 0
         self._rows = slice(0)
-        self._latent_size = (0, 0)
-        self._num_tokens = 0
+        self._columns = TextColumns.none()
         self._num_steps = 0
         self._heard = 0
+        self._handles: list[Any] = []
         self._pending: list[Captured] = []
         self._pending_bytes = 0
         self.statistics: dict[str, StatisticSums] = {}
         """By label, in the order in which the layers ran."""
+        self.pairs: dict[str, StatisticSums] = {}
+        """The same, for pairs of tokens."""
+        self.facts: dict[str, LayerFacts] = {}
+        """By the layer's name, in the order in which the layers ran."""
         self.heatmaps: HeatmapSums | None = None
         self.num_layer_runs = 0
         """Layer runs on observed steps."""
         self.unseen: set[str] = set()
         """Layers that ran on an observed step and were not seen exactly once."""
 
-    def prepare(self, *, num_tokens: int, num_steps: int, heatmaps: HeatmapSums | None) -> None:
-        """What is only known once the run has begun: text columns and steps to keep."""
-        self._num_tokens = num_tokens
+    def prepare(self, *, num_steps: int, heatmaps: HeatmapSums | None) -> None:
+        """What is only known once the run has begun."""
         self._num_steps = num_steps
         self.heatmaps = heatmaps
 
-    def begin(self, place: int, rows: slice, latent_size: tuple[int, int]) -> None:
+    def begin(self, place: int, rows: slice, columns: TextColumns) -> None:
         """The denoiser starts on the observed step number `place`; record these batch rows."""
-        self._place, self._rows, self._latent_size = place, rows, latent_size
+        self._place, self._rows, self._columns = place, rows, columns
+        for layer in self._layers:
+            before, after = self._hooks(layer)
+            self._handles.append(layer.module.register_forward_pre_hook(before))
+            # Also after an error: a patched function must never be left behind.
+            self._handles.append(layer.module.register_forward_hook(after, always_call=True))
 
     def end(self) -> None:
-        """The denoiser is done; sleep."""
-        self._place = None
+        """The denoiser is done; take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hooks on all layers while inside."""
-        handles = []
+        """No hook is left behind, errors included."""
         try:
-            for layer in self._layers:
-                before, after = self._hooks(layer)
-                handles.append(layer.module.register_forward_pre_hook(before))
-                # Also after an error: a patched function must never be left behind.
-                handles.append(layer.module.register_forward_hook(after, always_call=True))
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self.end()
 
     def _hooks(self, layer: AttentionLayer) -> tuple[Callable[..., None], Callable[..., None]]:
         boundary = LayerBoundary(layer.module, lambda call: self._hear(layer, call))
@@ -116,7 +139,7 @@ class AttentionRecorder:
 
         def before(module: Any, args: Any) -> None:
             nonlocal is_open
-            if self._place is None or threading.get_ident() != self._thread:
+            if threading.get_ident() != self._thread:
                 return
             self._heard = 0
             is_open = True
@@ -136,27 +159,29 @@ class AttentionRecorder:
 
         return before, after
 
+    @torch.no_grad()
     def _hear(self, layer: AttentionLayer, call: AttentionCall) -> None:
-        """Keep one attention call: the tensors themselves, no copies."""
+        """Keep one attention call: views where that is enough, no copies."""
         self._heard += 1
-        assert self._place is not None
-        height, width = self._latent_size
-        grid = grid_of(call.query.shape[2], height=height, width=width)
-        if call.key.shape[2] < self._num_tokens:
-            raise ProbeError(
-                f"Expected at least {self._num_tokens} text positions, as the tokenizer counts "
-                f"them; {layer.name} attends to {call.key.shape[2]}. Let the pipeline encode the "
-                "prompts itself, or remove attention from the probes."
-            )
-        mask = call.mask
-        if mask is not None and mask.shape[0] > 1:
-            mask = mask[self._rows]
-        kept = AttentionCall(call.query[self._rows], call.key[self._rows], mask, call.scale)
+        rows = self._rows
+        mask, normaliser = call.mask, call.normaliser
+        if mask is not None:
+            mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+            mask = mask[rows] if mask.shape[0] > 1 else mask
+        query, key = call.query[rows], call.key[rows]
+        if normaliser is None:
+            normaliser = log_normaliser(query, key, mask, scale=call.scale)
+        else:
+            normaliser = normaliser[rows]
+        whole = AttentionCall(query, key, mask, call.scale, normaliser)
+        grid, kept = image_to_text(self._order, whole, self._columns, layer.name)
+        self.facts.setdefault(
+            layer.name, LayerFacts(layer, f"{layer.block}-{grid}", grid, query.shape[1])
+        )
         self._pending.append(Captured(self._place, self._label(layer, grid), grid, kept))
         num_probabilities = kept.query[..., 0].numel() * kept.key.shape[2]
-        # The unconditional rows stay alive with the conditional ones they share memory with.
-        kept_bytes = call.query.nbytes + call.key.nbytes
-        self._pending_bytes += kept_bytes + 4 * num_probabilities
+        # Rows that are not kept stay alive with those they share memory with.
+        self._pending_bytes += call.query.nbytes + kept.key.nbytes + 8 * num_probabilities
 
     def digest(self) -> None:
         """Turn what is pending into statistics: one pass for all captures of equal form."""
@@ -175,19 +200,56 @@ class AttentionRecorder:
     def _digest_alike(self, group: list[Captured]) -> None:
         calls = [captured.call for captured in group]
         masks = [call.mask for call in calls if call.mask is not None]
-        probabilities = text_probabilities(
-            torch.stack([call.query for call in calls]),
-            torch.stack([call.key for call in calls]),
-            torch.stack(masks) if masks else None,
+        normalisers = [call.normaliser for call in calls if call.normaliser is not None]
+        maps = text_maps(
+            _stacked([call.query for call in calls]),
+            _stacked([call.key for call in calls]),
+            _stacked(masks) if masks else None,
+            _stacked(normalisers),
             scale=calls[0].scale,
-            num_tokens=self._num_tokens,
         )
-        places = [captured.place for captured in group]
         label, grid = group[0].label, group[0].grid
-        statistics = attention_statistics(probabilities, grid)
-        if label not in self.statistics:
-            form = (grid, statistics.shape, self._num_steps, statistics.device)
-            self.statistics[label] = StatisticSums(*form)
-        self.statistics[label].add(statistics, torch.tensor(places, device=statistics.device))
+        places = [captured.place for captured in group]
+        present = self._columns.present
+        statistics = attention_statistics(maps.probabilities, grid, logs=maps.logs, present=present)
+        self._add(self.statistics, label, grid, statistics, places)
+        if self._pairs:
+            found = pair_statistics(maps.probabilities)
+            self._add(self.pairs, label, grid, found, places)
         if self.heatmaps is not None:
-            self.heatmaps.add(probabilities, grid, places)
+            self.heatmaps.add(maps.probabilities, grid, places, label=label)
+
+    def _add(
+        self,
+        sums: dict[str, StatisticSums],
+        label: str,
+        grid: Grid,
+        values: Tensor,
+        places: Sequence[int],
+    ) -> None:
+        if label not in sums:
+            sums[label] = StatisticSums(grid, values.shape, self._num_steps, values.device)
+        sums[label].add(values, torch.tensor(places, device=values.device))
+
+    def check(self) -> None:
+        """ProbeError if a layer ran and left no record, or none ran at all."""
+        if self.unseen:
+            names = sorted(self.unseen)
+            raise ProbeError(
+                f"Expected to see every attention layer exactly once a pass; {len(names)} "
+                f"ran unseen or attended several times, {names[0]} among them. Use the default "
+                "attention processors (unet.set_default_attn_processor()), or remove attention "
+                "from the probes."
+            )
+        if self.num_layer_runs and (
+            silent := [x for x in self._layers if x.name not in self.facts]
+        ):
+            raise ProbeError(
+                f"Expected every attention layer to run on an observed step; {silent[0].name} did "
+                "not. Turn off what skips layers, or remove attention from the probes."
+            )
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """(S, …); a single tensor is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))

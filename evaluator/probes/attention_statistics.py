@@ -7,7 +7,7 @@ columns come before image positions here so that sums over positions run through
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,29 +18,58 @@ if TYPE_CHECKING:
 
 TOP_SHARE = 0.1
 """`top10_share` counts this share of the positions, rounded up."""
+LOWEST = -1e4
+"""Logarithm of a probability that is 0: finite, so that its product with 0 is 0."""
 
 
-def text_probabilities(
-    query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float, num_tokens: int
-) -> Tensor:
-    """Softmax over all T keys, of which the first `num_tokens` columns are returned.
+class TextMaps(NamedTuple):
+    """Attention of image positions to some text columns."""
 
-    query (…, heads, N, D), key (…, heads, T, D), mask broadcasting to (…, heads, N, T); any dtype
-    → (…, heads, num_tokens, N) float32 in [0, 1].
+    probabilities: Tensor
+    """(…, heads, T, N) in [0, 1]."""
+    logs: Tensor
+    """(…, heads, T, N): their logarithms, at least `LOWEST`."""
+
+
+def text_maps(
+    query: Tensor, key: Tensor, mask: Tensor | None, normaliser: Tensor, *, scale: float
+) -> TextMaps:
+    """Softmax probabilities of the columns `key`, given the normaliser over all keys.
+
+    query (…, heads, N, D), key (…, heads, T, D), mask broadcasting to (…, heads, N, T), any dtype;
+    normaliser (…, heads, N): log Σ exp of the logits of all keys, of which these may be a part.
     """
-    logits = torch.matmul(key.float(), query.float().transpose(-1, -2)).mul_(scale)
+    logs = _logits(query, key, mask, scale=scale).sub_(normaliser.float().unsqueeze(-2))
+    if mask is not None:
+        logs.clamp_(min=LOWEST)
+    return TextMaps(logs.exp(), logs)
+
+
+def log_normaliser(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
+    """Log Σ exp of the logits over all of `key`'s columns: (…, heads, N) float32."""
+    return _logits(query, key, mask, scale=scale).logsumexp(dim=-2)
+
+
+def _logits(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
+    """(…, heads, T, N) float32."""
+    logits = torch.matmul(key.float().mul(scale), query.float().transpose(-1, -2))
     if mask is not None:
         mask = mask.transpose(-1, -2)
         if mask.dtype == torch.bool:
             logits.masked_fill_(~mask, -math.inf)
         else:
             logits.add_(mask.float())
-    normaliser = logits.logsumexp(dim=-2, keepdim=True)
-    return logits[..., :num_tokens, :].sub(normaliser).exp_()
+    return logits
 
 
-def attention_statistics(probabilities: Tensor, grid: Grid) -> Tensor:
-    """(…, heads, T, N) float32 → (10, …, T), in the order of `ATTENTION_STATISTICS`.
+def attention_statistics(
+    probabilities: Tensor,
+    grid: Grid,
+    *,
+    logs: Tensor | None = None,
+    present: Tensor | None = None,
+) -> Tensor:
+    """(…, heads, T, N) float32 → (12, …, T), in the order of `ATTENTION_STATISTICS`.
 
     With P̄ the mean over heads, N positions, and D = P̄ / Σ_n P̄:
 
@@ -54,9 +83,18 @@ def attention_statistics(probabilities: Tensor, grid: Grid) -> Tensor:
     spread          √(Var y + Var x) under D, in the same units
     head_diversity  Jensen–Shannon divergence between the heads' maps, over ln heads, in [0, 1];
                     heads weigh the same however much mass they give; 0 for a single head
+    text_mass       mean of Σ_t P over heads and positions, t over the prompt's tokens without
+                    padding: the same for every token; what is left went to padding and, in joint
+                    attention, to the image itself
+    text_share      mean of P / Σ_t P over heads and positions: the mass as it were if nothing but
+                    the prompt's tokens could be looked at; a position that gives them nothing
+                    counts as 0
 
-    Tokens without any mass give NaN.
+    Tokens without any mass give NaN. `logs` are the logarithms of the probabilities, where known;
+    `present` (…, T) tells the prompt's own columns from others, by default all are.
     """
+    if logs is None:
+        logs = probabilities.log().clamp(min=LOWEST)
     num_heads, num_positions = probabilities.shape[-3], probabilities.shape[-1]
     mean = probabilities.mean(dim=-3)
     total = mean.sum(dim=-1)
@@ -72,9 +110,10 @@ def attention_statistics(probabilities: Tensor, grid: Grid) -> Tensor:
     offsets = _centred_positions(grid).to(density.device)
     y, x, square = (density @ offsets).unbind(dim=-1)
     spread = (square - y * y - x * x).clamp_min(0).sqrt()
-    diversity = _head_diversity(probabilities) if num_heads > 1 else torch.zeros_like(mass)
+    diversity = _head_diversity(probabilities, logs) if num_heads > 1 else torch.zeros_like(mass)
     statistics = (mass, peak, peak / mass, top, entropy, 1 - entropy)
-    stacked: Tensor = torch.stack([*statistics, y + 0.5, x + 0.5, spread, diversity])
+    of_text = _of_text(probabilities, present)
+    stacked: Tensor = torch.stack([*statistics, y + 0.5, x + 0.5, spread, diversity, *of_text])
     return stacked
 
 
@@ -84,11 +123,34 @@ def _entropy(density: Tensor) -> Tensor:
     return -nats
 
 
-def _head_diversity(probabilities: Tensor) -> Tensor:
-    """H(mean of the heads' maps) − mean of H(head's map), over ln heads (Lin 1991, eq. 5.1)."""
-    maps = probabilities / probabilities.sum(dim=-1, keepdim=True)
-    divergence: Tensor = _entropy(maps.mean(dim=-3)) - _entropy(maps).mean(dim=-2)
-    return (divergence / math.log(probabilities.shape[-3])).clamp_min(0)
+def _head_diversity(probabilities: Tensor, logs: Tensor) -> Tensor:
+    """H(mean of the heads' maps) − mean of H(head's map), over ln heads (Lin 1991, eq. 5.1).
+
+    A head's map is p / m with m = Σ_n p, so that its entropy is ln m − Σ p ln p / m: the
+    logarithms that the softmax knows already are all it takes.
+    """
+    num_heads = probabilities.shape[-3]
+    mass = probabilities.sum(dim=-1)
+    of_heads = mass.log() - (probabilities * logs).sum(dim=-1) / mass
+    weights = (1 / (num_heads * mass)).movedim(-2, -1).unsqueeze(-2)  # (…, T, 1, heads)
+    mixture = (weights @ probabilities.movedim(-3, -2)).squeeze(-2)
+    divergence = _entropy(mixture) - of_heads.mean(dim=-2)
+    return (divergence / math.log(num_heads)).clamp_min(0)
+
+
+def _of_text(probabilities: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean attention on the prompt's tokens, and each token's share of it, both (…, T)."""
+    num_heads, num_tokens, num_positions = probabilities.shape[-3:]
+    shape = (*probabilities.shape[:-3], num_tokens)
+    columns = probabilities.new_ones(shape) if present is None else present.to(probabilities.dtype)
+    columns = columns.expand(shape)[..., None, None, :]
+    text = columns @ probabilities  # (…, heads, 1, N)
+    smallest = torch.finfo(text.dtype).tiny
+    share = (probabilities @ (1 / text.clamp_min(smallest)).mT).sum(dim=(-3, -1)) / (
+        num_heads * num_positions
+    )
+    mass = text.mean(dim=(-3, -2, -1)).unsqueeze(-1).expand(shape)
+    return mass, share
 
 
 def _centred_positions(grid: Grid) -> Tensor:

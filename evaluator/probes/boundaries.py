@@ -4,7 +4,8 @@ They are met where they enter the kernel, so nothing is recomputed from projecti
 norms or adapters may have changed. Three places, whichever the layer's processor uses:
 `F.scaled_dot_product_attention`, diffusers' registry of attention backends, and the layer's own
 `get_attention_scores`. The first two are global: they are replaced only while some watched layer
-runs, pass every call on unchanged, and report only calls made by the thread whose layer it is.
+runs, give every call's output unchanged, and report only calls made by the thread whose layer it
+is. Where the fused kernel also returns the normaliser of its softmax, that is reported too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from evaluator.errors import ProbeError
+from evaluator.probes.fused import attend
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +36,8 @@ class AttentionCall(NamedTuple):
     mask: Tensor | None
     """Broadcasts to (B, heads, N, T): True is attended, or added to the logits."""
     scale: float
+    normaliser: Tensor | None = None
+    """(B, heads, N): log Σ exp of the logits, where the kernel itself computed it."""
 
 
 Sink = Callable[[AttentionCall], None]
@@ -52,13 +56,15 @@ class LayerBoundary:
         self._module = module
         self._sink = sink
         self._had_own_scores = "get_attention_scores" in vars(module)
-        self._scores = module.get_attention_scores
-        self._watched_scores = _watch_scores(self._scores, module)
+        # Newer attention classes have no such method.
+        self._scores = getattr(module, "get_attention_scores", None)
+        self._watched_scores = _watch_scores(self._scores, module) if self._scores else None
 
     def open(self) -> None:
         """Report the layer's attention calls on this thread to the sink from now on."""
         _thread.sink = self._sink
-        vars(self._module)["get_attention_scores"] = self._watched_scores
+        if self._scores is not None:
+            vars(self._module)["get_attention_scores"] = self._watched_scores
         _install()
 
     def close(self) -> None:
@@ -112,10 +118,19 @@ def _watch_sdpa(original: Any) -> Any:
         is_causal: bool = False,
         **options: Any,
     ) -> Tensor:
-        if (sink := _current_sink()) is not None:
-            sink(_call(query, key, attn_mask, is_causal=is_causal, scale=options.get("scale")))
-        output: Tensor = original(query, key, value, attn_mask, dropout_p, is_causal, **options)
-        return output
+        if (sink := _current_sink()) is None:
+            plain: Tensor = original(query, key, value, attn_mask, dropout_p, is_causal, **options)
+            return plain
+        call = _call(query, key, attn_mask, is_causal=is_causal, scale=options.get("scale"))
+        fused = None
+        if not dropout_p and not options.get("enable_gqa"):
+            fused = attend(query, key, value, attn_mask, scale=options.get("scale"))
+        if fused is None:
+            output: Tensor = original(query, key, value, attn_mask, dropout_p, is_causal, **options)
+            sink(call)
+            return output
+        sink(call._replace(normaliser=fused.normaliser))
+        return fused.output
 
     return scaled_dot_product_attention
 
@@ -131,13 +146,19 @@ def _watch_backend(original: Any) -> Any:
         query, key = (given[name].transpose(1, 2) for name in ("query", "key"))
         causal = bool(given.get("is_causal"))
         mask = given.get("attn_mask")
-        sink(_call(query, key, mask, is_causal=causal, scale=given.get("scale")))
-        # Most backends end in F.scaled_dot_product_attention, which must not report again.
-        _thread.sink = None
+        call = _call(query, key, mask, is_causal=causal, scale=given.get("scale"))
+        # Most backends end in F.scaled_dot_product_attention: it must not report a second time,
+        # but may know the normaliser.
+        inner: list[AttentionCall] = []
+        _thread.sink = inner.append
         try:
-            return original(**given)
+            output = original(**given)
         finally:
             _thread.sink = sink
+        if len(inner) == 1 and inner[0].query.shape == query.shape:
+            call = call._replace(normaliser=inner[0].normaliser)
+        sink(call)
+        return output
 
     return backend
 
@@ -166,7 +187,7 @@ def _call(
 ) -> AttentionCall:
     if is_causal or key.shape[1] != query.shape[1]:
         raise ProbeError(
-            "Expected cross-attention over all text positions, with one key head for each query "
+            "Expected attention to all positions, with one key head for each query "
             f"head; got is_causal={is_causal}, query heads {query.shape[1]}, key heads "
             f"{key.shape[1]}. Remove attention from the probes of this model."
         )

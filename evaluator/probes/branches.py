@@ -7,6 +7,7 @@ is which, so the rows are compared with what `encode_prompt` returned for this v
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,17 +28,38 @@ class BranchRows(NamedTuple):
     unconditional: slice | None
 
 
+class Encoding(NamedTuple):
+    """What a text encoder made of a batch of prompts."""
+
+    embeddings: Tensor
+    """(B, T, C)."""
+    mask: Tensor | None
+    """(B, T): nonzero where a text position takes part in attention; None: all do."""
+
+
 class PromptEncodings:
     """What `encode_prompt` returned, kept to recognise the denoiser's rows by."""
 
     def __init__(self) -> None:
         self.texts: tuple[str, ...] | None = None
         """The texts that were encoded, in order; None until a call names them."""
-        self.conditional: Tensor | None = None
-        """(B, T, C), or None before the first call and for returns of another shape."""
-        self.unconditional: Tensor | None = None
-        """(B, T, C), or None without guidance."""
+        self.arguments: dict[str, Any] = {}
+        """What `encode_prompt` was called with, defaults included."""
+        self.ids: dict[str, list[Tensor]] = {}
+        """Text encoder → the batches of token ids that it read, (B, T) each."""
+        self._conditional: Encoding | None = None
+        self._unconditional: Encoding | None = None
         self._last: tuple[Tensor, BranchRows | None] | None = None
+
+    @property
+    def conditional(self) -> Tensor | None:
+        """(B, T, C), or None before the first call and for returns of another shape."""
+        return None if self._conditional is None else self._conditional.embeddings
+
+    @property
+    def unconditional(self) -> Tensor | None:
+        """(B, T, C), or None without guidance."""
+        return None if self._unconditional is None else self._unconditional.embeddings
 
     @contextmanager
     def watching(self, pipeline: Any) -> Iterator[None]:
@@ -46,28 +68,60 @@ class PromptEncodings:
         if original is None:
             yield
             return
+        signature = inspect.signature(original)
 
         @functools.wraps(original)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
             encoded = original(*args, **kwargs)
-            self._keep(args[0] if args else kwargs.get("prompt"), encoded)
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            self._keep(dict(given.arguments), encoded)
             return encoded
 
-        with replaced(pipeline, "encode_prompt", encode_prompt):
+        with replaced(pipeline, "encode_prompt", encode_prompt), self._reading(pipeline):
             yield
 
-    def _keep(self, prompt: Any, encoded: Any) -> None:
-        """Keep the last call's tensors, and the texts of the last call that had any."""
+    @contextmanager
+    def _reading(self, pipeline: Any) -> Iterator[None]:
+        """Keep the token ids that the text encoders read."""
+        handles = []
+        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+            encoder: Any = getattr(pipeline, name, None)
+            if not hasattr(encoder, "register_forward_pre_hook") or _is_compiled(encoder):
+                continue
+            hook = functools.partial(self._read, name)
+            handles.append(encoder.register_forward_pre_hook(hook, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _read(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids: Any = args[0] if args else kwargs.get("input_ids")
+        if getattr(ids, "ndim", None) == 2:
+            self.ids.setdefault(name, []).append(ids)
+
+    def _keep(self, arguments: dict[str, Any], encoded: Any) -> None:
+        """Keep the tensors, and the texts of the last call that had any.
+
+        Where `encode_prompt` knows no negative prompt, the pipeline calls it a second time for
+        the unconditional branch before the denoiser first runs.
+        """
+        found = _sequences(encoded)
+        is_second = "negative_prompt" not in arguments and self._conditional is not None
+        if is_second and self._unconditional is None and self._last is None:
+            self._unconditional = found[0] if found else None
+            return
+        prompt = arguments.get("prompt")
         if isinstance(prompt, str):
             self.texts = (prompt,)
         elif prompt is not None:
             self.texts = tuple(prompt)
+        self.arguments = arguments
         self._last = None
-        self.conditional = self.unconditional = None
-        if not isinstance(encoded, tuple) or len(encoded) < 2 or not _is_sequence(encoded[0]):
-            return
-        if encoded[1] is None or getattr(encoded[1], "shape", None) == encoded[0].shape:
-            self.conditional, self.unconditional = encoded[:2]
+        self._conditional = found[0] if found else None
+        self._unconditional = found[1] if len(found) > 1 else None
 
     def rows(self, hidden: Tensor | None) -> BranchRows | None:
         """Branches of the denoiser rows `hidden` (R, T, C); None where they match nothing.
@@ -82,32 +136,64 @@ class PromptEncodings:
         return self._last[1]
 
     def _match(self, hidden: Tensor) -> BranchRows | None:
-        assert self.conditional is not None
-        count = self.conditional.shape[0]
+        conditional, unconditional = self.conditional, self.unconditional
+        assert conditional is not None
+        count = conditional.shape[0]
         first, second = slice(0, count), slice(count, 2 * count)
-        if self.unconditional is not None and hidden.shape[0] == 2 * count:
-            if _same(hidden[first], self.unconditional) and _same(hidden[second], self.conditional):
+        if unconditional is not None and hidden.shape[0] == 2 * count:
+            if _same(hidden[first], unconditional) and _same(hidden[second], conditional):
                 return BranchRows(second, first)
-            if _same(hidden[first], self.conditional) and _same(hidden[second], self.unconditional):
+            if _same(hidden[first], conditional) and _same(hidden[second], unconditional):
                 return BranchRows(first, second)
         if hidden.shape[0] == count:
-            if _same(hidden, self.conditional):
+            if _same(hidden, conditional):
                 return BranchRows(first, None)
-            if self.unconditional is not None and _same(hidden, self.unconditional):
+            if unconditional is not None and _same(hidden, unconditional):
                 return BranchRows(None, first)
         return None
 
     def indistinct(self) -> list[bool]:
-        """For each encoded prompt, whether guidance steers away from the very same embedding."""
-        assert self.conditional is not None
-        if self.unconditional is None:
-            return [False] * self.conditional.shape[0]
-        equal = self.conditional == self.unconditional
-        return [bool(flag) for flag in equal.flatten(1).all(dim=1).tolist()]
+        """For each encoded prompt, whether guidance steers away from the very same embedding.
+
+        Only positions that take part in attention count: padding may differ.
+        """
+        conditional, unconditional = self._conditional, self._unconditional
+        assert conditional is not None
+        num_rows = conditional.embeddings.shape[0]
+        if unconditional is None or unconditional.embeddings.shape[0] != num_rows:
+            return [False] * num_rows
+        rows = zip(_visible(conditional), _visible(unconditional), strict=True)
+        return [_same(first, second) for first, second in rows]
 
 
-def _is_sequence(value: Any) -> bool:
-    return getattr(value, "ndim", None) == 3
+def _is_compiled(module: Any) -> bool:
+    """A hook would make it compile again."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _sequences(encoded: Any) -> list[Encoding]:
+    """The text embeddings among what `encode_prompt` returned, each with the mask after it."""
+    if not isinstance(encoded, tuple) or len(encoded) < 2:
+        return []
+    found: list[Encoding] = []
+    for item in encoded:
+        shape = getattr(item, "shape", None)
+        if shape is None:
+            continue
+        if len(shape) == 3 and item.is_floating_point():
+            found.append(Encoding(item, None))
+        elif found and shape == found[-1].embeddings.shape[:2] and not item.is_floating_point():
+            found[-1] = found[-1]._replace(mask=item)
+    return found
+
+
+def _visible(encoding: Encoding) -> list[Tensor]:
+    """(positions, C) of each prompt: those that take part in attention."""
+    if encoding.mask is None:
+        return list(encoding.embeddings)
+    return [
+        rows[mask.bool()] for rows, mask in zip(encoding.embeddings, encoding.mask, strict=True)
+    ]
 
 
 def _same(rows: Tensor, embeddings: Tensor) -> bool:

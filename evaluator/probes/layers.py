@@ -1,22 +1,61 @@
-"""The cross-attention layers of a denoiser, and the settings under which they cannot be seen."""
+"""The layers in which image positions attend to text, and settings under which they are unseen."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from evaluator.errors import ProbeError
 from evaluator.probes.watch import denoiser_of, is_compiled
 
+Order = Literal["cross", "image-text", "text-image", "packed"]
+"""Where the text lies among a layer's positions.
+
+    cross         keys are the text alone
+    image-text    one sequence, image first
+    text-image    one sequence, text first
+    packed        one sequence, each row's own text first, then its image, then nothing
+"""
+
+
+class Family(NamedTuple):
+    """How one class of denoisers attends to text."""
+
+    order: Order
+    layers: Mapping[str, str]
+    """Pattern of a layer's path in the denoiser → the layer's kind."""
+
+
+_CROSS = {r".*\.attn2": "cross"}
+_JOINT = {r"transformer_blocks\.\d+\.attn": "joint"}
+FAMILIES = {
+    "UNet2DConditionModel": Family("cross", _CROSS),
+    "PixArtTransformer2DModel": Family("cross", _CROSS),
+    "SanaTransformer2DModel": Family("cross", _CROSS),
+    "SD3Transformer2DModel": Family("image-text", _JOINT),
+    "FluxTransformer2DModel": Family(
+        "text-image", {**_JOINT, r"single_transformer_blocks\.\d+\.attn": "single"}
+    ),
+    "QwenImageTransformer2DModel": Family("text-image", _JOINT),
+    "Lumina2Transformer2DModel": Family("packed", {r"layers\.\d+\.attn": "joint"}),
+}
+DEPTHS = ("early", "middle", "late")
+"""Thirds of a transformer's layers of one kind: its groups."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionLayer:
-    """One cross-attention layer."""
+    """One layer in which the image attends to the text."""
 
     name: str
     """Path in the denoiser: `down_blocks.0.attentions.0.transformer_blocks.0.attn2`."""
+    kind: str
+    """`cross`: to the text alone; `joint`: text and image in one softmax, with projections of
+    their own; `single`: the same with one set of projections."""
     block: str
-    """`down`, `mid` or `up`."""
+    """`down`, `mid` or `up` in a UNet; elsewhere kind and depth: `joint-early`."""
     module: Any
 
 
@@ -28,30 +67,45 @@ class Grid(NamedTuple):
 
     @property
     def num_positions(self) -> int:
-        """N, the length of the layer's query."""
+        """N, the number of image positions."""
         return self.height * self.width
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
 
 
-def cross_attention_layers(pipeline: Any) -> tuple[AttentionLayer, ...]:
-    """Every cross-attention layer of the pipeline's UNet; ProbeError where none can be observed."""
+def family_of(pipeline: Any) -> Family:
+    """How the pipeline's denoiser attends to text; ProbeError where it cannot be observed."""
     denoiser = denoiser_of(pipeline)
     _refuse_denoiser(pipeline, denoiser)
-    layers = []
+    return FAMILIES[type(denoiser).__name__]
+
+
+def attention_layers(pipeline: Any) -> tuple[AttentionLayer, ...]:
+    """Every layer in which the image attends to the text; ProbeError where one is unobservable."""
+    family = family_of(pipeline)
+    denoiser = denoiser_of(pipeline)
+    found: list[tuple[str, str, Any]] = []
     for name, module in denoiser.named_modules():
-        if not getattr(module, "is_cross_attention", False):
+        kind = next((k for p, k in family.layers.items() if re.fullmatch(p, name)), None)
+        if kind is None or (kind == "cross" and not getattr(module, "is_cross_attention", False)):
             continue
-        if not hasattr(module, "get_attention_scores"):
-            continue
-        _refuse_layer(name, module)
-        layers.append(AttentionLayer(name, name.split("_", 1)[0], module))
-    if not layers:
+        _refuse_layer(name, kind, module)
+        found.append((name, kind, module))
+    if not found:
         raise ProbeError(
             f"Expected a {type(denoiser).__name__} with cross-attention layers; it has none. "
             "Remove attention from the probes of this model."
         )
+    kinds = [kind for _, kind, _ in found]
+    seen: dict[str, int] = {}
+    layers = []
+    for name, kind, module in found:
+        place = seen[kind] = seen.get(kind, -1) + 1
+        depth = DEPTHS[len(DEPTHS) * place // kinds.count(kind)]
+        is_unet = type(denoiser).__name__ == "UNet2DConditionModel"
+        block = name.split("_", 1)[0] if is_unet else f"{kind}-{depth}"
+        layers.append(AttentionLayer(name, kind, block, module))
     return tuple(layers)
 
 
@@ -63,29 +117,34 @@ def _refuse_denoiser(pipeline: Any, denoiser: Any) -> None:
             "which hides its attention layers. Turn compilation off, or remove attention from "
             "the probes."
         )
-    if not hasattr(pipeline, "encode_prompt") or getattr(pipeline, "unet", None) is None:
+    if not hasattr(pipeline, "encode_prompt") or type(denoiser).__name__ not in FAMILIES:
         raise ProbeError(
-            "Expected a text-to-image pipeline with a UNet (Stable Diffusion 1, 2, XL); got "
-            f"{name}. Attention is not observed there yet: remove attention from the probes."
-        )
-    if type(denoiser).__name__ != "UNet2DConditionModel":
-        raise ProbeError(
-            f"Expected a UNet2DConditionModel; got {type(denoiser).__name__} in {name}. Attention "
-            "is not observed there yet: remove attention from the probes."
+            f"Expected a text-to-image pipeline with one of {', '.join(FAMILIES)}; got {name} "
+            f"with {type(denoiser).__name__}. Attention is not observed there: remove attention "
+            "from the probes of this model."
         )
     if getattr(denoiser.config, "encoder_hid_dim_type", None) == "ip_image_proj":
         raise ProbeError(
             "Expected text as the only condition of cross-attention; an IP-Adapter adds image "
             "tokens. Call unload_ip_adapter(), or remove attention from the probes."
         )
-
-
-def _refuse_layer(name: str, module: Any) -> None:
-    if getattr(module, "added_kv_proj_dim", None) is not None:
+    if getattr(denoiser, "is_cache_enabled", False):
         raise ProbeError(
-            f"Expected cross-attention on text alone; {name} attends to text and image jointly "
-            "(added_kv_proj_dim). Joint attention is not observed yet: remove attention from the "
-            "probes of this model."
+            "Expected every layer to run at every step; a cache of this denoiser skips some "
+            "(enable_cache). Call disable_cache(), or remove attention from the probes."
+        )
+    if getattr(denoiser, "_parallel_config", None) is not None:
+        raise ProbeError(
+            "Expected whole sequences on one device; this denoiser cuts them (enable_parallelism). "
+            "Load it without a parallel configuration, or remove attention from the probes."
+        )
+
+
+def _refuse_layer(name: str, kind: str, module: Any) -> None:
+    if kind == "cross" and getattr(module, "added_kv_proj_dim", None) is not None:
+        raise ProbeError(
+            f"Expected cross-attention on text alone; {name} adds keys of its own "
+            "(added_kv_proj_dim). Remove attention from the probes of this model."
         )
     processor = type(getattr(module, "processor", None)).__name__
     if "Sliced" in processor:
@@ -99,6 +158,37 @@ def _refuse_layer(name: str, module: Any) -> None:
             f"Expected attention that can be observed; {name} uses {processor}. Call "
             "disable_xformers_memory_efficient_attention(), or remove attention from the probes."
         )
+    if "PAG" in processor or "IPAdapter" in processor:
+        raise ProbeError(
+            f"Expected one attention to the text a layer; {name} uses {processor}, which attends "
+            "several times. Load the pipeline without perturbed-attention guidance and "
+            "IP-Adapters, or remove attention from the probes."
+        )
+
+
+def image_grid(denoiser: Any, latents: Any, inputs: Mapping[str, Any]) -> Grid:
+    """The image positions that the denoiser works on, before any halving.
+
+    `latents` (R, C, H, W), or (R, N, C) where the pipeline cuts patches itself; `inputs` are the
+    keywords of the denoiser's call, which then say how the patches lie.
+    """
+    if latents.ndim == 4:
+        is_unet = type(denoiser).__name__ == "UNet2DConditionModel"
+        patch = 1 if is_unet else int(getattr(denoiser.config, "patch_size", 1) or 1)
+        return Grid(latents.shape[-2] // patch, latents.shape[-1] // patch)
+    grid = None
+    if (ids := inputs.get("img_ids")) is not None:
+        ids = ids[0] if ids.ndim == 3 else ids
+        grid = Grid(*(int(size) + 1 for size in ids[:, 1:].amax(dim=0).tolist()))
+    elif shapes := inputs.get("img_shapes"):
+        sizes = shapes[0] if isinstance(shapes[0], list) else shapes
+        grid = Grid(*sizes[0][-2:]) if len(sizes) == 1 else None
+    if grid is None or grid.num_positions != latents.shape[1]:
+        raise ProbeError(
+            f"Expected one image of {latents.shape[1]} patches; the denoiser is told of "
+            f"{grid or 'several'}. Remove attention from the probes of pipelines that edit images."
+        )
+    return grid
 
 
 def grid_of(num_positions: int, *, height: int, width: int) -> Grid:

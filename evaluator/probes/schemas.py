@@ -22,6 +22,8 @@ ATTENTION_STATISTICS = (
     "centroid_x",
     "spread",
     "head_diversity",
+    "text_mass",
+    "text_share",
 )
 """In the order of `attention_statistics`; the formulas are there."""
 
@@ -42,6 +44,74 @@ ATTENTION_SCHEMA = pa.schema(
     ]
 )
 """One row for each (sample, observed step, layer or group of layers, token)."""
+
+PAIR_STATISTICS = ("soft_iou", "cosine", "js")
+"""In the order of `pair_statistics`; the formulas are there."""
+
+PAIR_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        ("step", pa.int16()),
+        ("log_snr", pa.float32()),
+        ("layer", _NAME),
+        ("token", pa.int16()),
+        ("other", pa.int16()),
+        ("token_text", _NAME),
+        ("other_text", _NAME),
+        ("word", pa.int16()),
+        ("other_word", pa.int16()),
+        *((name, pa.float32()) for name in PAIR_STATISTICS),
+    ]
+)
+"""One row for each (sample, observed step, layer or group, pair of content tokens); token < other
+and both are read by the same encoder."""
+
+TOKEN_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("token", pa.int16(), nullable=False),
+        ("id", pa.int32()),
+        ("piece", _NAME),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("word", pa.int16()),
+        ("word_text", _NAME),
+        ("encoder", _NAME),
+    ]
+)
+"""One row for each (sample, token): what stands at which text position. Characters are counted in
+the prompt as its encoder reads it; `word` is −1 for begin and end of text and for templates."""
+
+LAYER_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        ("name", _NAME),
+        ("kind", _NAME),
+        ("group", _NAME),
+        ("height", pa.int16()),
+        ("width", pa.int16()),
+        ("heads", pa.int16()),
+    ]
+)
+"""One row for each layer that was observed, in the order in which they ran; under the first
+sample of each batch. `group` is the layer's name in `attention` where layers are grouped."""
+
+LAYER_MAP_SCHEMA = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        ("step", pa.int16()),
+        ("layer", _NAME),
+        ("num_layers", pa.int16()),
+        ("word", pa.int16()),
+        ("token", pa.int16()),
+        ("token_text", _NAME),
+        ("height", pa.int16()),
+        ("width", pa.int16()),
+        ("map", _VECTOR),
+    ]
+)
+"""One row for each (mapped sample, observed step, layer or group, content token): the mean over
+heads and the group's `num_layers` layers, at their own resolution."""
 
 HEATMAP_SCHEMA = pa.schema(
     [

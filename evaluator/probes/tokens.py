@@ -26,12 +26,15 @@ class Token(NamedTuple):
     end: int
     word: int
     """Index of the whitespace-separated word it starts in; `SPECIAL` for special tokens."""
+    encoder: str = "text_encoder"
+    """The pipeline's component that reads it."""
 
 
 class TokenizedPrompt(NamedTuple):
     """A prompt as its text encoder reads it: begin of text, the words, end of text, no padding."""
 
     text: str
+    """As the encoder reads it: some pipelines lower the case and strip spaces."""
     tokens: tuple[Token, ...]
     num_positions: int
     """Columns with padding."""
@@ -58,39 +61,58 @@ def pipeline_tokenizer(pipeline: Any) -> Any:
     )
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str]) -> tuple[TokenizedPrompt, ...]:
-    """Tokenize as diffusers pipelines do: padded and truncated to `model_max_length`.
+def tokenize(
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    max_length: int | None = None,
+    before: str = "",
+    after: str = "",
+    encoder: str = "text_encoder",
+) -> tuple[TokenizedPrompt, ...]:
+    """Tokenize as diffusers pipelines do: padded and truncated, to `model_max_length` by default.
 
-    The end of a prompt is found by the attention mask: CLIP pads with its end-of-text token.
+    `before` and `after` are what the pipeline puts around every prompt; their tokens belong to no
+    word. The end of a prompt is found by the attention mask: CLIP pads with its end-of-text token.
     """
     settings = {
         "padding": "max_length",
-        "max_length": tokenizer.model_max_length,
+        "max_length": max_length or tokenizer.model_max_length,
         "truncation": True,
         "return_attention_mask": True,
     }
     is_fast = bool(getattr(tokenizer, "is_fast", False))
-    encoded = tokenizer(
-        list(texts), **settings, **({"return_offsets_mapping": True} if is_fast else {})
-    )
+    read = [before + text + after for text in texts]
+    encoded = tokenizer(read, **settings, **({"return_offsets_mapping": True} if is_fast else {}))
     special_ids = set(tokenizer.all_special_ids)
     prompts = []
     for i, text in enumerate(texts):
         ids = encoded["input_ids"][i]
         kept = [position for position in range(len(ids)) if encoded["attention_mask"][i][position]]
         if is_fast:
-            spans = {position: encoded["offset_mapping"][i][position] for position in kept}
+            offsets = encoded["offset_mapping"][i]
+            limits = (len(before), len(before) + len(text))
+            spans = {position: _within(offsets[position], limits) for position in kept}
         else:
             inner = [position for position in kept if ids[position] not in special_ids]
             pieces = [tokenizer.convert_ids_to_tokens(ids[position]) for position in inner]
-            spans = dict(zip(inner, _word_spans(tokenizer, text, pieces), strict=True))
+            of_words = _word_spans(tokenizer, read[i], pieces)
+            limits = (len(before), len(before) + len(text))
+            spans = {p: _within(s, limits) for p, s in zip(inner, of_words, strict=True)}
         words = [match.start() for match in re.finditer(r"\S+", text)]
         tokens = []
         for position in kept:
             span = (0, 0) if ids[position] in special_ids else spans[position]
-            tokens.append(_token(tokenizer, text, words, position, ids[position], span))
+            token = _token(tokenizer, text, words, position, ids[position], span)
+            tokens.append(token._replace(encoder=encoder))
         prompts.append(TokenizedPrompt(text, tuple(tokens), len(ids)))
     return tuple(prompts)
+
+
+def _within(span: Sequence[int], limits: tuple[int, int]) -> tuple[int, int]:
+    """A span counted from the first character of the prompt; empty where it lies outside."""
+    start, end = max(int(span[0]), limits[0]), min(int(span[1]), limits[1])
+    return (start - limits[0], end - limits[0]) if start < end else (0, 0)
 
 
 def _word_spans(tokenizer: Any, text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
@@ -127,6 +149,9 @@ def _token(
         name = str(tokenizer.convert_ids_to_tokens(token_id))
         return Token(position, token_id, name, start, start, SPECIAL)
     # Some tokenizers count the space before a piece as its own.
-    start += len(text[start:end]) - len(text[start:end].lstrip())
+    if text[start:end].strip():
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+    else:
+        return Token(position, token_id, text[start:end], start, end, SPECIAL)
     word = bisect.bisect_right(words, start) - 1
     return Token(position, token_id, text[start:end].rstrip(), start, end, word)

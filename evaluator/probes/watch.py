@@ -85,6 +85,8 @@ class PipelineWatch:
         self._listener = listener
         self._choice = steps
         self._family = family
+        self.denoiser_inputs: dict[str, Any] = {}
+        """The keywords of the denoiser's last observed call."""
         self._rows: BranchRows | None = None
 
     @contextmanager
@@ -125,6 +127,7 @@ class PipelineWatch:
         latents: Any = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
         hidden = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         self._rows = self.encodings.rows(hidden)
+        self.denoiser_inputs = kwargs
         self._listener.denoiser_starts(place.step, latents, self._rows)
 
     def _after_denoiser(self, module: Any, args: tuple[Any, ...], output: Any) -> None:

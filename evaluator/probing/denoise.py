@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from evaluator.errors import InputError
-from evaluator.metrics.intervals import clustered_mean_interval
 from evaluator.probes.denoising import Denoised, denoise_along
 from evaluator.probes.latent_space import LatentSpace, pack, to_images, to_pixels, unpack
+from evaluator.probing.averages import Average, average, spoken
 from evaluator.probing.inputs import (
-    BATCH_SIZE,
     ModelRequest,
     ProbedImages,
     ProbedModel,
@@ -26,7 +23,7 @@ from evaluator.probing.inputs import (
     load_model,
 )
 from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
-from evaluator.probing.pictures import image_grid
+from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
@@ -46,12 +43,8 @@ class LevelError(NamedTuple):
 
     timestep: float
     log_snr: float
-    noise_mse: float
-    noise_low: float
-    noise_high: float
-    x0_mse: float
-    x0_low: float
-    x0_high: float
+    noise_mse: Average
+    x0_mse: Average
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +61,14 @@ class DenoiseFound:
     def lines(self) -> list[str]:
         """One line a noise level, from the noisiest."""
         what = "their captions" if self.conditioned else "no condition"
-        head = f"{'timestep':>8} {'log-SNR':>8} {'noise MSE':>10} {'95 % interval':>20}"
+        head = f"{'timestep':>8} {'log-SNR':>8} {'noise MSE (95 % interval)':>27}"
         lines = [
             f"{self.model}: {self.num_images} images, with {what}",
-            f"{head} {'x0 MSE':>10} {'95 % interval':>20}",
+            f"{head} {'x0 MSE (95 % interval)':>27}",
         ]
         for level in self.levels:
-            noise = f"{level.noise_low:.4f} to {level.noise_high:.4f}"
-            x0 = f"{level.x0_low:.4f} to {level.x0_high:.4f}"
-            lines.append(
-                f"{level.timestep:8.5g} {level.log_snr:8.2f} {level.noise_mse:10.4f} {noise:>20} "
-                f"{level.x0_mse:10.4f} {x0:>20}"
-            )
+            noise, x0 = spoken(level.noise_mse, ".4f"), spoken(level.x0_mse, ".4f")
+            lines.append(f"{level.timestep:8.5g} {level.log_snr:8.2f} {noise:>27} {x0:>27}")
         notes = [f"note: {note}" for note in self.notes]
         return [*lines, *notes, f"written: {self.folder}"]
 
@@ -105,6 +94,7 @@ def probe_denoise(
     folder = open_folder("denoise", probed.name, output)
     folder.table("denoise.parquet", _table(shown, denoised))
     _draw(folder, probed, shown, denoised)
+    folder.picture("errors.png", _chart(probed.name, levels))
     notes = _notes(probed, shown, given=request.guidance_scale)
     arguments = {
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
@@ -166,9 +156,9 @@ def denoise_images(
     space = LatentSpace(pipeline)
     progress = Progress("denoise", len(fitted))
     parts: list[list[Denoised]] = []
-    for begin in range(0, len(fitted), BATCH_SIZE):
-        batch = prompts[begin : begin + BATCH_SIZE]
-        pixels = to_pixels(fitted[begin : begin + BATCH_SIZE]).to(probed.device)
+    for begin in range(0, len(fitted), probed.batch_size):
+        batch = prompts[begin : begin + probed.batch_size]
+        pixels = to_pixels(fitted[begin : begin + probed.batch_size]).to(probed.device)
         x0 = pack(pipeline, space.scale(space.encode(pixels)))
         seeds = [stream_seed(probed.seed, "denoise", prompt.key) for prompt in batch]
         noise = _noise(x0, seeds)
@@ -217,16 +207,7 @@ def _decoded(
 
 
 def _level(at: Denoised) -> LevelError:
-    noise, x0 = _mean(at.noise_mse.numpy()), _mean(at.x0_mse.numpy())
-    return LevelError(at.timestep, at.level.log_snr, *noise, *x0)
-
-
-def _mean(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over images and its interval; of a single image none."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return float(values.mean()), math.nan, math.nan
-    around = clustered_mean_interval(values, np.arange(len(values)))
-    return float(values.mean()), around.low, around.high
+    return LevelError(at.timestep, at.level.log_snr, average(at.noise_mse), average(at.x0_mse))
 
 
 def _table(shown: ProbedImages, denoised: Sequence[Denoised]) -> pa.Table:
@@ -257,6 +238,24 @@ def _draw(
     heads = ["image", *(f"log-SNR {at.level.log_snr:.1f}" for at in reversed(denoised))]
     title = f"{probed.name}: x0 predicted in one step, from little noise to much"
     folder.picture("x0.png", image_grid(rows, title=title, row_labels=labels, column_labels=heads))
+
+
+def _chart(name: str, levels: Sequence[LevelError]) -> Picture:
+    """Both errors over log-SNR."""
+    curves = []
+    for label, errors in (
+        ("predicted noise", [level.noise_mse for level in levels]),
+        ("predicted x0", [level.x0_mse for level in levels]),
+    ):
+        ends = [
+            (math.nan, math.nan) if e.interval is None else (e.interval.low, e.interval.high)
+            for e in errors
+        ]
+        low, high = zip(*ends, strict=True)
+        x = [level.log_snr for level in levels]
+        curves.append(Curve(x, [error.mean for error in errors], low, high, label))
+    title = f"{name}: mean square error of the prediction"
+    return curve_chart(curves, title=title, x_label="log-SNR (much noise left, little right)")
 
 
 def _notes(probed: ProbedModel, shown: ProbedImages, *, given: float | None) -> tuple[str, ...]:

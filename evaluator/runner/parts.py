@@ -139,9 +139,7 @@ def build_probes(config: RunConfig, *, trust: Trust) -> list[Probe]:
     if (attention := config.probes.attention) is not None:
         from evaluator.probes.attention import AttentionProbe
 
-        probes.append(
-            AttentionProbe(steps=attention.steps, layers=attention.layers, maps=attention.maps)
-        )
+        probes.append(AttentionProbe(**dict(attention)))
     if (latents := config.probes.latents) is not None:
         from evaluator.probes.latents import LatentsProbe
 

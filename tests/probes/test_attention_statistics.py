@@ -5,7 +5,12 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from evaluator.probes.attention_statistics import attention_statistics, text_probabilities
+from evaluator.probes.attention_statistics import (
+    attention_statistics,
+    log_normaliser,
+    text_maps,
+)
+from evaluator.probes.fused import attend
 from evaluator.probes.layers import Grid, grid_of
 from evaluator.probes.schemas import ATTENTION_STATISTICS
 
@@ -96,13 +101,15 @@ def test_one_position_has_no_entropy():
     assert math.isnan(statistics_of(torch.full((2, 1), 0.5), Grid(1, 1))["entropy"])
 
 
-def test_probabilities_are_a_softmax_over_all_text_positions_cut_to_the_first():
+def test_probabilities_are_a_softmax_over_all_text_positions_cut_to_some():
     generator = torch.Generator().manual_seed(3)
     query = torch.randn(2, 4, 24, 8, generator=generator)
     key = torch.randn(2, 4, 12, 8, generator=generator)
-    expected = (query @ key.mT * 0.3).softmax(-1)[..., :5].mT
-    found = text_probabilities(query, key, None, scale=0.3, num_tokens=5)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    expected = (query @ key.mT * 0.3).softmax(-1)[..., [0, 2, 7]].mT
+    normaliser = log_normaliser(query, key, None, scale=0.3)
+    found = text_maps(query, key[:, :, [0, 2, 7]], None, normaliser, scale=0.3)
+    torch.testing.assert_close(found.probabilities, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.logs, expected.log(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["boolean", "added"])
@@ -112,10 +119,67 @@ def test_masked_positions_get_nothing(kind):
     key = torch.randn(2, 4, 12, 8, generator=generator)
     attended = torch.arange(12).expand(2, 1, 1, 12) < 7
     mask = attended if kind == "boolean" else torch.zeros(2, 1, 1, 12).masked_fill(~attended, -1e4)
-    found = text_probabilities(query, key, mask, scale=0.5, num_tokens=12)
-    expected = text_probabilities(query, key[:, :, :7], None, scale=0.5, num_tokens=7)
+    normaliser = log_normaliser(query, key, mask, scale=0.5)
+    found = text_maps(query, key, mask, normaliser, scale=0.5).probabilities
+    expected = (query @ key[:, :, :7].mT * 0.5).softmax(-1).mT
     torch.testing.assert_close(found[..., :7, :], expected, atol=1e-6, rtol=0)
     assert found[..., 7:, :].abs().max() == 0
+    statistics = attention_statistics(found, GRID, logs=None)
+    assert torch.isfinite(statistics[..., :7]).all()
+
+
+def test_text_mass_and_share_are_those_of_the_columns_that_are_the_prompts():
+    generator = torch.Generator().manual_seed(5)
+    maps = torch.rand(2, 3, 5, 24, generator=generator) / 9
+    present = torch.tensor([[True, True, False, True, False], [True] * 5])
+    found = attention_statistics(maps, GRID, present=present)
+    mass, share = (found[ATTENTION_STATISTICS.index(n)] for n in ("text_mass", "text_share"))
+    for row in range(2):
+        own = maps[row, :, present[row]].double().numpy()
+        text = own.sum(1)
+        assert mass[row].tolist() == pytest.approx([text.mean()] * 5, rel=1e-5)
+        expected = (own / text[:, None]).mean((0, 2))
+        assert share[row, present[row]].tolist() == pytest.approx(list(expected), rel=1e-5)
+        assert share[row, present[row]].sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_a_head_that_gives_the_text_nothing_does_not_spoil_the_share():
+    maps = torch.rand(2, 4, 24, generator=torch.Generator().manual_seed(6))
+    maps[0, :, 5] = 0
+    share = attention_statistics(maps, GRID)[ATTENTION_STATISTICS.index("text_share")]
+    assert float(share.sum()) == pytest.approx(47 / 48, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("query_shape", "key_shape"), [((3, 2, 64, 8), (3, 2, 12, 8)), ((2, 4, 80, 16),) * 2]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask", [None, "boolean", "added"])
+def test_the_fused_kernel_gives_the_same_bits_and_its_normaliser(
+    query_shape, key_shape, dtype, mask
+):
+    generator = torch.Generator().manual_seed(7)
+    query = torch.randn(query_shape, generator=generator, dtype=dtype)
+    key, value = torch.randn(2, *key_shape, generator=generator, dtype=dtype)
+    attended = torch.rand(key_shape[0], 1, 1, key_shape[2], generator=generator) < 0.7
+    given = {
+        None: None,
+        "boolean": attended,
+        "added": torch.zeros(attended.shape, dtype=dtype).masked_fill(~attended, -1e4),
+    }[mask]
+    fused = attend(query, key, value, given, scale=0.4)
+    bare = torch.nn.functional.scaled_dot_product_attention(query, key, value, given, scale=0.4)
+    assert torch.equal(fused.output, bare)
+    expected = log_normaliser(query, key, given, scale=0.4)
+    torch.testing.assert_close(fused.normaliser, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_and_other_kernels_are_left_to_torch():
+    query = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(8))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        assert attend(query, query, query, None, scale=None) is None
+    query.requires_grad_()
+    assert attend(query, query, query, None, scale=None) is None
 
 
 @pytest.mark.parametrize(
