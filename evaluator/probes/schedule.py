@@ -136,7 +136,7 @@ def with_timesteps(
     except (ValueError, TypeError, KeyError, AssertionError, NotImplementedError) as error:
         raise ProbeError(
             f"Expected a schedule that {num_steps} steps determine; {type(scheduler).__name__} "
-            f"refuses: {str(error) or type(error).__name__}. {_remedy(fresh)}"
+            f"refuses: {str(error).rstrip('. ') or type(error).__name__}. {_remedy(fresh)}"
         ) from error
     return fresh
 
@@ -152,7 +152,7 @@ def _remedy(scheduler: Any) -> str:
             "Give the shift of your image size (mu=…), or turn dynamic shifting off "
             "(use_dynamic_shifting=False)."
         )
-    return "Choose another number of steps."
+    return "Choose another number of steps, or other settings."
 
 
 def _level(scheduler: Any, family: NoiseFamily, call: int, timestep: float) -> NoiseLevel:

@@ -15,6 +15,7 @@ import yaml
 
 from evaluator.errors import ConfigError, InputError
 from evaluator.locations import PACKAGE_SCHEME, expand
+from evaluator.probes.schedule import needs_mu
 from evaluator.weights import fetch_file, is_hub_id
 
 _CLASS = re.compile(r"[A-Z]\w*Scheduler(?=:|\Z)")
@@ -59,14 +60,22 @@ def open_scheduler(model: str, settings: Mapping[str, Any] | None = None) -> Nam
     scheduler's own; `mu` among them is the dynamic shift. No weights are read or fetched.
     """
     wanted = dict(settings or {})
+    config: dict[str, Any] = {}
+    pipeline = None
     if (found := _CLASS.match(model)) is not None:
         wanted = parse_settings(split_settings(model[found.end() + 1 :])) | wanted
-        mu = _pop_mu(wanted)
-        return NamedScheduler(model, _build(found[0], {}, wanted), mu=mu)
-    config, pipeline = _read(model)
+        name = found[0]
+    else:
+        config, pipeline = _read(model)
+        name = str(config.get("_class_name"))
     mu = _pop_mu(wanted)
-    name = str(config.get("_class_name"))
-    return NamedScheduler(model, _build(name, config, wanted), pipeline=pipeline, mu=mu)
+    scheduler = _build(name, config, wanted)
+    if mu is not None and not needs_mu(scheduler):
+        raise ConfigError(
+            f"{model}: expected a scheduler with dynamic shifting for mu={mu:g}, got {name} "
+            "without it. Add use_dynamic_shifting=true, or leave mu out."
+        )
+    return NamedScheduler(model, scheduler, pipeline=pipeline, mu=mu)
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
@@ -106,6 +115,8 @@ def _build(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) ->
 
     built: Any = getattr(diffusers, name, None)
     is_scheduler = inspect.isclass(built) and issubclass(built, diffusers.SchedulerMixin)
+    if (missing := getattr(built, "_backends", None)) is not None:
+        raise ConfigError(f"{name} needs {', '.join(missing)}: install it, or choose another.")
     if not is_scheduler:
         known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
         raise ConfigError(

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from evaluator.errors import ProbeError
-from evaluator.probes import AttentionProbe, LatentsProbe
+from evaluator.probes import AttentionProbe, LatentsProbe, describe_schedule
 from evaluator.probes.latent_statistics import latent_statistics, lilliefors, moments
 from evaluator.probes.schemas import LATENT_STATISTICS, LATENTS_SCHEMA
 
@@ -253,3 +253,45 @@ def test_values_that_are_not_finite_are_counted():
 def test_packed_latents_have_their_channels_last():
     x = torch.arange(6.0).expand(1, 2, 10, 6)
     assert statistics_of(x).channel_mean[0, 0].tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_image_to_image_starts_at_the_level_that_it_skips_to(tiny, name):
+    pipeline = tiny.stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = getattr(diffusers, name)(**tiny.betas)
+    model, prompts = tiny.model(pipeline), tiny.prompts("a dog", "a fox")
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def generate():
+        generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+        return pipeline(
+            [prompt.text for prompt in prompts], image=images, strength=0.5,
+            num_inference_steps=6, generator=generators, output_type="np",
+        ).images  # fmt: skip
+
+    bare = generate()
+    with LatentsProbe().attach(model, prompts, range(2)) as observation:
+        assert (generate() == bare).all()
+    rows = observation.tables()["latents"].to_pylist()
+    assert [row["step"] for row in rows] == [0, 1, 2, 0, 1, 2]
+    schedule = describe_schedule(pipeline.scheduler, num_steps=6).to_pylist()[3:]
+    for row in rows:
+        assert row["timestep"] == schedule[row["step"]]["timestep"]
+        assert row["log_snr"] == pytest.approx(schedule[row["step"]]["log_snr"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "LCMScheduler"])
+def test_few_step_models_have_as_many_rows_as_steps(tiny, shared_pipeline, name):
+    before = shared_pipeline.scheduler
+    shared_pipeline.scheduler = getattr(diffusers, name)(**tiny.betas, timestep_spacing="trailing")
+    try:
+        for steps in (1, 2):
+            model = tiny.model(shared_pipeline, steps=steps, guidance=0.0)
+            run = tiny.observe(model, tiny.prompts("a dog"), LatentsProbe(steps=10))
+            rows = run.rows("latents")
+            assert [row["step"] for row in rows] == list(range(steps))
+            assert rows[0]["norm_ratio"] == pytest.approx(1, abs=0.2)
+            assert rows[0]["guidance_norm"] is None
+    finally:
+        shared_pipeline.scheduler = before

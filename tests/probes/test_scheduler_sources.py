@@ -40,7 +40,8 @@ def test_a_class_takes_its_settings():
     assert found.scheduler.config.trained_betas == [0.1, 0.2]
     assert found.scheduler.config.clip_sample is False
     assert open_scheduler("DDPMScheduler", {"beta_end": 0.5}).scheduler.config.beta_end == 0.5
-    assert open_scheduler("FlowMatchEulerDiscreteScheduler:mu=0.5").mu == 0.5
+    shifting = "FlowMatchEulerDiscreteScheduler:use_dynamic_shifting=true,mu=0.5"
+    assert open_scheduler(shifting).mu == 0.5
 
 
 def test_settings_are_split_outside_brackets():
@@ -58,6 +59,9 @@ def test_settings_are_split_outside_brackets():
         ("DDIMScheduler:beta_start", ConfigError, "expected key=value, got 'beta_start'"),
         ("DDIMScheduler:beta_schedule=quadratic", ConfigError, "quadratic"),
         ("FlowMatchEulerDiscreteScheduler:mu=big", ConfigError, "mu: expected a number"),
+        ("EulerDiscreteScheduler:mu=1", ConfigError, "without it. Add use_dynamic_shifting=true"),
+        ("CosineDPMSolverMultistepScheduler", ConfigError, "needs torch, torchsde"),
+        ("AmusedScheduler", ConfigError, "mask_token_id"),
         ("package://evaluator/demo/data", InputError, "expected scheduler_config.json"),
         ("/nowhere/at/all", InputError, "Check the path"),
     ],
