@@ -147,7 +147,7 @@ def denoise_images(
     *,
     timesteps: Sequence[float] | None = None,
 ) -> list[Denoised]:
-    """Every image at every level; x0 comes back decoded, (N, 3, H, W) uint8."""
+    """Every image at every level; `x0` comes back decoded, (n, 3, H, W) uint8, of the first few."""
     import torch
 
     pipeline = probed.pipeline
@@ -172,7 +172,9 @@ def denoise_images(
                 noise,
                 timesteps=timesteps,
             )
-            parts.append([_decoded(at, probed, space, height, width) for at in found])
+            # a gallery of them all would fill the memory
+            count = max(0, NUM_SHOWN - begin)
+            parts.append([_decoded(at, probed, space, (height, width), count) for at in found])
         progress.advance(len(batch))
     return [
         Denoised(
@@ -198,10 +200,14 @@ def _noise(like: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def _decoded(
-    at: Denoised, probed: ProbedModel, space: LatentSpace, height: int, width: int
+    at: Denoised, probed: ProbedModel, space: LatentSpace, size: tuple[int, int], count: int
 ) -> Denoised:
-    """The same, with x0 as images; grey where nothing finite is predicted."""
-    latents = unpack(probed.pipeline, at.x0.float(), height=height, width=width)
+    """The same, with the first x0 as images; grey where nothing finite is predicted."""
+    import torch
+
+    if count == 0:
+        return at._replace(x0=torch.empty((0, 3, *size), dtype=torch.uint8))
+    latents = unpack(probed.pipeline, at.x0[:count].float(), height=size[0], width=size[1])
     pixels = space.decode(space.unscale(latents.nan_to_num(0.0, 0.0, 0.0)))
     return at._replace(x0=to_images(pixels))
 
