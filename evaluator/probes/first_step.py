@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ProbeError
 from evaluator.probes.patching import replaced
-from evaluator.probes.watch import denoiser_of
+from evaluator.probes.watch import denoiser_of, is_compiled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,10 +50,13 @@ class _Seen(Exception):
     """Leaves the pipeline at its first step."""
 
 
-def first_step(pipeline: Any, generate: Callable[[], object]) -> FirstStep:
+def first_step(
+    pipeline: Any, generate: Callable[[], object], *, hook_denoiser: bool = True
+) -> FirstStep:
     """Watch one call of the pipeline up to its first step; it goes no further.
 
-    ProbeError for a pipeline that has no denoiser, or never calls its scheduler.
+    Without `hook_denoiser`, its calls stay unknown, and it may be compiled. ProbeError for a
+    pipeline that has no denoiser, or never calls its scheduler.
     """
     denoiser = denoiser_of(pipeline)
     scheduler = getattr(pipeline, "scheduler", None)
@@ -62,6 +65,11 @@ def first_step(pipeline: Any, generate: Callable[[], object]) -> FirstStep:
         raise ProbeError(
             f"Expected a pipeline with a denoiser and a scheduler; {type(pipeline).__name__} has "
             f"{lacks}. What happens inside it cannot be watched."
+        )
+    if hook_denoiser and is_compiled(denoiser):
+        raise ProbeError(
+            f"Expected a denoiser whose inputs can be watched; {type(pipeline).__name__}'s is "
+            "compiled. Set model.compile to false for this probe."
         )
     calls: list[DenoiserCall] = []
     ids: dict[str, Tensor] = {}
@@ -80,11 +88,12 @@ def first_step(pipeline: Any, generate: Callable[[], object]) -> FirstStep:
         _watch_encode_prompt(stack, pipeline, embeddings)
         for name in TEXT_ENCODERS:
             _watch_text_encoder(stack, name, getattr(pipeline, name, None), ids)
-        hook = denoiser.register_forward_pre_hook(
-            lambda module, args, kwargs: calls.append(_denoiser_call(module, args, kwargs)),
-            with_kwargs=True,
-        )
-        stack.callback(hook.remove)
+        if hook_denoiser:
+            hook = denoiser.register_forward_pre_hook(
+                lambda module, args, kwargs: calls.append(_denoiser_call(module, args, kwargs)),
+                with_kwargs=True,
+            )
+            stack.callback(hook.remove)
         try:
             generate()
         except _Seen:

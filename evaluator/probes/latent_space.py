@@ -38,6 +38,8 @@ class LatentSpace:
     def __init__(self, pipeline: Any) -> None:
         self.autoencoder = autoencoder_of(pipeline)
         """None for a pixel model, whose latents are the pixels."""
+        # under offloading an autoencoder is elsewhere until it is called
+        self._device = getattr(pipeline, "_execution_device", None)
         config = {} if self.autoencoder is None else self.autoencoder.config
         self.scaling_factor = _number(config.get("scaling_factor"), default=1.0)
         self.shift_factor = _number(config.get("shift_factor"), default=0.0)
@@ -58,7 +60,7 @@ class LatentSpace:
         if self.autoencoder is None:
             return pixels
         with torch.no_grad(), _exact_enough(self.autoencoder) as vae:
-            inputs = pixels.to(vae.device, vae.dtype)
+            inputs = pixels.to(self._device or vae.device, vae.dtype)
             encoded = vae.encode(inputs.unsqueeze(2) if _is_video(vae) else inputs)
             raw: Tensor = _mode(encoded).float()
         return raw.squeeze(2) if _is_video(vae) else raw
@@ -70,7 +72,7 @@ class LatentSpace:
         if self.autoencoder is None:
             return raw
         with torch.no_grad(), _exact_enough(self.autoencoder) as vae:
-            inputs = raw.to(vae.device, vae.dtype)
+            inputs = raw.to(self._device or vae.device, vae.dtype)
             if _is_video(vae):
                 inputs = inputs.unsqueeze(2)
             pixels: Tensor = vae.decode(inputs).sample.float()

@@ -33,6 +33,8 @@ class AnatomyFound:
     def lines(self) -> list[str]:
         """The pipeline, part by part."""
         parts = self.anatomy
+        told = [line for tokenizer in parts.tokenizers for line in _tokenizer(tokenizer)]
+        told += _conditions(parts)
         return [
             f"{self.model}: {parts.pipeline}",
             *_components(parts),
@@ -41,9 +43,8 @@ class AnatomyFound:
             *_scheduler(parts.scheduler),
             *_guidance(parts),
             "",
-            *[line for tokenizer in parts.tokenizers for line in _tokenizer(tokenizer)],
-            *_conditions(parts),
-            "",
+            *told,
+            *[""] * bool(told),
             f"written: {self.folder}",
         ]
 
@@ -104,7 +105,7 @@ def _components(parts: Anatomy) -> Iterator[str]:
         if count is None or num_bytes is None:
             yield f"  {name:18} {kind}"
         else:
-            size = f"{_count(count)} parameters, {', '.join(dtypes)}, {_bytes(num_bytes)}"
+            size = ", ".join([f"{_count(count)} parameters", *dtypes, _bytes(num_bytes)])
             yield f"  {name:18} {kind:28} {size}"
     parameters = sum(part.num_parameters or 0 for part in parts.components)
     all_bytes = sum(part.num_bytes or 0 for part in parts.components)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 USUAL_GRID = 1000
 """Timesteps that most models are trained on."""
+CONDITIONS = frozenset({"prompt", "class_labels"})
+"""What pipelines call the condition of an image."""
 NUM_SHOWN = 6
 """Images in the strip."""
 
@@ -60,14 +62,14 @@ class DenoiseFound:
 
     def lines(self) -> list[str]:
         """One line a noise level, from the noisiest."""
-        what = "their captions" if self.conditioned else "no condition"
+        what = "given what is said of them" if self.conditioned else "without any condition"
         head = f"{'timestep':>8} {'log-SNR':>8} {'noise MSE (95 % interval)':>27}"
         lines = [
-            f"{self.model}: {self.num_images} images, with {what}",
+            f"{self.model}: {self.num_images} images, {what}",
             f"{head} {'x0 MSE (95 % interval)':>27}",
         ]
         for level in self.levels:
-            noise, x0 = spoken(level.noise_mse, ".4f"), spoken(level.x0_mse, ".4f")
+            noise, x0 = spoken(level.noise_mse, ".3g"), spoken(level.x0_mse, ".3g")
             lines.append(f"{level.timestep:8.5g} {level.log_snr:8.2f} {noise:>27} {x0:>27}")
         notes = [f"note: {note}" for note in self.notes]
         return [*lines, *notes, f"written: {self.folder}"]
@@ -96,18 +98,17 @@ def probe_denoise(
     _draw(folder, probed, shown, denoised)
     folder.picture("errors.png", _chart(probed.name, levels))
     notes = _notes(probed, shown, given=request.guidance_scale)
+    conditioned = not unconditional and bool(CONDITIONS & _parameters(probed))
     arguments = {
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
         "unconditional": unconditional, "guidance_scale": guidance,
     }  # fmt: skip
     folder.finish(
-        {"levels": levels, "conditioned": not unconditional, "notes": notes},
+        {"levels": levels, "conditioned": conditioned, "notes": notes},
         arguments=arguments,
         provenance=provenance(probed, images=shown),
     )
-    return DenoiseFound(
-        probed.name, not unconditional, len(shown.images), levels, notes, folder.path
-    )
+    return DenoiseFound(probed.name, conditioned, len(shown.images), levels, notes, folder.path)
 
 
 def _load(request: ModelRequest, timesteps: int | Sequence[float]) -> ProbedModel:
@@ -130,7 +131,7 @@ def conditions(
         transformer = getattr(probed.pipeline, "transformer", None)
         null = None if transformer is None else transformer.config.get("num_embeds_ada_norm")
         return tuple(Prompt(prompt.key, "", class_label=null) for prompt in shown.prompts)
-    takes_text = "prompt" in inspect.signature(probed.pipeline.__call__).parameters
+    takes_text = "prompt" in _parameters(probed)
     without = [prompt.key for prompt in shown.prompts if prompt.text is None]
     if takes_text and without:
         raise InputError(
@@ -140,6 +141,11 @@ def conditions(
     return shown.prompts
 
 
+def _parameters(probed: ProbedModel) -> set[str]:
+    """What a call of the pipeline takes."""
+    return set(inspect.signature(probed.pipeline.__call__).parameters)
+
+
 def denoise_images(
     probed: ProbedModel,
     shown: ProbedImages,
@@ -147,7 +153,7 @@ def denoise_images(
     *,
     timesteps: Sequence[float] | None = None,
 ) -> list[Denoised]:
-    """Every image at every level; x0 comes back decoded, (N, 3, H, W) uint8."""
+    """Every image at every level; `x0` comes back decoded, (n, 3, H, W) uint8, of the first few."""
     import torch
 
     pipeline = probed.pipeline
@@ -172,7 +178,9 @@ def denoise_images(
                 noise,
                 timesteps=timesteps,
             )
-            parts.append([_decoded(at, probed, space, height, width) for at in found])
+            # a gallery of them all would fill the memory
+            count = max(0, NUM_SHOWN - begin)
+            parts.append([_decoded(at, probed, space, (height, width), count) for at in found])
         progress.advance(len(batch))
     return [
         Denoised(
@@ -198,10 +206,14 @@ def _noise(like: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def _decoded(
-    at: Denoised, probed: ProbedModel, space: LatentSpace, height: int, width: int
+    at: Denoised, probed: ProbedModel, space: LatentSpace, size: tuple[int, int], count: int
 ) -> Denoised:
-    """The same, with x0 as images; grey where nothing finite is predicted."""
-    latents = unpack(probed.pipeline, at.x0.float(), height=height, width=width)
+    """The same, with the first x0 as images; grey where nothing finite is predicted."""
+    import torch
+
+    if count == 0:
+        return at._replace(x0=torch.empty((0, 3, *size), dtype=torch.uint8))
+    latents = unpack(probed.pipeline, at.x0[:count].float(), height=size[0], width=size[1])
     pixels = space.decode(space.unscale(latents.nan_to_num(0.0, 0.0, 0.0)))
     return at._replace(x0=to_images(pixels))
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from evaluator.protocols import FeatureExtractor, GenerativeModel
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
-EMBED_BATCH_SIZE = 16
-"""Images in one forward pass of an extractor."""
+BATCH_SIZE = 16
+"""Images in one forward pass of an extractor or an autoencoder on its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ def embed_images(extractor: FeatureExtractor, images: Tensor) -> np.ndarray:
     import torch
 
     parts = []
-    for start in range(0, len(images), EMBED_BATCH_SIZE):
-        inputs = [extractor.preprocess(image) for image in images[start : start + EMBED_BATCH_SIZE]]
+    for start in range(0, len(images), BATCH_SIZE):
+        inputs = [extractor.preprocess(image) for image in images[start : start + BATCH_SIZE]]
         parts.append(extractor.embed(torch.stack(inputs))["features"].double().numpy())
     return np.concatenate(parts)

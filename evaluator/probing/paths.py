@@ -40,7 +40,9 @@ def seed_ends(probed: ProbedModel, prompt: Prompt, seeds: Sequence[int]) -> Ends
 
     with torch.no_grad():
         seen = first_step(
-            probed.pipeline, lambda: probed.model.generate([prompt] * 2, [0, 0], list(seeds))
+            probed.pipeline,
+            lambda: probed.model.generate([prompt] * 2, [0, 0], list(seeds)),
+            hook_denoiser=False,
         )
     return lambda level: (seen.sample[0], seen.sample[1])
 

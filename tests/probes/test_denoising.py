@@ -32,6 +32,7 @@ SCHEDULERS = {
     "ddpm": DDPMScheduler(),
     "ddim-v": DDIMScheduler(**V),
     "ddim-sample": DDIMScheduler(**SAMPLE),
+    "zero-snr-v": DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", **V),
     "euler": EulerDiscreteScheduler(),
     "euler-v": EulerDiscreteScheduler(**V),
     "heun": HeunDiscreteScheduler(),

@@ -127,6 +127,13 @@ def test_prompts_of_other_lengths_are_not_compared():
         guidance_layout(base, longer, base)
 
 
+def test_a_compiled_denoiser_is_refused_by_its_setting(family: Any):
+    probed = family("sd")
+    probed.pipeline.unet.compile(backend="eager")
+    with pytest.raises(ProbeError, match="is compiled. Set model.compile to false"):
+        anatomy_of(probed, "a red dog")
+
+
 def test_a_prompt_of_one_word_is_refused(digits: ProbedModel):
     with pytest.raises(ConfigError, match="at least two different words"):
         anatomy_of(digits, "seven")

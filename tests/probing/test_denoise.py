@@ -112,6 +112,19 @@ def test_an_image_does_not_depend_on_its_batch(tmp_path: Path):
         assert rows[0][key] == pytest.approx(value, rel=1e-4)
 
 
+def test_a_model_that_takes_no_condition_is_not_said_to_have_one(
+    unconditional: Path, tmp_path: Path
+):
+    found = probe_denoise(
+        ModelRequest(str(unconditional), device="cpu"), images=IMAGES, limit=1, timesteps=[500.0],
+        output=tmp_path / "out",
+    )  # fmt: skip
+    assert not found.conditioned
+    assert "1 images, without any condition" in found.lines()[0]
+    (level,) = found.levels
+    assert (level.timestep, level.noise_mse.interval) == (500.0, None)
+
+
 def test_the_command_prints_a_line_a_level(call: Any, tmp_path: Path):
     ended = call(
         "probe", "denoise", DIGITS, "--images", IMAGES, "--limit", 3, "--timesteps", "900,100",
@@ -119,7 +132,7 @@ def test_the_command_prints_a_line_a_level(call: Any, tmp_path: Path):
     )  # fmt: skip
     assert ended.status == 0
     lines = ended.out.splitlines()
-    assert lines[0] == "stable-diffusion: 3 images, with their captions"
+    assert lines[0] == "stable-diffusion: 3 images, given what is said of them"
     assert [line.split()[0] for line in lines[2:4]] == ["900", "100"]
     record = json.loads((tmp_path / "out" / "result.json").read_text())
     assert record["files"] == ["denoise.parquet", "x0.png", "errors.png"]
