@@ -11,6 +11,7 @@ from evaluator.cli.probe_options import (
     ClassOption,
     DeviceOption,
     DtypeOption,
+    ExtractorOption,
     GuidanceOption,
     ImagesOption,
     LimitOption,
@@ -160,6 +161,63 @@ def interpolate(
     )  # fmt: skip
 
 
+@probe.command()
+def directions(
+    model: ModelArgument,
+    pair: Annotated[
+        tuple[str, str], typer.Option(help="Two prompts: from the first to the second.")
+    ],
+    base: Annotated[
+        str | None, typer.Option(help="Prompt that is moved; default: the pair's first.")
+    ] = None,
+    strengths: Annotated[
+        str, typer.Option(help="How far: 1 is the whole difference; 0 and 1 are always there.")
+    ] = "-0.5,0,0.5,1,1.5",
+    seeds: Annotated[int, typer.Option(min=2, help="Images at each strength.")] = 8,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompts to map the similarity of; default: the pair.")
+    ] = None,
+    extractor: ExtractorOption = "clip",
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Move a prompt's embedding along the difference of two prompts, and see where images go."""
+    from evaluator.probing.directions import probe_directions
+
+    request = model_request(
+        model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+        overrides=overrides, allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_directions(
+            request, pair=pair, base=base, strengths=_numbers("--strengths", strengths),
+            seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
+        )
+    )  # fmt: skip
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    import math
+
+    from evaluator.errors import ConfigError
+
+    try:
+        numbers = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}")
+    return numbers
+
+
 def _timesteps(text: str) -> int | tuple[float, ...]:
     """`10` is how many, `900,500` and `900,` are which."""
     from evaluator.errors import ConfigError
@@ -167,8 +225,8 @@ def _timesteps(text: str) -> int | tuple[float, ...]:
     try:
         if "," not in text and int(text) > 0:
             return int(text)
-        if "," in text and (which := tuple(float(part) for part in text.split(",") if part)):
-            return which
+        if "," in text:
+            return _numbers("--timesteps", text)
     except ValueError:
         pass
     raise ConfigError(

@@ -24,6 +24,7 @@ from evaluator.probes.noise import (
     noise_family,
 )
 from evaluator.probes.patching import replaced
+from evaluator.probes.steps import place_of_call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -207,13 +208,15 @@ def predictions_along(
     given_latents: list[Tensor] = []
 
     def choose(run: Sequence[float]) -> Sequence[int]:
+        # the other evaluations of a second-order step are not at a noise level of the run
+        usable = [i for i in range(len(run)) if place_of_call(scheduler, i).first]
         if timesteps is None:
-            return [i for i in range(len(run)) if run[i] not in run[:i]]
+            return usable
         # some grids begin one step past the last that the model was trained on
         last = float(scheduler.config.get("num_train_timesteps", math.inf))
         if noise_family(scheduler) is not NoiseFamily.VP:
             last = math.inf
-        usable = [i for i in range(len(run)) if run[i] < last]
+        usable = [i for i in usable if run[i] < last]
         nearest = [min(usable, key=lambda i: abs(run[i] - t)) for t in timesteps]
         return sorted(set(nearest))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from evaluator.probes.denoising import Denoised, denoise_along
 from evaluator.probes.latent_space import LatentSpace, pack, to_images, to_pixels, unpack
 from evaluator.probing.averages import Average, average, spoken
 from evaluator.probing.inputs import (
-    BATCH_SIZE,
     ModelRequest,
     ProbedImages,
     ProbedModel,
@@ -23,7 +23,7 @@ from evaluator.probing.inputs import (
     load_model,
 )
 from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
-from evaluator.probing.pictures import image_grid
+from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
@@ -94,6 +94,7 @@ def probe_denoise(
     folder = open_folder("denoise", probed.name, output)
     folder.table("denoise.parquet", _table(shown, denoised))
     _draw(folder, probed, shown, denoised)
+    folder.picture("errors.png", _chart(probed.name, levels))
     notes = _notes(probed, shown, given=request.guidance_scale)
     arguments = {
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
@@ -146,7 +147,7 @@ def denoise_images(
     *,
     timesteps: Sequence[float] | None = None,
 ) -> list[Denoised]:
-    """Every image at every level; x0 comes back decoded, (N, 3, H, W) uint8."""
+    """Every image at every level; `x0` comes back decoded, (n, 3, H, W) uint8, of the first few."""
     import torch
 
     pipeline = probed.pipeline
@@ -155,9 +156,9 @@ def denoise_images(
     space = LatentSpace(pipeline)
     progress = Progress("denoise", len(fitted))
     parts: list[list[Denoised]] = []
-    for begin in range(0, len(fitted), BATCH_SIZE):
-        batch = prompts[begin : begin + BATCH_SIZE]
-        pixels = to_pixels(fitted[begin : begin + BATCH_SIZE]).to(probed.device)
+    for begin in range(0, len(fitted), probed.batch_size):
+        batch = prompts[begin : begin + probed.batch_size]
+        pixels = to_pixels(fitted[begin : begin + probed.batch_size]).to(probed.device)
         x0 = pack(pipeline, space.scale(space.encode(pixels)))
         seeds = [stream_seed(probed.seed, "denoise", prompt.key) for prompt in batch]
         noise = _noise(x0, seeds)
@@ -171,7 +172,9 @@ def denoise_images(
                 noise,
                 timesteps=timesteps,
             )
-            parts.append([_decoded(at, probed, space, height, width) for at in found])
+            # a gallery of them all would fill the memory
+            count = max(0, NUM_SHOWN - begin)
+            parts.append([_decoded(at, probed, space, (height, width), count) for at in found])
         progress.advance(len(batch))
     return [
         Denoised(
@@ -197,10 +200,14 @@ def _noise(like: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def _decoded(
-    at: Denoised, probed: ProbedModel, space: LatentSpace, height: int, width: int
+    at: Denoised, probed: ProbedModel, space: LatentSpace, size: tuple[int, int], count: int
 ) -> Denoised:
-    """The same, with x0 as images; grey where nothing finite is predicted."""
-    latents = unpack(probed.pipeline, at.x0.float(), height=height, width=width)
+    """The same, with the first x0 as images; grey where nothing finite is predicted."""
+    import torch
+
+    if count == 0:
+        return at._replace(x0=torch.empty((0, 3, *size), dtype=torch.uint8))
+    latents = unpack(probed.pipeline, at.x0[:count].float(), height=size[0], width=size[1])
     pixels = space.decode(space.unscale(latents.nan_to_num(0.0, 0.0, 0.0)))
     return at._replace(x0=to_images(pixels))
 
@@ -237,6 +244,24 @@ def _draw(
     heads = ["image", *(f"log-SNR {at.level.log_snr:.1f}" for at in reversed(denoised))]
     title = f"{probed.name}: x0 predicted in one step, from little noise to much"
     folder.picture("x0.png", image_grid(rows, title=title, row_labels=labels, column_labels=heads))
+
+
+def _chart(name: str, levels: Sequence[LevelError]) -> Picture:
+    """Both errors over log-SNR."""
+    curves = []
+    for label, errors in (
+        ("predicted noise", [level.noise_mse for level in levels]),
+        ("predicted x0", [level.x0_mse for level in levels]),
+    ):
+        ends = [
+            (math.nan, math.nan) if e.interval is None else (e.interval.low, e.interval.high)
+            for e in errors
+        ]
+        low, high = zip(*ends, strict=True)
+        x = [level.log_snr for level in levels]
+        curves.append(Curve(x, [error.mean for error in errors], low, high, label))
+    title = f"{name}: mean square error of the prediction"
+    return curve_chart(curves, title=title, x_label="log-SNR (much noise left, little right)")
 
 
 def _notes(probed: ProbedModel, shown: ProbedImages, *, given: float | None) -> tuple[str, ...]:

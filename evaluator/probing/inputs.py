@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from evaluator.data import Pack
     from evaluator.protocols import FeatureExtractor, GenerativeModel
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
-BATCH_SIZE = 16
+EMBED_BATCH_SIZE = 16
+"""Images in one forward pass of an extractor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class ProbedModel:
                 "Name a pipeline folder, a hub id, or a configuration of kind diffusers."
             )
         return pipeline
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in one call of the model: `runtime.batch_size`."""
+        return self.config.runtime.batch_size
 
     @property
     def seed(self) -> int:
@@ -137,15 +144,27 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def load_texts(source: str, probed: ProbedModel) -> tuple[str, ...]:
+    """The texts of any source of prompts that `run` packs; InputError without any."""
+    texts = [p.text for p in _open(source, probed, limit=None).prompts() if p.text is not None]
+    if not texts:
+        raise InputError(f"{source}: expected prompts with a text, got none; name a file of them")
+    return tuple(texts)
+
+
+def _open(source: str, probed: ProbedModel, *, limit: int | None) -> Pack:
+    # a path on the command line is the user's, not the configuration's
+    trust = Trust(allow_code=probed.trust.allow_code, relative_to=Path.cwd())
+    reading = SourceConfig(source=source, limit=limit)
+    return open_pack(reading, cache_folder(probed.config), trust)
+
+
 def load_images(source: str, probed: ProbedModel, *, limit: int) -> ProbedImages:
     """The first `limit` images of any source that `run` packs; InputError without any.
 
     An image that cannot be decoded is left out, and said to be.
     """
-    # a path on the command line is the user's, not the configuration's
-    trust = Trust(allow_code=probed.trust.allow_code, relative_to=Path.cwd())
-    reading = SourceConfig(source=source, limit=limit)
-    pack = open_pack(reading, cache_folder(probed.config), trust)
+    pack = _open(source, probed, limit=limit)
     if pack.image_part(pack.keys[0]) is None:
         raise InputError(f"{source}: expected images, got prompts without any; name the images")
     prompts, images, refused = [], [], []
@@ -213,7 +232,7 @@ def embed_images(extractor: FeatureExtractor, images: Tensor) -> np.ndarray:
     import torch
 
     parts = []
-    for start in range(0, len(images), BATCH_SIZE):
-        inputs = [extractor.preprocess(image) for image in images[start : start + BATCH_SIZE]]
+    for start in range(0, len(images), EMBED_BATCH_SIZE):
+        inputs = [extractor.preprocess(image) for image in images[start : start + EMBED_BATCH_SIZE]]
         parts.append(extractor.embed(torch.stack(inputs))["features"].double().numpy())
     return np.concatenate(parts)

@@ -73,6 +73,8 @@ class InterpolateFound:
     num_pairs: int
     num_frames: int
     summaries: tuple[Summary, ...]
+    differences: dict[str, Average]
+    """Feature space → length / distance of the circle minus that of the line, pair by pair."""
     folder: Path
 
     def lines(self) -> list[str]:
@@ -89,6 +91,8 @@ class InterpolateFound:
             lines.append(
                 f"{path} {spoken(found.ratio, '.2f'):>26} {largest:>14} {found.num_jumps:6}"
             )
+        for space, difference in self.differences.items():
+            lines.append(f"slerp − lerp in {space}: {spoken(difference, '+.2f')}")
         rule = f"a jump is a step longer than {JUMP_FACTOR:g} median steps of its path"
         return [*lines, rule, f"written: {self.folder}"]
 
@@ -126,19 +130,21 @@ def probe_interpolate(
     folder = open_folder("interpolate", probed.name, output)
     folder.table("interpolate.parquet", _table(paths, steps))
     _draw(folder, probed, paths, shown, steps)
-    summaries = _summaries(paths)
+    summaries, differences = _summaries(paths), _differences(paths)
     arguments = {
         "model": request.model, "images": images, "prompts": [p.text for p in told],
         "pairs": pairs, "frames": frames, "strength": None if shown is None else strength,
         "extractor": extractor,
     }  # fmt: skip
     folder.finish(
-        {"summaries": summaries, "jump_factor": JUMP_FACTOR},
+        {"summaries": summaries, "differences": differences, "jump_factor": JUMP_FACTOR},
         arguments=arguments,
         provenance=provenance(probed, images=shown, extractor=judge),
     )
     between = "seeds" if shown is None else f"images at strength {strength:g}"
-    return InterpolateFound(probed.name, between, len(told), frames, summaries, folder.path)
+    return InterpolateFound(
+        probed.name, between, len(told), frames, summaries, differences, folder.path
+    )
 
 
 def _prompts(
@@ -203,6 +209,18 @@ def _summaries(paths: Sequence[Walked]) -> tuple[Summary, ...]:
                 )
             )
     return tuple(found)
+
+
+def _differences(paths: Sequence[Walked]) -> dict[str, Average]:
+    found = {}
+    for space in paths[0].smoothness:
+        ratios = {
+            mode: [path.smoothness[space].ratio for path in paths if path.mode == mode]
+            for mode in MODES
+        }
+        pairs = zip(ratios["slerp"], ratios["lerp"], strict=True)
+        found[space] = average([circle - line for circle, line in pairs])
+    return found
 
 
 def _table(paths: Sequence[Walked], weights: Sequence[float]) -> pa.Table:

@@ -12,7 +12,7 @@ from evaluator.probes.interpolation import lerp, norm_ratio, slerp
 from evaluator.probes.latent_space import LatentSpace, pack, to_pixels
 from evaluator.probes.noise import NoiseLevel, noise_family
 from evaluator.probes.steering import starting_from
-from evaluator.probing.inputs import BATCH_SIZE, ProbedModel, fit_images, images_size
+from evaluator.probing.inputs import ProbedModel, fit_images, images_size
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
 
@@ -90,8 +90,8 @@ def walk(
     seed = stream_seed(probed.seed, "walk", prompt.key)
     ratios: list[float] = []
     images: list[Tensor] = []
-    for start in range(0, len(weights), BATCH_SIZE):
-        span = slice(start, start + BATCH_SIZE)
+    for start in range(0, len(weights), probed.batch_size):
+        span = slice(start, start + probed.batch_size)
         count = len(weights[span])
 
         def points(level: NoiseLevel | None, span: slice = span) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,6 @@ from evaluator.probes.roundtrip import (
 )
 from evaluator.probing.averages import Average, average, spoken
 from evaluator.probing.inputs import (
-    BATCH_SIZE,
     ModelRequest,
     ProbedImages,
     ProbedModel,
@@ -27,7 +27,7 @@ from evaluator.probing.inputs import (
     load_model,
 )
 from evaluator.probing.outputs import open_folder, provenance
-from evaluator.probing.pictures import image_grid
+from evaluator.probing.pictures import Picture, image_grid
 from evaluator.probing.progress import Progress
 
 if TYPE_CHECKING:
@@ -48,6 +48,16 @@ class Decoded(NamedTuple):
     """Decoded from the scaled latents as they are: what forgetting the scale does."""
     latents: Tensor
     """(N, C, h, w) scaled."""
+
+
+class Shown(NamedTuple):
+    """One image for the picture, (3, H, W) uint8 each."""
+
+    mse: float
+    psnr: float
+    image: Tensor
+    again: Tensor
+    unscaled: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +107,14 @@ def probe_roundtrip(
             f"({type(probed.pipeline).__name__}) has none and works on pixels."
         )
     shown = load_images(images, probed, limit=limit)
-    decoded = roundtrip(probed, space, shown)
-    errors = reconstruction_errors(decoded.images, decoded.again)
-    unscaled = reconstruction_errors(decoded.images, decoded.unscaled)
-    scale = latent_scale(decoded.latents, space)
+    errors, unscaled, latents, worst = _all_errors(probed, space, shown)
+    scale = latent_scale(latents, space)
     folder = open_folder("roundtrip", probed.name, output)
     found = RoundtripFound(
         probed.name,
         type(space.autoencoder).__name__,
         len(shown.images),
-        tuple(decoded.latents.shape[1:]),
+        tuple(latents.shape[1:]),
         average(errors.mse),
         average(errors.psnr),
         average(errors.largest),
@@ -118,11 +126,7 @@ def probe_roundtrip(
         folder.path,
     )
     folder.table("roundtrip.parquet", _table(shown, errors, unscaled))
-    worst = errors.mse.argsort(descending=True, stable=True)[:NUM_SHOWN].tolist()
-    rows = [[part[i] for i in worst] for part in decoded[:3]]
-    labels = ["image", "encoded and decoded", "decoded without unscaling"]
-    heads = [f"{float(errors.psnr[i]):.1f} dB" for i in worst]
-    folder.picture("worst.png", image_grid(rows, row_labels=labels, column_labels=heads))
+    folder.picture("worst.png", _picture(worst))
     folder.finish(
         found,
         arguments={"model": request.model, "images": images, "limit": limit},
@@ -131,22 +135,46 @@ def probe_roundtrip(
     return found
 
 
-def roundtrip(probed: ProbedModel, space: LatentSpace, shown: ProbedImages) -> Decoded:
-    """Every image encoded and decoded, at the model's own size."""
+def roundtrip(probed: ProbedModel, space: LatentSpace, images: Sequence[Tensor]) -> Decoded:
+    """A batch of images encoded and decoded, at the model's own size."""
+    height, width = images_size(probed)
+    fitted = fit_images(images, height=height, width=width)
+    latents = space.scale(space.encode(to_pixels(fitted).to(probed.device)))
+    again = to_images(space.decode(space.unscale(latents)))
+    return Decoded(fitted, again, to_images(space.decode(latents)), latents.cpu())
+
+
+def _all_errors(
+    probed: ProbedModel, space: LatentSpace, shown: ProbedImages
+) -> tuple[Reconstruction, Reconstruction, Tensor, list[Shown]]:
+    """Errors of all images with and without unscaling, their latents, and the worst of them."""
     import torch
 
-    height, width = images_size(probed)
-    images = fit_images(shown.images, height=height, width=width)
-    progress = Progress("roundtrip", len(images))
-    again, unscaled, scaled = [], [], []
-    for start in range(0, len(images), BATCH_SIZE):
-        pixels = to_pixels(images[start : start + BATCH_SIZE]).to(probed.device)
-        latents = space.scale(space.encode(pixels))
-        again.append(to_images(space.decode(space.unscale(latents))))
-        unscaled.append(to_images(space.decode(latents)))
-        scaled.append(latents.cpu())
-        progress.advance(len(pixels))
-    return Decoded(images, torch.cat(again), torch.cat(unscaled), torch.cat(scaled))
+    progress = Progress("roundtrip", len(shown.images))
+    errors, unscaled, latents = [], [], []
+    worst: list[Shown] = []
+    for start in range(0, len(shown.images), probed.batch_size):
+        decoded = roundtrip(probed, space, shown.images[start : start + probed.batch_size])
+        found = reconstruction_errors(decoded.images, decoded.again)
+        worst += map(Shown, found.mse.tolist(), found.psnr.tolist(), *decoded[:3])
+        worst = sorted(worst, key=lambda shown: -shown.mse)[:NUM_SHOWN]
+        errors.append(found)
+        unscaled.append(reconstruction_errors(decoded.images, decoded.unscaled))
+        latents.append(decoded.latents)
+        progress.advance(len(decoded.images))
+    joined = [
+        Reconstruction(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+        for batches in (errors, unscaled)
+    ]
+    return joined[0], joined[1], torch.cat(latents), worst
+
+
+def _picture(worst: Sequence[Shown]) -> Picture:
+    """The worst images above what became of them."""
+    rows = [[getattr(s, name) for s in worst] for name in ("image", "again", "unscaled")]
+    labels = ["image", "encoded and decoded", "decoded without unscaling"]
+    heads = [f"{shown.psnr:.1f} dB" for shown in worst]
+    return image_grid(rows, row_labels=labels, column_labels=heads)
 
 
 def _table(shown: ProbedImages, errors: Reconstruction, unscaled: Reconstruction) -> pa.Table:

@@ -122,7 +122,7 @@ def test_the_command_prints_a_line_a_level(call: Any, tmp_path: Path):
     assert lines[0] == "stable-diffusion: 3 images, with their captions"
     assert [line.split()[0] for line in lines[2:4]] == ["900", "100"]
     record = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert record["files"] == ["denoise.parquet", "x0.png"]
+    assert record["files"] == ["denoise.parquet", "x0.png", "errors.png"]
     first = record["result"]["levels"][0]["noise_mse"]
     assert first["interval"]["low"] < first["mean"] < first["interval"]["high"]
     wrong = call("probe", "denoise", DIGITS, "--images", IMAGES, "--timesteps", "few")

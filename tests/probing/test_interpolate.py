@@ -93,9 +93,12 @@ def test_what_a_walk_needs_is_asked_for(unconditional: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="--frames: expected at least 3"):
         probe_interpolate(request, frames=2, output=tmp_path / "out")
     unknown = ModelRequest(
-        DIGITS, device="cpu", steps=4, overrides=("model.scheduler={name: TCDScheduler}",)
+        DIGITS,
+        device="cpu",
+        steps=4,
+        overrides=("model.scheduler={name: DDIMInverseScheduler}",),
     )
-    with pytest.raises(ProbeError, match="TCDScheduler"):
+    with pytest.raises(ProbeError, match="DDIMInverseScheduler"):
         probe_interpolate(unknown, images=IMAGES, pairs=1, output=tmp_path / "out")
     found = probe_interpolate(
         ModelRequest(str(unconditional), device="cpu", steps=2), pairs=2, frames=3,

@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from PIL import Image
 
 from evaluator.probing.inputs import ProbedImages, ProbedModel
 from evaluator.probing.outputs import open_folder, plain, provenance
-from evaluator.probing.pictures import image_grid, number_map
+from evaluator.probing.pictures import CURVE_COLOURS, Curve, curve_chart, image_grid, number_map
+from evaluator.probing.progress import Progress
 
 
 class Pair(NamedTuple):
@@ -79,3 +81,29 @@ def test_a_map_is_white_in_the_middle_and_coloured_at_its_ends():
     assert corner(0, 0).tolist() == [255, 255, 255]
     assert corner(0, 1)[0] > corner(0, 1)[2]
     assert corner(1, 0)[2] > corner(1, 0)[0]
+
+
+def test_a_chart_places_points_by_the_logarithm_of_their_height():
+    nothing = [math.nan] * 3
+    line = Curve([0.0, 1.0, 2.0], [1.0, 0.1, 0.01], nothing, nothing, "")
+    chart = np.asarray(curve_chart([line], title="", x_label=""))
+    blue = np.argwhere((chart == CURVE_COLOURS[0]).all(-1))
+    by_column = {int(c): blue[blue[:, 1] == c][:, 0].mean() for c in sorted(set(blue[:, 1]))}
+    columns = sorted(by_column)
+    first, middle, last = (columns[3], columns[len(columns) // 2], columns[-4])
+    assert by_column[middle] == pytest.approx((by_column[first] + by_column[last]) / 2, abs=2)
+    empty = Curve([math.nan], [math.nan], [math.nan], [math.nan], "")
+    assert curve_chart([empty], title="", x_label="").size == (640, 360)
+
+
+def test_progress_speaks_in_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch):
+    import io
+
+    monkeypatch.setattr("evaluator.probing.progress.LINE_SECONDS", 0.0)
+    stream = io.StringIO()
+    progress = Progress("probing", 4, stream=stream)
+    progress.advance()
+    progress.advance(3)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("probing: 1/4, ")
+    assert lines[1] == "probing: 4/4"

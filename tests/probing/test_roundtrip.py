@@ -22,7 +22,7 @@ from .conftest import DIGITS, IMAGES
 
 
 def test_the_autoencoder_is_the_one_called_by_hand(digits: ProbedModel, digit_images: ProbedImages):
-    decoded = roundtrip(digits, LatentSpace(digits.pipeline), digit_images)
+    decoded = roundtrip(digits, LatentSpace(digits.pipeline), digit_images.images)
     vae = AutoencoderKL.from_pretrained(PIPELINE, subfolder="vae", local_files_only=True)
     pixels = torch.stack(digit_images.images).float() / 127.5 - 1
     with torch.no_grad():
@@ -46,8 +46,7 @@ def test_digits_come_back_readable_and_at_unit_scale(tmp_path: Path, digits: Pro
     record = json.loads((tmp_path / "out" / "result.json").read_text())
     assert record["result"]["scale"]["std"] == pytest.approx(found.scale.std)
     split = held_out()
-    shown = ProbedImages((), tuple(split.images[:60]), "x", ())
-    again = roundtrip(digits, LatentSpace(digits.pipeline), shown).again
+    again = roundtrip(digits, LatentSpace(digits.pipeline), list(split.images[:60])).again
     assert accuracy(again, split.captions[:60]).digit > 0.9
 
 
@@ -69,8 +68,7 @@ def test_a_wrong_scaling_factor_is_found(tmp_path: Path):
 def test_other_autoencoders_come_round(name: str, family: Any):
     probed = family(name)
     images = torch.randint(0, 255, (2, 3, 40, 40), dtype=torch.uint8)
-    shown = ProbedImages((), tuple(images), "x", ())
-    decoded = roundtrip(probed, LatentSpace(probed.pipeline), shown)
+    decoded = roundtrip(probed, LatentSpace(probed.pipeline), list(images))
     assert decoded.again.shape == decoded.images.shape
     assert torch.isfinite(decoded.latents).all()
 
