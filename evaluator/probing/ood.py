@@ -22,7 +22,6 @@ from evaluator.probes.outliers import (
     split_reference,
 )
 from evaluator.probing.inputs import (
-    BATCH_SIZE,
     ModelRequest,
     ProbedImages,
     ProbedModel,
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 
     from evaluator.protocols import FeatureExtractor
 
+BATCH_SIZE = 16
+"""Images encoded at once."""
 LEVEL = 0.05
 """Images with a p-value of at most this count as flagged."""
 NUM_SHOWN = 8
