@@ -40,6 +40,9 @@ def jacobian(
     ] = None,
     eta: Annotated[float, typer.Option(help="Share of the root of the energy.")] = 0.99,
     vectors: Annotated[int, typer.Option(min=1, max=16, help="Singular vectors drawn.")] = 5,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Copies differentiated at once; fewer need less room.")
+    ] = None,
     steps: StepsOption = None,
     output: OutputOption = None,
     device: DeviceOption = None,
@@ -63,6 +66,7 @@ def jacobian(
         values=values,
         eta=eta,
         vectors=vectors,
+        batch=batch,
     )  # fmt: skip
     _print(probe_jacobian(request, output))
 

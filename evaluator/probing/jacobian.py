@@ -9,24 +9,29 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError, ProbeError, SampleError
 from evaluator.probes.jacobian import (
+    BATCH,
     ETA,
-    Rank,
     Spectrum,
     exact_spectrum,
     numerical_rank,
     randomised_spectrum,
 )
-from evaluator.probes.latent_space import LatentSpace, to_images
+from evaluator.probes.latent_space import LatentSpace
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint, frozen, recorded_trajectory
 from evaluator.probes.watch import denoiser_of
 from evaluator.probing.inputs import ModelRequest, ProbedModel, load_model
+from evaluator.probing.jacobian_pictures import (
+    PointSpectrum,
+    rank_chart,
+    spectrum_chart,
+    vector_grid,
+)
 from evaluator.probing.outputs import open_folder, provenance
-from evaluator.probing.pictures import image_grid
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
 from evaluator.seeds import hashed_seed, stream_seed
@@ -34,18 +39,17 @@ from evaluator.seeds import hashed_seed, stream_seed
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torch import Tensor
 
     from evaluator.probing.outputs import ProbeFolder
 
 WHOLE_UP_TO = 4096
 """Dimensions up to which the whole Jacobian is computed: 128 MiB in float64."""
+LARGE_BATCH = 4
+"""Copies of a larger one: the second derivative of attention keeps the whole matrix of each."""
 NUM_VALUES = 64
 """Singular values of a larger one."""
 ROUNDING = 32
 """Singular values below this many units of rounding count as nothing: x0 is a difference."""
-MAX_ROWS = 12
-"""Steps drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class JacobianRequest:
     """Share of the root of the energy that the rank stands for."""
     vectors: int = 5
     """Singular vectors drawn."""
+    batch: int | None = None
+    """Copies of x_t that are differentiated at once; None: 32, and 4 of a large one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +119,6 @@ class JacobianResult:
         return [*lines, *self.notes, f"written to {self.path}"]
 
 
-class _Found(NamedTuple):
-    """One sample at one step."""
-
-    sample: int
-    point: TrajectoryPoint
-    spectrum: Spectrum
-    rank: Rank
-
-
 def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> JacobianResult:
     """Ranks and spectra as a table, singular vectors as a picture.
 
@@ -135,7 +132,7 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     choice = StepChoice.parse(request.steps)
     prompts = _prompts(request, probed)
     progress = Progress("jacobian", request.samples)
-    found: list[_Found] = []
+    found: list[PointSpectrum] = []
     for number in range(request.samples):
         points = _trajectory(probed, prompts[number], choice)
         with frozen(denoiser_of(probed.pipeline)):
@@ -144,10 +141,12 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
                     continue  # pure noise: no clean image to differentiate with respect to
                 seed = stream_seed(probed.seed, "jacobian", number, point.step)
                 generator = torch.Generator().manual_seed(seed)
-                spectrum = spectrum_at(point, values=request.values, generator=generator)
+                spectrum = spectrum_at(
+                    point, values=request.values, batch=request.batch, generator=generator
+                )
                 floor = ROUNDING * torch.finfo(point.call.dtype).eps
                 rank = numerical_rank(spectrum, eta=request.eta, floor=floor)
-                found.append(_Found(number, point, spectrum, rank))
+                found.append(PointSpectrum(number, point, spectrum, rank))
         progress.advance()
     if not found:
         raise ProbeError(
@@ -156,7 +155,9 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
         )
     folder = open_folder("jacobian", probed.name, output)
     folder.table("jacobian.parquet", _table(found, prompts))
-    notes = _draw(folder, found, probed, request.vectors)
+    folder.picture("ranks.png", rank_chart(found, probed.name))
+    folder.picture("spectra.png", spectrum_chart(found))
+    notes = _draw_vectors(folder, found, probed, request.vectors)
     result = JacobianResult(
         path=folder.path,
         dim=found[0].point.latents.numel(),
@@ -171,16 +172,23 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
 
 
 def spectrum_at(
-    point: TrajectoryPoint, *, values: int | None, generator: torch.Generator
+    point: TrajectoryPoint,
+    *,
+    values: int | None,
+    batch: int | None = None,
+    generator: torch.Generator,
 ) -> Spectrum:
     """The spectrum of ∂x0/∂(x_t/a) at a point: whole if it is small and nothing else is asked."""
     x = point.latents.float()
     size = x.numel()
+    batch = batch or (BATCH if size <= WHOLE_UP_TO else LARGE_BATCH)
     if values is None and size <= WHOLE_UP_TO:
-        raw = exact_spectrum(point.denoise, x)
+        raw = exact_spectrum(point.denoise, x, batch=batch)
     else:
         count = min(values or NUM_VALUES, size)
-        raw = randomised_spectrum(point.denoise, x, num_values=count, generator=generator)
+        raw = randomised_spectrum(
+            point.denoise, x, num_values=count, generator=generator, batch=batch
+        )
     a = point.level.alpha
     return raw._replace(
         values=a * raw.values,
@@ -226,7 +234,7 @@ def _trajectory(probed: ProbedModel, prompt: Prompt, steps: StepChoice) -> list[
     return points
 
 
-def _by_step(found: Sequence[_Found]) -> tuple[StepRank, ...]:
+def _by_step(found: Sequence[PointSpectrum]) -> tuple[StepRank, ...]:
     summaries = []
     for step in sorted({item.point.step for item in found}):
         here = [item for item in found if item.point.step == step]
@@ -239,7 +247,7 @@ def _by_step(found: Sequence[_Found]) -> tuple[StepRank, ...]:
     return tuple(summaries)
 
 
-def _table(found: Sequence[_Found], prompts: Sequence[Prompt]) -> pa.Table:
+def _table(found: Sequence[PointSpectrum], prompts: Sequence[Prompt]) -> pa.Table:
     """One row for each sample and step."""
     import pyarrow as pa
 
@@ -262,39 +270,12 @@ def _table(found: Sequence[_Found], prompts: Sequence[Prompt]) -> pa.Table:
     return pa.table(columns)
 
 
-def _draw(
-    folder: ProbeFolder, found: Sequence[_Found], probed: ProbedModel, count: int
+def _draw_vectors(
+    folder: ProbeFolder, found: Sequence[PointSpectrum], probed: ProbedModel, count: int
 ) -> tuple[str, ...]:
-    """The predicted x0 of the first sample and the leading directions there, step by step."""
-    shown = [item for item in found if item.sample == 0][:MAX_ROWS]
-    if shown[0].point.latents.ndim != 3:
-        return ("no picture: this family packs its latents into tokens; the table has the values",)
-    space = LatentSpace(probed.pipeline)
-    rows = [_row(item, space, count) for item in shown]
-    labels = [f"t = {item.point.timestep:.4g}, rank {_spelled(item)}" for item in shown]
-    names = ["predicted x0", *(f"direction {i + 1}" for i in range(count))]
-    title = "Leading left singular vectors of the denoiser's Jacobian, from noise to image"
-    folder.picture(
-        "vectors.png", image_grid(rows, title=title, row_labels=labels, column_labels=names)
-    )
+    """The directions of the first sample, where its latents are an image's; else a note."""
+    own = [item for item in found if item.sample == 0]
+    if own[0].point.latents.ndim != 3:
+        return ("no vectors.png: this family packs its latents into tokens",)
+    folder.picture("vectors.png", vector_grid(own, LatentSpace(probed.pipeline), count))
     return ()
-
-
-def _spelled(item: _Found) -> str:
-    return f">{len(item.spectrum.values)}" if item.rank.rank is None else str(item.rank.rank)
-
-
-def _row(item: _Found, space: LatentSpace, count: int) -> list[Tensor]:
-    """The decoded x0, then what each direction adds to it, grey for nothing."""
-    import torch
-
-    x0 = item.point.x0.float()
-    directions = item.spectrum.left[:count].reshape(-1, *x0.shape).to(x0)
-    if not space.is_pixels:
-        # what a step of a tenth of x0's length to either side changes in the decoded image
-        reach = 0.1 * x0.norm() * directions
-        ends = space.decode(space.unscale(torch.cat([x0 + reach, x0 - reach])))
-        directions = ends[: len(directions)] - ends[len(directions) :]
-    largest = directions.abs().flatten(1).amax(1).clamp_min(1e-12)
-    pictures = directions / largest[:, None, None, None]
-    return [*to_images(space.decode(space.unscale(x0[None]))), *to_images(pictures)]

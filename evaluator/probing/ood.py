@@ -22,7 +22,6 @@ from evaluator.probes.outliers import (
     split_reference,
 )
 from evaluator.probing.inputs import (
-    EMBED_BATCH_SIZE,
     ModelRequest,
     ProbedImages,
     ProbedModel,
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 
     from evaluator.protocols import FeatureExtractor
 
+BATCH_SIZE = 16
+"""Images encoded at once."""
 LEVEL = 0.05
 """Images with a p-value of at most this count as flagged."""
 NUM_SHOWN = 8
@@ -191,10 +192,8 @@ def _features(given: ProbedImages, probed: ProbedModel, judge: FeatureExtractor 
         return embed_images(judge, fit_images(given.images, height=height, width=width))
     space = LatentSpace(probed.pipeline)
     found = []
-    for start in range(0, len(given.images), EMBED_BATCH_SIZE):
-        batch = fit_images(
-            given.images[start : start + EMBED_BATCH_SIZE], height=height, width=width
-        )
+    for start in range(0, len(given.images), BATCH_SIZE):
+        batch = fit_images(given.images[start : start + BATCH_SIZE], height=height, width=width)
         latents = space.scale(space.encode(to_pixels(batch)))
         found.append(latents.flatten(1).cpu().to(torch.float64))
     features: Floats = torch.cat(found).numpy()

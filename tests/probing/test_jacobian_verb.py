@@ -48,6 +48,8 @@ def test_a_pixel_models_ranks_come_as_lines_table_and_picture(
     with Image.open(tmp_path / "out" / "vectors.png") as picture:
         assert picture.width > 6 * 96
     record = json.loads((tmp_path / "out" / "result.json").read_text())
+    pictures = {name for name in record["files"] if name.endswith(".png")}
+    assert pictures == {"ranks.png", "spectra.png", "vectors.png"}
     assert record["result"]["steps"][0]["ranks"] == [rows[0]["rank"], rows[2]["rank"]]
     assert record["provenance"]["generation"]["guidance_scale"] == 1.0
 
