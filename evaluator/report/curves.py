@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from evaluator.probes.words import FUNCTION_WORDS
+
 ATTENTION_MEASURES = ("sharpness", "top10_share", "mass")
 LATENT_MEASURES = (
     *("std", "eps_std", "eps_kurtosis", "eps_normality", "x0_std"),
@@ -24,15 +26,6 @@ LATENT_MEASURES = (
 
 MAX_STEPS = 100
 """Steps kept for quantiles; of a longer trajectory, evenly spaced ones."""
-
-FUNCTION_WORDS = frozenset(
-    {
-        *("a", "an", "the", "this", "that", "these", "those", "it", "its", "there"),
-        *("of", "on", "in", "at", "by", "for", "from", "to", "with", "without", "as", "near"),
-        *("into", "onto", "over", "under", "and", "or", "is", "are", "was", "were", "be"),
-    }
-)
-"""Words that name nothing to be seen; they and punctuation are not content."""
 
 
 class Moments(NamedTuple):
