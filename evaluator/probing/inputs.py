@@ -15,6 +15,7 @@ from evaluator.errors import ConfigError, InputError, ProbeError, SampleError
 from evaluator.probes.latent_space import image_size
 from evaluator.records import Prompt
 from evaluator.runner.parts import build_extractor, build_model
+from evaluator.runner.quiet import quiet_libraries
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 
@@ -102,6 +103,7 @@ def load_model(request: ModelRequest) -> ProbedModel:
     config, relative_to = _model_config(request)
     trust = Trust(allow_code=request.allow_code, relative_to=relative_to)
     device = request.device or _device()
+    quiet_libraries(generates=config.model.kind != "images")
     try:
         model = build_model(config, None, device=device, trust=trust)
     except RuntimeError as error:
