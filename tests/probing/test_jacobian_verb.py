@@ -104,7 +104,7 @@ def test_products_are_the_same_when_asked_again(unconditional: Path, tmp_path: P
     (row,) = first.to_pylist()
     assert row["rank"] is None, "6 values are not 99 % of a random network's"
     assert row["value_bound"] > 0
-    assert any("Σs² is known to ±" in note for note in found.notes)
+    assert any("Σs² known to ±" in note for note in found.notes)
 
 
 def test_what_cannot_be_probed_is_said(tmp_path: Path, call: Callable[..., Any]) -> None:
