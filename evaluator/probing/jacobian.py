@@ -15,6 +15,7 @@ from evaluator.errors import ConfigError, ProbeError, SampleError
 from evaluator.probes.jacobian import (
     BATCH,
     ETA,
+    NUM_CHECKS,
     Spectrum,
     exact_spectrum,
     numerical_rank,
@@ -128,8 +129,12 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     """
     import torch
 
-    probed = load_model(_unguided(request.model))
+    if not 0 < request.eta < 1:
+        raise ConfigError(
+            f"--eta: expected a number between 0 and 1, got {request.eta:g}; the paper's is 0.99"
+        )
     choice = StepChoice.parse(request.steps)
+    probed = load_model(_unguided(request.model))
     prompts = _prompts(request, probed)
     progress = Progress("jacobian", request.samples)
     found: list[PointSpectrum] = []
@@ -164,7 +169,7 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
         values=len(found[0].spectrum.values),
         eta=request.eta,
         steps=_by_step(found),
-        notes=notes,
+        notes=(*_precision(found), *notes),
     )
     arguments = {name: getattr(request, name) for name in request.__slots__ if name != "model"}
     folder.finish(result, arguments=arguments, provenance=provenance(probed))
@@ -245,6 +250,19 @@ def _by_step(found: Sequence[PointSpectrum]) -> tuple[StepRank, ...]:
         level = point.level.log_snr
         summaries.append(StepRank(step, point.timestep, level, ranks, known))
     return tuple(summaries)
+
+
+def _precision(found: Sequence[PointSpectrum]) -> tuple[str, ...]:
+    """How far the numbers are known, where not the whole Jacobian was computed."""
+    spectra = [item.spectrum for item in found if item.spectrum.bound > 0 and item.rank.rank != 0]
+    if not spectra:
+        return ()
+    energy = max(s.energy_error / s.energy for s in spectra)
+    bound = max(s.bound for s in spectra)
+    return (
+        f"by products: Σs² known to ±{100 * energy:.2g} % or better, each value to ±{bound:.2g} "
+        f"(more has a probability of 1e-{NUM_CHECKS})",
+    )
 
 
 def _table(found: Sequence[PointSpectrum], prompts: Sequence[Prompt]) -> pa.Table:

@@ -95,14 +95,16 @@ def test_the_digits_model_lets_fewer_directions_through_in_the_middle(tmp_path: 
 def test_products_are_the_same_when_asked_again(unconditional: Path, tmp_path: Path) -> None:
     model = ModelRequest(str(unconditional), device="cpu", steps=2)
     request = JacobianRequest(model, samples=1, steps=1, values=6, vectors=1)
+    found = probe_jacobian(request, tmp_path / "first")
+    probe_jacobian(request, tmp_path / "again")
     first, again = (
-        pq.read_table(probe_jacobian(request, tmp_path / name).path / "jacobian.parquet")
-        for name in ("first", "again")
+        pq.read_table(tmp_path / name / "jacobian.parquet") for name in ("first", "again")
     )
     assert first.equals(again)
     (row,) = first.to_pylist()
     assert row["rank"] is None, "6 values are not 99 % of a random network's"
     assert row["value_bound"] > 0
+    assert any("Σs² known to ±" in note for note in found.notes)
 
 
 def test_what_cannot_be_probed_is_said(tmp_path: Path, call: Callable[..., Any]) -> None:
@@ -110,6 +112,8 @@ def test_what_cannot_be_probed_is_said(tmp_path: Path, call: Callable[..., Any])
         probe_jacobian(JacobianRequest(ModelRequest(DIGITS, device="cpu")), tmp_path)
     with pytest.raises(ConfigError, match="that of two denoisers"):
         probe_jacobian(JacobianRequest(ModelRequest(DIGITS, guidance_scale=3.0)), tmp_path)
+    with pytest.raises(ConfigError, match="expected a number between 0 and 1, got 1"):
+        probe_jacobian(JacobianRequest(ModelRequest(DIGITS), eta=1.0), tmp_path)
     ended = call("probe", "jacobian", DIGITS, "--at", "some")
     assert ended.status == 2
     assert "expected all, a number of steps, or a list" in ended.err
