@@ -91,8 +91,8 @@ class LowRankDenoiser(nn.Module):
 
     So it is linear in pieces and scales with its input (Mohan et al. 2020, "Robust and
     interpretable blind image denoising via bias-free convolutional neural networks"). Nothing in it
-    knows the rank. A network with smooth units and biases, trained as long, kept 13 to 17
-    directions where the data have 6.
+    knows the rank. Networks with smooth units and biases, tried before it, kept more directions
+    than the data have.
     """
 
     def __init__(self, ambient: int = AMBIENT, *, width: int = 256) -> None:

@@ -152,9 +152,13 @@ class OptimalDenoiserModel:
         images = read_images(training).to(device)
         self._num_images = len(images)
         scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+        faults: list[str] = []
         if config.scheduler is not None:
-            scheduler = swap_scheduler(scheduler, config.scheduler)
-        _check(scheduler, generation, images)
+            try:
+                scheduler = swap_scheduler(scheduler, config.scheduler)
+            except ConfigError as error:
+                faults.append(str(error))
+        _check(scheduler, generation, images, faults)
         unet = OptimalUNet.of(images, scheduler.alphas_cumprod)
         self._pipeline = OptimalDenoiserPipeline(unet, scheduler)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -236,9 +240,8 @@ def read_images(training: TrainingImages) -> Tensor:
     return torch.stack(images)
 
 
-def _check(scheduler: Any, generation: GenerationConfig, images: Tensor) -> None:
-    """Refuse what the training images or the noise prediction do not fit, all at once."""
-    faults = []
+def _check(scheduler: Any, generation: GenerationConfig, images: Tensor, faults: list[str]) -> None:
+    """Refuse what the training images or the noise prediction do not fit, with other `faults`."""
     prediction = scheduler.config.get("prediction_type")
     if not hasattr(scheduler, "alphas_cumprod") or prediction != "epsilon":
         faults.append(

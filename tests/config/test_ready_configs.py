@@ -56,4 +56,5 @@ def test_a_ready_configurations_settings_are_those_its_family_takes(
 
 
 def test_every_ready_configuration_is_checked_against_its_family() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} - {"digits"} == set(FAMILIES)
+    digits = {"digits", "digits-optimal"}  # they run here, and are tested by running
+    assert {path.stem for path in FOLDER.glob("*.yaml")} - digits == set(FAMILIES)

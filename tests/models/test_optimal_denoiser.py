@@ -172,7 +172,9 @@ def test_the_latents_probe_sees_the_posterior_mean() -> None:
 
 def test_what_does_not_fit_is_refused_all_at_once() -> None:
     flow = {"name": "FlowMatchEulerDiscreteScheduler"}
-    with pytest.raises(ConfigError, match=r"alphas_cumprod") as raised:
+    with pytest.raises(
+        ConfigError, match=r"expected a scheduler of a diffusion with noise levels"
+    ) as raised:
         build(flow, height=16, width=16)
     assert [fault.split(":")[0] for fault in raised.value.faults] == [
         "model.scheduler", "generation.height", "generation.width",
