@@ -58,9 +58,15 @@ def record(family: str, root: Path, *, batch_size: int = 4) -> dict[str, Any]:
         },
         "generation": {"steps": 2, "guidance_scale": 3.0, **generation(family)},
         "prompts": {"source": str(prompts)},
-        "probes": {"latents": {}} if family in OBSERVED else {},
+        "probes": probes(family),
         "runtime": {"threads": 1, "cache": str(root / "cache"), **size},
     }
+
+
+def probes(family: str) -> dict[str, Any]:
+    """Both, wherever there is something for them to see."""
+    latents: dict[str, Any] = {"latents": {}} if family in OBSERVED else {}
+    return latents | ({} if family in TEXTLESS else {"attention": {"steps": 2, "maps": 2}})
 
 
 def kept(run: RunDirectory) -> dict[str, np.ndarray[Any, Any]]:
