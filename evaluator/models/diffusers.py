@@ -89,12 +89,7 @@ class DiffusersModel:
         before = _global_generator_states()
         output = self._call(arguments, generators)
         if not all(map(torch.equal, before, _global_generator_states())):
-            raise GenerationError(
-                f"{type(self._pipeline).__name__} with {type(self._pipeline.scheduler).__name__} "
-                "drew from the global random generator: its images depend on what ran before "
-                "them, not on their seeds. Choose a scheduler that draws no noise (model.scheduler:"
-                " {name: DDIMScheduler}), or one that this pipeline passes its generators to."
-            )
+            raise GenerationError(self._unseeded())
         pixels = self._pixels(output.images, prompts)
         return [
             image if fault is None else SampleError(fault)
@@ -139,6 +134,24 @@ class DiffusersModel:
             "dtype": self._config.dtype,
             "device": self._device,
         }
+
+    def _unseeded(self) -> str:
+        """Why images that do not follow their seeds are an error, and what may be done."""
+        if self._inputs is None:
+            remedy = (
+                "Choose a scheduler that draws no noise (model.scheduler: {name: DDIMScheduler}), "
+                "or one that this pipeline passes its generators to."
+            )
+        else:
+            remedy = (
+                "Some pipelines encode the images that prompts bring along with noise of their "
+                "own, as Stable Diffusion 3's does for a ControlNet: they cannot be used."
+            )
+        return (
+            f"{type(self._pipeline).__name__} with {type(self._pipeline.scheduler).__name__} drew "
+            "from the global random generator: its images depend on what ran before them, not on "
+            f"their seeds. {remedy}"
+        )
 
     def _checked_inputs(self, attachments: AttachmentSource | None) -> PromptInputs | None:
         """What reads the attachments; None where the pipeline takes none.

@@ -57,9 +57,15 @@ def record(family: str, root: Path, *, batch_size: int = 4) -> dict[str, Any]:
         },
         "generation": {"steps": 2, "guidance_scale": 3.0, **generation(family)},
         "prompts": {"source": str(prompts)},
-        "probes": {"latents": {}} if family in OBSERVED else {},
+        "probes": probes(family),
         "runtime": {"threads": 1, "cache": str(root / "cache"), **size},
     }
+
+
+def probes(family: str) -> dict[str, Any]:
+    """Both, wherever there is something for them to see."""
+    latents: dict[str, Any] = {"latents": {}} if family in OBSERVED else {}
+    return latents | ({} if family in TEXTLESS else {"attention": {"steps": 2, "maps": 2}})
 
 
 def kept(run: RunDirectory) -> dict[str, np.ndarray[Any, Any]]:
@@ -200,16 +206,25 @@ def test_arguments_that_would_be_ignored_are_refused(
         model(family, root, config={"arguments": arguments})
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - TEXTLESS))
-def test_truncated_is_what_the_shortest_encoder_does_not_read(family: str, root: Path) -> None:
-    ours = model(family, root)
+@pytest.mark.parametrize(
+    ("family", "extra"),
+    [
+        *((family, {}) for family in sorted(set(FAMILIES) - TEXTLESS)),
+        ("sana", {"complex_human_instruction": ["a red", "dog:"]}),
+    ],
+)
+def test_truncated_is_what_the_shortest_encoder_does_not_read(
+    family: str, extra: dict[str, Any], root: Path
+) -> None:
+    arguments = {**ARGUMENTS.get(family, {}), **extra}
+    ours = model(family, root, config={"arguments": arguments})
     texts = ["a " * number + "dog" for number in range(7, 17)]
     cut = ours.truncated([Prompt("k", text) for text in texts])
-    assert cut == [reads_less(ours.pipeline, family, text) for text in texts]
+    assert cut == [reads_less(ours.pipeline, arguments, text) for text in texts]
     assert {*cut} == {False, True}
 
 
-def reads_less(pipeline: Any, family: str, text: str) -> bool:
+def reads_less(pipeline: Any, arguments: dict[str, Any], text: str) -> bool:
     """Whether another last word leaves what some encoder is shown as it was."""
     seen: dict[str, list[torch.Tensor]] = {}
     handles = []
@@ -221,7 +236,7 @@ def reads_less(pipeline: Any, family: str, text: str) -> bool:
                 seen.setdefault(name, []).append(ids)
 
             handles.append(encoder.register_forward_pre_hook(note, with_kwargs=True))
-    arguments = {k: v for k, v in ARGUMENTS.get(family, {}).items() if k in ENCODING}
+    arguments = {k: v for k, v in arguments.items() if k in ENCODING}
     outputs = []
     for last in (text, text.removesuffix("dog") + "fox"):
         extra = {"do_classifier_free_guidance": False, "device": torch.device("cpu")}

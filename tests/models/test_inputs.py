@@ -13,22 +13,22 @@ import torch
 from diffusers import (
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
     ControlNetModel,
     DiffusionPipeline,
     StableDiffusionControlNetImg2ImgPipeline,
-    StableDiffusionControlNetPipeline,
 )
 from PIL import Image
 
 from evaluator.config import parse_config
 from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
 from evaluator.data import PackOptions, open_source
-from evaluator.errors import ConfigError, InputError, SampleError
+from evaluator.errors import ConfigError, GenerationError, InputError, SampleError
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.records import Prompt
 from tests.runner.conftest import run_here
 from tests.tiny import ARGUMENTS, call_arguments, saved
-from tests.tiny.unets import build_controlnet
+from tests.tiny.controlnets import CONTROLNETS, build_controlnet
 
 TEXTS = ["a red dog", "a blue fox"]
 
@@ -122,22 +122,42 @@ def test_other_tasks_start_from_the_attachments(
     assert made(stronger, pack) != expected
 
 
-def test_a_controlnet_sees_each_prompts_condition(root: Path, pack: Any) -> None:
-    network = ControlNetModel.from_pretrained(root / "controlnet", local_files_only=True)
-    bare = StableDiffusionControlNetPipeline.from_pretrained(
-        saved("sd", root), controlnet=network, local_files_only=True
-    )
+@pytest.mark.parametrize("family", sorted(set(CONTROLNETS) - {"sd3"}))
+def test_a_controlnet_sees_each_prompts_condition(
+    family: str, root: Path, pack: Any, tmp_path: Path
+) -> None:
+    network = build_controlnet(family)
+    network.save_pretrained(tmp_path)
+    plain = DiffusionPipeline.from_pretrained(saved(family, root), local_files_only=True)
+    bare = AutoPipelineForText2Image.from_pipe(plain, controlnet=network)
+    argument = "image" if family in ("sd", "sdxl") else "control_image"
+
+    def expected(controls: list[Image.Image]) -> list[bytes]:
+        given = {argument: controls, "controlnet_conditioning_scale": 0.8}
+        return by_hand(bare, family, **given)
+
     controls = pictures(root, "control")
-    expected = by_hand(bare, "sd", image=controls, controlnet_conditioning_scale=0.8)
+    ours = model(family, root, pack, controlnet={"id": str(tmp_path), "scale": 0.8})
+    images = made(ours, pack)
+    assert images == expected(controls)
+    assert images != expected(controls[::-1])
+
+
+def test_a_condition_that_is_encoded_with_noise_of_its_own_is_an_error(
+    root: Path, pack: Any, tmp_path: Path
+) -> None:
+    build_controlnet("sd3").save_pretrained(tmp_path)
+    ours = model("sd3", root, pack, controlnet={"id": str(tmp_path)})
+    with pytest.raises(GenerationError, match=r"drew from the global .* they cannot be used"):
+        made(ours, pack)
+
+
+def test_a_controlnets_strength_and_range_reach_the_pipeline(root: Path, pack: Any) -> None:
     config = {"id": str(root / "controlnet"), "scale": 0.8}
-    ours = model("sd", root, pack, controlnet=config)
-    assert made(ours, pack) == expected
-    assert by_hand(bare, "sd", image=controls[::-1], controlnet_conditioning_scale=0.8) != expected
-    weaker = model("sd", root, pack, controlnet={**config, "scale": 0.2})
-    assert made(weaker, pack) != expected
-    late = model("sd", root, pack, controlnet={**config, "start": 0.6})
-    assert made(late, pack) != expected
-    assert len({m.fingerprint for m in (ours, weaker, late, model("sd", root, pack))}) == 4
+    others = ({"scale": 0.2}, {"start": 0.6}, {"end": 0.3})
+    models = [model("sd", root, pack, controlnet={**config, **other}) for other in ({}, *others)]
+    assert len({tuple(made(ours, pack)) for ours in models}) == 4
+    assert len({ours.fingerprint for ours in (*models, model("sd", root, pack))}) == 5
 
 
 def test_a_controlnet_steers_a_start_image_too(root: Path, pack: Any) -> None:

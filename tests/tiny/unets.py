@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    ControlNetModel,
     DDIMPipeline,
     DDIMScheduler,
     DDPMPipeline,
@@ -77,19 +76,6 @@ def build_stable_diffusion(pipeline: Any = StableDiffusionPipeline) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def build_controlnet() -> ControlNetModel:
-    """A ControlNet for the Stable Diffusion in miniature, as if it had been trained for a while."""
-    unet = build_stable_diffusion().unet
-    torch.manual_seed(1)
-    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
-    with torch.no_grad():
-        # Fresh ones have no effect: all that they add is zero.
-        for block in [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]:
-            block.weight.normal_(std=0.3)
-        controlnet.controlnet_cond_embedding.conv_out.weight.normal_(std=0.3)
-    return controlnet.eval()
 
 
 def build_stable_diffusion_xl() -> Any:
