@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,13 +20,16 @@ class Average(NamedTuple):
     interval: Interval | None
 
 
-def average(values: ArrayLike) -> Average:
-    """The mean of (N,) values, each a cluster of its own, and its 95 % interval."""
+def average(values: ArrayLike, *, least: float = -np.inf) -> Average:
+    """The mean of (N,) values, each a cluster of its own, and its 95 % interval.
+
+    `least` is the smallest value that there can be; the interval ends there.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         return Average(float(numbers.mean()), None)
     around = clustered_mean_interval(numbers, np.arange(len(numbers)))
-    return Average(float(numbers.mean()), around)
+    return Average(float(numbers.mean()), replace(around, low=max(around.low, least)))
 
 
 def spoken(average: Average, form: str) -> str:

@@ -219,7 +219,12 @@ def _decoded(
 
 
 def _level(at: Denoised) -> LevelError:
-    return LevelError(at.timestep, at.level.log_snr, average(at.noise_mse), average(at.x0_mse))
+    return LevelError(
+        at.timestep,
+        at.level.log_snr,
+        average(at.noise_mse, least=0.0),
+        average(at.x0_mse, least=0.0),
+    )
 
 
 def _table(shown: ProbedImages, denoised: Sequence[Denoised]) -> pa.Table:

@@ -203,7 +203,7 @@ def _summaries(paths: Sequence[Walked]) -> tuple[Summary, ...]:
                     mode,
                     space,
                     float(np.mean([path.walk.norm_ratio for path in walked])),
-                    average([item.ratio for item in smooth]),
+                    average([item.ratio for item in smooth], least=1.0),
                     float(np.mean(largest)) if largest else math.nan,
                     sum(len(item.jumps) for item in smooth),
                 )

@@ -20,7 +20,7 @@ FONT_SIZE = 12
 LINE = 18
 """Height of a line of text."""
 GAP = 4
-LABEL_WIDTH = 170
+LABEL_WIDTH = 220
 """Pixels that a row's label may take."""
 INK, PAPER, ABSENT = (20, 20, 20), (255, 255, 255), (235, 235, 235)
 CURVE_COLOURS = ((36, 80, 160), (190, 50, 35), (60, 130, 60), (120, 70, 150))

@@ -17,7 +17,14 @@ from PIL import Image
 
 from evaluator.probing.inputs import ProbedImages, ProbedModel
 from evaluator.probing.outputs import open_folder, plain, provenance
-from evaluator.probing.pictures import CURVE_COLOURS, Curve, curve_chart, image_grid, number_map
+from evaluator.probing.pictures import (
+    CURVE_COLOURS,
+    LABEL_WIDTH,
+    Curve,
+    curve_chart,
+    image_grid,
+    number_map,
+)
 from evaluator.probing.progress import Progress
 
 
@@ -65,7 +72,7 @@ def test_a_grid_shows_every_pixel_where_it_belongs():
     blue = torch.zeros(3, 8, 8, dtype=torch.uint8)
     blue[2] = 255
     grid = np.asarray(image_grid([[red, None], [blue, red]], row_labels=["a", "b" * 80]))
-    assert (grid[:, :170] == 255).any(), "labels have their margin"
+    assert (grid[:, :LABEL_WIDTH] == 255).any(), "labels have their margin"
     is_red = (grid == (255, 0, 0)).all(-1)
     is_blue = (grid == (0, 0, 255)).all(-1)
     assert is_red.sum() == 2 * 96 * 96
@@ -77,7 +84,7 @@ def test_a_map_is_white_in_the_middle_and_coloured_at_its_ends():
     values = np.array([[0.0, 1.0], [-1.0, 0.0]])
     picture = np.asarray(number_map(values, labels=["a", "b"]))
     cell = 48
-    corner = lambda r, c: picture[4 + r * cell + 2, 170 + c * cell + 2]  # noqa: E731
+    corner = lambda r, c: picture[4 + r * cell + 2, LABEL_WIDTH + c * cell + 2]  # noqa: E731
     assert corner(0, 0).tolist() == [255, 255, 255]
     assert corner(0, 1)[0] > corner(0, 1)[2]
     assert corner(1, 0)[2] > corner(1, 0)[0]
