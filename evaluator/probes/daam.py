@@ -3,7 +3,9 @@
 DAAM brings each head's map of a token to one size by bicubic interpolation and sums over heads,
 layers and steps; a word's map is the mean over its tokens. Enlarging is linear, so that maps may be
 summed at their own resolution first. Here the sum is divided by the number of maps, which leaves
-the picture as it is and makes it a probability. Bicubic interpolation can fall below 0.
+the picture as it is and makes it a probability. Bicubic interpolation can fall below 0; the
+package `daam` (0.2) clips there, each head by itself, and leaves out the coarsest layers, as
+`layers` does here where it is asked to.
 """
 
 from __future__ import annotations
