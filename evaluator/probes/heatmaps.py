@@ -35,6 +35,7 @@ class LayerMaps(NamedTuple):
     """(S, rows, T, N): sums over layers of the mean over heads."""
     counts: Tensor
     """(S,): layers."""
+    heads: int
 
 
 class HeatmapSums:
@@ -68,7 +69,9 @@ class HeatmapSums:
             return
         if label not in self.layers:
             sums = torch.zeros_like(self._sums[grid])
-            self.layers[label] = LayerMaps(grid, sums, torch.zeros(self._num_steps))
+            self.layers[label] = LayerMaps(
+                grid, sums, torch.zeros(self._num_steps), probabilities.shape[2]
+            )
         self.layers[label].sums.index_add_(0, places.to(maps.device), maps)
         self.layers[label].counts.index_add_(0, places, ones)
 
@@ -150,7 +153,8 @@ def layer_map_table(
                 columns_of = _columns(positions, maps.sums.shape[2])
                 for token in prompts[row].content if count else ():
                     flat = arrays[label][index, place, columns_of[token.position]] / count
-                    told = (samples[row], step, label, count, token.word, token.position)
+                    who = (token.word, token.position)
+                    told = (samples[row], step, label, count, maps.heads, *who)
                     values = (*told, token.text, maps.grid.height, maps.grid.width, flat)
                     for name, value in zip(LAYER_MAP_SCHEMA.names, values, strict=True):
                         records[name].append(value)

@@ -102,6 +102,7 @@ LAYER_MAP_SCHEMA = pa.schema(
         ("step", pa.int16()),
         ("layer", _NAME),
         ("num_layers", pa.int16()),
+        ("heads", pa.int16()),
         ("word", pa.int16()),
         ("token", pa.int16()),
         ("token_text", _NAME),

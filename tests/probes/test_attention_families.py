@@ -11,6 +11,7 @@ from scipy.special import xlogy
 
 from evaluator.errors import ProbeError
 from evaluator.probes import AttentionProbe, LatentsProbe
+from evaluator.probes.daam import daam_maps
 from evaluator.probes.schemas import PAIR_STATISTICS
 from tests.tiny import FAMILIES, TEXTLESS, call_arguments
 from tests.tiny.tokenizers import build_gemma_tokenizer
@@ -340,3 +341,57 @@ def test_pairs_are_those_of_the_kernels_own_maps(tiny, models):
             jensenshannon(one, other, base=2) ** 2,
         )
         assert [row[n] for n in PAIR_STATISTICS] == pytest.approx(expected, rel=1e-3, abs=2e-6)
+
+
+def enlarged(image, size):
+    """Bicubic by Keys's kernel with a = −0.75, edges repeated, in plain numpy."""
+
+    def kernel(x):
+        x, a = abs(x), -0.75
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+    def matrix(before, after):
+        weights = np.zeros((after, before))
+        for row in range(after):
+            at = (row + 0.5) * before / after - 0.5
+            for tap in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+                weights[row, min(max(tap, 0), before - 1)] += kernel(at - tap)
+        return weights
+
+    return matrix(image.shape[0], size) @ image @ matrix(image.shape[1], size).T
+
+
+@pytest.mark.parametrize("layers", ["groups", "all"])
+def test_word_maps_are_daams_sum_over_heads_layers_and_steps(tiny, models, layers):
+    """By DAAM's definition, from every head's own probabilities; the package `daam` itself (0.2)
+    wants diffusers 0.21 and transformers 4.30."""
+    model, prompts = models("sd"), tiny.prompts("a red zebra", "a dog")
+    bare = kernel_probabilities(model, prompts)
+    run = tiny.observe(model, prompts, AttentionProbe(layers=layers, maps=1))
+    found = daam_maps(run.tables["heatmaps_layers"], size=(16, 16))
+    words = {0: [1], 1: [2], 2: [3, 4, 5, 6, 7]}
+    assert {m.word: m.text for m in found} == {0: "a", 1: "red", 2: "zebra"}
+    for word_map in found:
+        total, count = np.zeros((16, 16)), 0
+        for calls in bare.values():
+            for seen in calls:
+                heads, num_image, _ = seen[2].shape
+                side = int(num_image**0.5)
+                for head in range(heads):
+                    own = [seen[2, head, :, token].numpy() for token in words[word_map.word]]
+                    total += np.mean([enlarged(m.reshape(side, side), 16) for m in own], axis=0)
+                    count += 1
+        np.testing.assert_allclose(word_map.values, total / count, atol=1e-6)
+
+
+def test_word_maps_of_one_step_and_layer_are_those_rows_alone(tiny, models):
+    run = tiny.observe(models("flux"), tiny.prompts(*TEXTS), AttentionProbe(maps=2))
+    table = run.tables["heatmaps_layers"]
+    (row, *_) = run.rows("heatmaps_layers", sample=1, step=2, word=1, layer="single-early-4x4")
+    found = daam_maps(table, size=(4, 4), steps=[2], layers=["single-early-4x4"])
+    (one,) = [m for m in found if m.identity == (1,) and m.word == 1]
+    np.testing.assert_allclose(one.values.ravel(), row["map"], rtol=1e-6)
+    with pytest.raises(ProbeError, match="the table has none"):
+        daam_maps(table, size=(4, 4), steps=[99])

@@ -175,11 +175,7 @@ def digits_claims(*, trained):
 
 @pytest.mark.slow
 def test_the_digits_model_as_it_is():
-    """Measured, not hoped for: of the three claims one holds here.
-
-    Captions of the digits world have one form, and the model learned to look at the words that
-    tell where the digit ends ("on", "a") as much as at those that name something.
-    """
+    """Measured, not hoped for: of the three claims one holds here."""
     found = digits_claims(trained=True)
     assert found["localised"].verdict == "the opposite holds"
     assert found["localised"].effect == pytest.approx(-0.008, abs=0.004)
