@@ -212,6 +212,10 @@ class RunConfig(Section):
                         f"metrics: '{metric.name}' names reference '{named}', "
                         f"expected one of {sorted(self.references)}"
                     )
+        if getattr(self.model, "compile", False) and self.probes.attention is not None:
+            faults.append(
+                "probes.attention: model.compile hides the attention layers; leave one of them out"
+            )
         if self.model.kind == "images":
             if self.probes != ProbesConfig():
                 faults.append("probes: images that exist already have no model to watch")

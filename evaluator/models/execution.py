@@ -48,6 +48,11 @@ def _faults(pipeline: Any, config: DiffusersModelConfig, *, device: str) -> list
     for option, method in (("vae_slicing", "enable_slicing"), ("vae_tiling", "enable_tiling")):
         if getattr(config, option) and not hasattr(getattr(pipeline, "vae", None), method):
             faults.append(f"model.{option}: {name} has no autoencoder that can; leave it out")
+    if config.dtype == "bfloat16" and getattr(pipeline, "vae", None) is None:
+        faults.append(
+            f"model.dtype: {name} makes pixels without an autoencoder, which cannot be read as "
+            "bfloat16; use float16 or float32"
+        )
     if config.compile and denoiser_of(pipeline) is None:
         faults.append(f"model.compile: {name} has no unet or transformer; leave it out")
     if config.cpu_offload is not None:

@@ -78,6 +78,13 @@ def test_a_fault_in_the_model_says_where_and_what(option: str, message: str) -> 
         parse_config(text, where="bad.yaml")
 
 
+def test_attention_that_is_compiled_away_is_refused_before_anything_is_loaded() -> None:
+    text = GOOD.replace("id: some/model}", "id: some/model, compile: true}")
+    assert parse_config(text, where="test").model.kind == "diffusers"
+    with pytest.raises(ConfigError, match=r"probes.attention: model.compile hides the attention"):
+        parse_config(text + "probes: {attention: {}}", where="test")
+
+
 def test_images_have_no_model_to_watch() -> None:
     text = GOOD.replace("{kind: diffusers, id: some/model}", "{kind: images}")
     with pytest.raises(ConfigError, match="no model to watch"):

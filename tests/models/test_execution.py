@@ -74,6 +74,7 @@ def test_an_attention_backend_is_used_and_known_to_the_fingerprint(family: str, 
         ("flux", {"attention_backend": "flash_hub"}, "expected one of .*, got 'flash_hub'"),
         ("ddpm", {"vae_slicing": True}, "model.vae_slicing: DDPMPipeline has no autoencoder"),
         ("ddim", {"vae_tiling": True}, "model.vae_tiling: DDIMPipeline has no autoencoder"),
+        ("ddpm", {"dtype": "bfloat16"}, "model.dtype: DDPMPipeline makes pixels without an auto"),
         ("sd", {"cpu_offload": "model"}, "expected a GPU, got the device 'cpu'"),
     ],
 )
@@ -90,6 +91,12 @@ def test_slicing_changes_no_image(family: str, root: Path) -> None:
     sliced = model(family, root, vae_slicing=True)
     assert sliced.pipeline.vae.use_slicing
     assert (made(sliced) - made(model(family, root))).abs().max() <= 1
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux", "sana", "qwen-image"])
+def test_half_precision_comes_near(family: str, root: Path) -> None:
+    near = (made(model(family, root, dtype="bfloat16")) - made(model(family, root))).abs()
+    assert 0 < near.float().mean() < 3
 
 
 def test_tiling_is_switched_on(root: Path) -> None:
