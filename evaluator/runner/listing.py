@@ -12,7 +12,7 @@ from evaluator.runner.status import read_status
 from evaluator.store.rundir import RunDirectory
 
 MODELS = {"diffusers": "any diffusers pipeline", "images": "images that exist already"}
-PROBES = {"attention": "cross-attention statistics", "latents": "latent statistics"}
+PROBES = {"attention": "attention statistics", "latents": "latent statistics"}
 
 
 def list_lines(what: str) -> list[str]:
