@@ -107,7 +107,7 @@ def hash_folder(
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and path.suffix in suffixes and not hidden:
-            digest.update(json.dumps([relative.as_posix(), _hash_file(path)]).encode())
+            digest.update(json.dumps([relative.as_posix(), hash_file(path)]).encode())
     return digest.hexdigest()
 
 
@@ -128,7 +128,8 @@ def stamp(location: str, *, relative_to: Path | None = None) -> str | None:
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of one file, hexadecimal."""
     # The hub's cache names large files by their own SHA-256: no need to read gigabytes again.
     blob = path.resolve()
     if blob.parent.name == "blobs" and _SHA256.match(blob.name):

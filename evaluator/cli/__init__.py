@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evaluator.cli.probe import probe
+from evaluator.cli.schedule import schedule
 
 if TYPE_CHECKING:
     from evaluator.runner.evaluation import Outcome
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
+app.command()(schedule)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
+
+from evaluator.cli.probe_options import (
+    AllowCodeOption,
+    ClassOption,
+    DeviceOption,
+    DtypeOption,
+    ExtractorOption,
+    GuidanceOption,
+    ImagesOption,
+    LimitOption,
+    ModelArgument,
+    OptionalExtractorOption,
+    OutputOption,
+    PromptOption,
+    SeedOption,
+    SetOption,
+    StepsOption,
+    WeightsOption,
+    model_request,
+)
+from evaluator.cli.probe_spectra import jacobian, ood
 
 probe = typer.Typer(
     name="probe",
@@ -15,3 +38,205 @@ probe = typer.Typer(
 @probe.callback()
 def _verbs() -> None:
     """Each verb below writes its tables and pictures into a folder, and prints what it found."""
+
+
+probe.command()(jacobian)
+probe.command()(ood)
+
+
+@probe.command()
+def anatomy(
+    model: ModelArgument,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt to follow through tokenizer and text encoder.")
+    ] = None,
+    guidance: GuidanceOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Take a pipeline apart: components, latents, tokens, embeddings, scheduler, guidance."""
+    from evaluator.probing.anatomy import PROMPT, probe_anatomy
+
+    request = model_request(
+        model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
+        allow_code=allow_code,
+    )  # fmt: skip
+    _print(probe_anatomy(request, prompt=prompt or PROMPT, output=output))
+
+
+@probe.command()
+def denoise(
+    model: ModelArgument,
+    images: ImagesOption,
+    limit: LimitOption = 64,
+    timesteps: Annotated[
+        str, typer.Option(help="How many, spread over the run, or which: 900,500,100.")
+    ] = "10",
+    unconditional: Annotated[
+        bool, typer.Option("--unconditional", help="Without the images' captions.")
+    ] = False,
+    guidance: GuidanceOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Noise real images and measure how well the model predicts the noise."""
+    from evaluator.probing.denoise import probe_denoise
+
+    request = model_request(
+        model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
+        allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_denoise(
+            request, images=images, limit=limit, timesteps=_timesteps(timesteps),
+            unconditional=unconditional, output=output,
+        )
+    )  # fmt: skip
+
+
+@probe.command()
+def roundtrip(
+    model: ModelArgument,
+    images: ImagesOption,
+    limit: LimitOption = 256,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Encode and decode real images: what the autoencoder loses, and the scale of its latents."""
+    from evaluator.probing.roundtrip import probe_roundtrip
+
+    request = model_request(
+        model, device=device, dtype=dtype, overrides=overrides, allow_code=allow_code
+    )
+    _print(probe_roundtrip(request, images=images, limit=limit, output=output))
+
+
+@probe.command()
+def interpolate(
+    model: ModelArgument,
+    images: Annotated[
+        str | None, typer.Option(help="Walk between these images; default: between seeds.")
+    ] = None,
+    prompt: PromptOption = None,
+    class_label: ClassOption = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of ends.")] = 4,
+    frames: Annotated[int, typer.Option(help="Images along each path.")] = 9,
+    strength: Annotated[
+        float, typer.Option(help="Between images: the share of the run that is denoised again.")
+    ] = 0.6,
+    extractor: OptionalExtractorOption = None,
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Walk between two seeds or images: a strip, and how smoothly features change along it."""
+    from evaluator.probing.interpolate import probe_interpolate
+
+    request = model_request(
+        model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+        overrides=overrides, allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_interpolate(
+            request, images=images, prompt=prompt, class_label=class_label, pairs=pairs,
+            frames=frames, strength=strength, extractor=extractor, weights=weights, output=output,
+        )
+    )  # fmt: skip
+
+
+@probe.command()
+def directions(
+    model: ModelArgument,
+    pair: Annotated[
+        tuple[str, str], typer.Option(help="Two prompts: from the first to the second.")
+    ],
+    base: Annotated[
+        str | None, typer.Option(help="Prompt that is moved; default: the pair's first.")
+    ] = None,
+    strengths: Annotated[
+        str, typer.Option(help="How far: 1 is the whole difference; 0 and 1 are always there.")
+    ] = "-0.5,0,0.5,1,1.5",
+    seeds: Annotated[int, typer.Option(min=2, help="Images at each strength.")] = 8,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompts to map the similarity of; default: the pair.")
+    ] = None,
+    extractor: ExtractorOption = "clip",
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Move a prompt's embedding along the difference of two prompts, and see where images go."""
+    from evaluator.probing.directions import probe_directions
+
+    request = model_request(
+        model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+        overrides=overrides, allow_code=allow_code,
+    )  # fmt: skip
+    _print(
+        probe_directions(
+            request, pair=pair, base=base, strengths=_numbers("--strengths", strengths),
+            seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
+        )
+    )  # fmt: skip
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    import math
+
+    from evaluator.errors import ConfigError
+
+    try:
+        numbers = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}")
+    return numbers
+
+
+def _timesteps(text: str) -> int | tuple[float, ...]:
+    """`10` is how many, `900,500` and `900,` are which."""
+    from evaluator.errors import ConfigError
+
+    try:
+        if "," not in text and int(text) > 0:
+            return int(text)
+        if "," in text:
+            return _numbers("--timesteps", text)
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"--timesteps: expected a number of timesteps (10) or a list of them (900,500,100), got "
+        f"{text!r}"
+    )
+
+
+def _print(found: Any) -> None:
+    """The lines of what a verb found, without control characters of untrusted text."""
+    for line in found.lines():
+        plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+        typer.echo(plain)

@@ -12,38 +12,12 @@ from pydantic import (
 )
 
 from evaluator.config.asked import FeatureConfig, MetricConfig, ReferenceConfig, SourceConfig
+from evaluator.config.pipeline import DiffusersModelConfig as DiffusersModelConfig
+from evaluator.config.pipeline import SchedulerConfig
 from evaluator.config.sections import NumericSection, Section
 from evaluator.locations import CODE
 
 KEEP_IMAGES = re.compile(r"(none|png|webp|webp:([1-9]\d?|100))\Z")
-
-
-class SchedulerConfig(Section):
-    """Which scheduler takes the place of the pipeline's own."""
-
-    name: str
-    """Class name in diffusers: `DPMSolverMultistepScheduler`."""
-    arguments: dict[str, Any] = Field({})
-    """Arguments that replace those of the pipeline's scheduler."""
-
-
-class DiffusersModelConfig(Section):
-    """A diffusers pipeline, by id on the hub or by folder."""
-
-    kind: Literal["diffusers"]
-    """Any diffusers pipeline."""
-    id: str
-    """Hub id, folder, or `package://name/path` inside an installed package."""
-    revision: str | None = None
-    """Branch, tag or commit; the commit it stands for is pinned in the run."""
-    variant: str | None = None
-    """Weights variant, such as `fp16`."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Type that weights are loaded as."""
-    scheduler: SchedulerConfig | None = None
-    """Another scheduler than the pipeline's own."""
-    arguments: dict[str, Any] = Field({})
-    """Further arguments for every call of the pipeline, such as `eta` or `clip_skip`."""
 
 
 class ImagesModelConfig(Section):
@@ -51,6 +25,24 @@ class ImagesModelConfig(Section):
 
     kind: Literal["images"]
     """Images from a folder, a zip, tar shards, a Parquet file or a pack."""
+
+
+class OptimalDenoiserModelConfig(Section):
+    """The empirical-Bayes denoiser of a training set, which repeats what it was given."""
+
+    kind: Literal["optimal_denoiser"]
+    """Samples from training images; prompts give keys and seeds only."""
+    source: str
+    """The training images, in any form that `references` take."""
+    limit: int | None = Field(None, ge=1, strict=True)
+    """Take the first N images only."""
+    scheduler: SchedulerConfig | None = None
+    """Any scheduler of diffusers that predicts noise; None takes DDIM over linear betas."""
+
+    @property
+    def images(self) -> SourceConfig:
+        """The training images as a source."""
+        return SourceConfig(source=self.source, limit=self.limit)
 
 
 class CustomModelConfig(Section):
@@ -65,7 +57,8 @@ class CustomModelConfig(Section):
 
 
 ModelConfig = Annotated[
-    DiffusersModelConfig | ImagesModelConfig | CustomModelConfig, Field(discriminator="kind")
+    DiffusersModelConfig | ImagesModelConfig | OptimalDenoiserModelConfig | CustomModelConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -240,5 +233,6 @@ class RunConfig(Section):
     def identity(self) -> dict[str, Any]:
         """What makes the samples: a run directory takes no other. Where things lie is left out."""
         record = self.model_dump(mode="json", include={"model", "generation", "probes"})
+        record["model"].pop("cpu_offload", None)  # where weights lie while they wait
         record["runtime"] = {"shard_size": self.runtime.shard_size, "images": self.runtime.images}
         return record

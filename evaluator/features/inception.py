@@ -52,6 +52,7 @@ class InceptionExtractor:
         dtype: str = "float32",
         device: str = "cpu",
         relative_to: Path | None = None,
+        cache: Path | None = None,
         resize: str = "clean",
         file: str | None = None,
     ) -> None:
@@ -62,7 +63,9 @@ class InceptionExtractor:
         self._dtype = torch_dtype(name, dtype)
         self._device = device
         self._size = architecture.SIZE
-        path = find_inception_weights(id, file=file, revision=revision, relative_to=relative_to)
+        path = find_inception_weights(
+            id, file=file, revision=revision, relative_to=relative_to, cache=cache
+        )
         self._network, weights_sha256 = _load(path)
         self._network.to(device, self._dtype)
         self.outputs: Mapping[str, int] = {

@@ -36,14 +36,19 @@ _COUNTERS = ".num_batches_tracked"
 
 
 def find_inception_weights(
-    location: str | None, *, file: str | None, revision: str | None, relative_to: Path | None
+    location: str | None,
+    *,
+    file: str | None,
+    revision: str | None,
+    relative_to: Path | None,
+    cache: Path | None = None,
 ) -> Path:
     """The weights file: a path, a package's file, a file of a hub repository, or the published.
 
     Raises InputError when it is not there, ConfigError when a hub id comes without its `file`.
     """
     if location is None:
-        return fetch_published(PUBLISHED, cache_folder() / "weights")
+        return fetch_published(PUBLISHED, (cache or cache_folder()) / "weights")
     path = expand(location, relative_to=relative_to)
     if path.is_file():
         return path

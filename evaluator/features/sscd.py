@@ -59,13 +59,14 @@ class SscdExtractor:
         dtype: str = "float32",
         device: str = "cpu",
         relative_to: Path | None = None,
+        cache: Path | None = None,
         sha256: str | None = None,
     ) -> None:
         self.name = name
         self._device = device
         self._dtype = torch_dtype(name, dtype)
         wanted = _stated(name, sha256)
-        path = _find(name, id, wanted, relative_to)
+        path = _find(name, id, wanted, relative_to, (cache or cache_folder()) / "weights")
         program, weights_sha256 = _read(path, wanted)
         self._network = _load(path, program).to(device, self._dtype).eval()
         self.outputs: Mapping[str, int] = {"features": self._dimension(path)}
@@ -119,7 +120,9 @@ def _stated(name: str, sha256: object) -> str | None:
     return sha256.lower()
 
 
-def _find(name: str, location: str | None, wanted: str | None, relative_to: Path | None) -> Path:
+def _find(
+    name: str, location: str | None, wanted: str | None, relative_to: Path | None, fetched: Path
+) -> Path:
     """The program's file: as named, or the default one fetched when its hash was stated."""
     if location is not None:
         path = expand(location, relative_to=relative_to)
@@ -141,7 +144,7 @@ def _find(name: str, location: str | None, wanted: str | None, relative_to: Path
         KNOWN.get(wanted, DEFAULT_FILE), _ADDRESS + KNOWN.get(wanted, DEFAULT_FILE), wanted,
         _MAX_BYTES,
     )  # fmt: skip
-    return fetch_published(published, cache_folder() / "weights")
+    return fetch_published(published, fetched)
 
 
 def _read(path: Path, wanted: str | None) -> tuple[bytes, str]:

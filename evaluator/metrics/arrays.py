@@ -92,21 +92,41 @@ def as_feature_sets(**sets: ArrayLike) -> tuple[Tensor, ...]:
     return tuple(tensor.to(leading.device) for tensor in checked.values())
 
 
-def as_directions(values: Tensor, name: str) -> Tensor:
+class Directions:
     """The rows of an (N, D) float tensor, each divided by its L2 norm, as float64.
 
-    Made a chunk at a time: beside the values and the result, nothing of their size is held.
+    A slice is made when it is taken: all of them would be twice as large as float32 values.
+    Raises MetricError naming `name` where rows of zeros have no direction.
     """
-    missing = int((values == 0).all(dim=1).sum())
-    if missing:
-        raise MetricError(
-            f"{name}: expected features other than zero, which have a direction, got {missing} "
-            "samples of zeros; recompute their features or leave them out"
-        )
+
+    def __init__(self, values: Tensor, name: str) -> None:
+        missing = int((values == 0).all(dim=1).sum())
+        if missing:
+            raise MetricError(
+                f"{name}: expected features other than zero, which have a direction, got {missing} "
+                "samples of zeros; recompute their features or leave them out"
+            )
+        self._values, self.device = values, values.device
+        # by the largest first: the square of a tiny number would be 0
+        scales = []
+        for start in range(0, len(values), ROWS):
+            rows = values[start : start + ROWS].to(torch.float64)
+            largest = rows.abs().amax(dim=1, keepdim=True)
+            scales.append(torch.cat([largest, (rows / largest).norm(dim=1, keepdim=True)], dim=1))
+        self._scales = torch.cat(scales)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        scales = self._scales[rows]
+        return self._values[rows].to(torch.float64).div(scales[:, :1]).div_(scales[:, 1:])
+
+
+def as_directions(values: Tensor, name: str) -> Tensor:
+    """All `Directions` in one tensor; beside it and the values, nothing of their size is held."""
+    rows = Directions(values, name)
     directions = torch.empty(values.shape, dtype=torch.float64, device=values.device)
     for start in range(0, len(values), ROWS):
-        rows = values[start : start + ROWS].to(torch.float64)
-        # by the largest first: the square of a tiny number would be 0
-        scaled = rows / rows.abs().amax(dim=1, keepdim=True)
-        directions[start : start + ROWS] = scaled / scaled.norm(dim=1, keepdim=True)
+        directions[start : start + ROWS] = rows[start : start + ROWS]
     return directions

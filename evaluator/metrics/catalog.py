@@ -115,12 +115,23 @@ def _parse(name: str) -> tuple[str, str | None]:
     for metric in sorted(FAMILIES, key=len, reverse=True):
         if name.startswith(f"{metric}_") and len(name) > len(metric) + 1:
             return metric, name[len(metric) + 1 :]
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
+    close = _near_miss(name)
+    hint = f"did you mean {close!r}?" if close else "choose one of them"
     raise ConfigError(
         f"metric: expected one of {', '.join(NAMES)}, or a family with its extractor, such as "
         f"fd_<extractor>; got {name!r}; {hint}"
     )
+
+
+def _near_miss(name: str) -> str | None:
+    """What a misspelt name might have been: a name, or a family with the extractor given here."""
+    if close := difflib.get_close_matches(name, NAMES, n=1):
+        return close[0]
+    words = name.split("_")
+    for cut in range(len(words) - 1, 0, -1):
+        if close := difflib.get_close_matches("_".join(words[:cut]), FAMILIES, n=1):
+            return "_".join([close[0], *words[cut:]])
+    return None
 
 
 def _checked(name: str, entry: CatalogEntry, options: Mapping[str, Any]) -> dict[str, Any]:

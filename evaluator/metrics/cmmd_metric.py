@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evaluator.errors import MetricError
-from evaluator.metrics.arrays import as_directions
+from evaluator.metrics.arrays import Directions
 from evaluator.metrics.gaussian import SCALE, SIGMA, GaussianExcess, biased
 from evaluator.metrics.intervals import COVERS_SET, Interval, jackknife_interval
 from evaluator.metrics.kernel import GroupSums, group_sums
@@ -47,7 +47,7 @@ class Cmmd(TwoSets):
                 n,
             )
         try:
-            units = as_directions(fake, "generated"), as_directions(real, "reference")
+            units = Directions(fake, "generated"), Directions(real, "reference")
         except MetricError as error:
             return self._refused(str(error), n)
         sums = group_sums(*units, groups, int(groups.max()) + 1, GaussianExcess(self.sigma))

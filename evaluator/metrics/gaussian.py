@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluator.metrics.arrays import ArrayLike, as_directions, as_feature_sets
+from evaluator.metrics.arrays import ArrayLike, Directions, as_feature_sets
 from evaluator.metrics.kernel import GroupSums, group_sums
 from evaluator.metrics.options import positive_number
 
@@ -44,7 +44,7 @@ def cmmd(real: ArrayLike, fake: ArrayLike, *, sigma: float = SIGMA, scale: float
     """
     first, second = as_feature_sets(real=real, fake=fake)
     width, factor = positive_number("sigma", sigma), positive_number("scale", scale)
-    units = as_directions(first, "real"), as_directions(second, "fake")
+    units = Directions(first, "real"), Directions(second, "fake")
     alone = np.zeros(len(second), dtype=np.int64)
     return factor * biased(group_sums(units[1], units[0], alone, 1, GaussianExcess(width)))
 

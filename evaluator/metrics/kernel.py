@@ -63,6 +63,19 @@ class Subsets:
         return KernelDistanceValue.over(values.cpu().numpy())
 
 
+class Features(Protocol):
+    """(N, D) features: a tensor, or what makes its rows when they are asked for."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Tensor: ...
+
+
 class Kernel(Protocol):
     """A similarity of two feature vectors, symmetric."""
 
@@ -165,7 +178,7 @@ class GroupSums:
 
 
 def group_sums(
-    first: Tensor, second: Tensor, groups: Integers, num_groups: int, kernel: Kernel
+    first: Features, second: Features, groups: Integers, num_groups: int, kernel: Kernel
 ) -> GroupSums:
     """Kernel sums of (N, D) and (M, D) float tensors, by `groups` (N,) of the first."""
     none = Subsets(*np.empty((2, 0, 2), dtype=np.int64))
@@ -173,8 +186,8 @@ def group_sums(
 
 
 def kernel_sums(
-    first: Tensor,
-    second: Tensor,
+    first: Features,
+    second: Features,
     groups: Integers,
     num_groups: int,
     kernel: Kernel,
@@ -242,40 +255,52 @@ def _steps() -> tuple[int, int]:
 
 
 def _cross_sums(
-    first: Tensor, second: Tensor, weights: tuple[_Weights, _Weights], kernel: Kernel
+    first: Features, second: Features, weights: tuple[_Weights, _Weights], kernel: Kernel
 ) -> tuple[Tensor, Tensor]:
-    """Kernel sums over pairs of a sample of the first set and one of the second."""
+    """Kernel sums over pairs of a sample of the first set and one of the second.
+
+    Columns are the outer loop: making many rows float64 costs about half of their products.
+    """
     totals = None
     strip, wide = _steps()
-    for start in range(0, len(first), strip):
-        rows = first[start : start + strip].to(torch.float64)
-        for other in range(0, len(second), wide):
-            block = kernel(rows, second[other : other + wide].to(torch.float64))
-            sums = _block_sums(block, weights[0].part(start, strip), weights[1].part(other, wide))
+    for other in range(0, len(second), wide):
+        columns = second[other : other + wide].to(torch.float64)
+        theirs = weights[1].part(other, wide)
+        for start in range(0, len(first), strip):
+            block = kernel(first[start : start + strip].to(torch.float64), columns)
+            sums = _block_sums(block, weights[0].part(start, strip), theirs)
             totals = sums if totals is None else (totals[0] + sums[0], totals[1] + sums[1])
     assert totals is not None
     return totals
 
 
-def _pair_sums(values: Tensor, weights: _Weights, kernel: Kernel) -> tuple[Tensor, Tensor]:
+def _pair_sums(values: Features, weights: _Weights, kernel: Kernel) -> tuple[Tensor, Tensor]:
     """Kernel sums over ordered pairs i != j of one set.
 
-    Beyond the square on the diagonal only pairs with i < j are evaluated; the others are the
+    Beyond the squares on the diagonal only pairs with i < j are evaluated; the others are the
     transpose.
     """
     strip, wide = _steps()
     total = weights.groups.new_zeros(weights.groups.shape[1], weights.groups.shape[1])
     picked = weights.groups.new_zeros(weights.subsets.shape[1])
-    for start in range(0, len(values), strip):
-        rows, own = values[start : start + strip].to(torch.float64), weights.part(start, strip)
-        square = kernel(rows, rows)
-        square.fill_diagonal_(0.0)
-        near = _block_sums(square, own, own)
-        total += near[0]
-        picked += near[1]
-        for other in range(start + strip, len(values), wide):
-            block = kernel(rows, values[other : other + wide].to(torch.float64))
-            far = _block_sums(block, own, weights.part(other, wide))
-            total += far[0] + far[0].T
-            picked += 2.0 * far[1]
+
+    def add(sums: tuple[Tensor, Tensor], *, both_ways: bool) -> None:
+        total.add_(sums[0] + sums[0].T if both_ways else sums[0])
+        picked.add_(sums[1], alpha=2.0 if both_ways else 1.0)
+
+    for left in range(0, len(values), wide):
+        columns, theirs = values[left : left + wide].to(torch.float64), weights.part(left, wide)
+        for start in range(0, left, strip):
+            length = min(strip, left - start)
+            rows = values[start : start + length].to(torch.float64)
+            add(_block_sums(kernel(rows, columns), weights.part(start, length), theirs),
+                both_ways=True)  # fmt: skip
+        for start in range(0, len(columns), strip):
+            rows, own = columns[start : start + strip], theirs.part(start, strip)
+            square = kernel(rows, rows).fill_diagonal_(0.0)
+            add(_block_sums(square, own, own), both_ways=False)
+            after = start + strip
+            if after < len(columns):
+                far = kernel(rows, columns[after:])
+                add(_block_sums(far, own, theirs.part(after, wide)), both_ways=True)
     return total, picked

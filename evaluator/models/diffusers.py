@@ -1,4 +1,4 @@
-"""Any diffusers pipeline: loaded from safetensors, seeded sample by sample, and left as it is."""
+"""Any diffusers pipeline as a model: seeded sample by sample, and left as it is."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.errors import ConfigError, GenerationError, InputError, SampleError
-from evaluator.weights import Weights, find_weights
+from evaluator.errors import ConfigError, GenerationError, SampleError
+from evaluator.models.arguments import (
+    argument_faults,
+    base_arguments,
+    prompt_arguments,
+    prompt_faults,
+    size_faults,
+)
+from evaluator.models.inputs import AttachmentSource, PromptInputs, input_arguments
+from evaluator.models.loading import load_pipeline, starts_from_an_image
+from evaluator.models.refiner import Refiner
+from evaluator.models.schedulers import scheduler_record
+from evaluator.models.truncation import truncated
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
-    from evaluator.config.schema import DiffusersModelConfig, GenerationConfig, SchedulerConfig
+    from evaluator.config.pipeline import DiffusersModelConfig
+    from evaluator.config.schema import GenerationConfig
     from evaluator.records import Prompt
 
 
@@ -24,7 +37,7 @@ class DiffusersModel:
     """A diffusers pipeline as a GenerativeModel.
 
     One CPU generator per sample: the initial noise depends on the sample's seed alone, not on
-    the device, the batch or the process.
+    the device, the batch or the process. Prompts' attachments are read from `attachments`.
     """
 
     def __init__(
@@ -34,27 +47,19 @@ class DiffusersModel:
         *,
         device: str = "cpu",
         relative_to: Path | None = None,
+        attachments: AttachmentSource | None = None,
     ) -> None:
         self._config = config
         self._generation = generation
         self._device = device
-        self._weights = find_weights(config.id, revision=config.revision, relative_to=relative_to)
-        self._pipeline = load_pipeline(self._weights, config, device=device)
+        self._pipeline, self._weights, self._added = load_pipeline(
+            config, device=device, relative_to=relative_to
+        )
         self._parameters = inspect.signature(self._pipeline.__call__).parameters
-        self._check_arguments()
-        self.fingerprint = hashlib.sha256(
-            json.dumps(
-                [
-                    self._weights.sha256,
-                    type(self._pipeline).__name__,
-                    _scheduler_record(self._pipeline),
-                    config.model_dump(mode="json", exclude={"id", "revision"}),
-                    generation.model_dump(mode="json"),
-                ],
-                sort_keys=True,
-                default=str,
-            ).encode()
-        ).hexdigest()
+        self._inputs = self._checked_inputs(attachments)
+        self._refiner = self._load_refiner(relative_to)
+        self._arguments = base_arguments(self._parameters, config, generation)
+        self.fingerprint = self._hash_of_all_that_decides()
 
     @property
     def pipeline(self) -> Any:
@@ -71,44 +76,49 @@ class DiffusersModel:
         """
         import torch
 
+        faults = prompt_faults(self._pipeline, self._parameters, prompts)
+        arguments = {
+            **self._arguments,
+            **prompt_arguments(self._pipeline, self._parameters, self._generation, prompts),
+        }
+        if self._inputs is not None:
+            images, unread = self._inputs.read(prompts)
+            arguments |= images
+            faults = [fault or other for fault, other in zip(faults, unread, strict=True)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         before = _global_generator_states()
-        arguments = self._call_arguments(prompts)
-        output = self._pipeline(**arguments, generator=generators, output_type="np")
+        output = self._call(arguments, generators)
         if not all(map(torch.equal, before, _global_generator_states())):
-            raise GenerationError(
-                f"{type(self._pipeline).__name__} with {type(self._pipeline.scheduler).__name__} "
-                "drew from the global random generator: its images depend on what ran before "
-                "them, not on their seeds. Choose a scheduler that draws no noise (model.scheduler:"
-                " {name: DDIMScheduler}), or one that this pipeline passes its generators to."
-            )
-        images = torch.from_numpy(output.images)
-        if not bool(torch.isfinite(images).all()):
-            bad = [p.key for p, x in zip(prompts, images, strict=True) if not x.isfinite().all()]
-            raise GenerationError(
-                f"{self._config.id}: expected finite pixels, got NaN or infinity for "
-                f"{', '.join(sorted(set(bad))[:5])}. Try model.dtype: float32 or bfloat16."
-            )
-        pixels = (images * 255).round().to(torch.uint8).permute(0, 3, 1, 2).contiguous()
+            raise GenerationError(self._unseeded())
+        pixels = self._pixels(output.images, prompts)
         return [
-            SampleError("expected a prompt with a text, got none: this pipeline is text-to-image")
-            if prompt.text is None and "prompt" in self._parameters
-            else image
-            for prompt, image in zip(prompts, pixels, strict=True)
+            image if fault is None else SampleError(fault)
+            for image, fault in zip(pixels, faults, strict=True)
         ]
 
+    def _call(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
+        if self._refiner is None:
+            return self._pipeline(**arguments, generator=generators, output_type="np")
+        stopping = {**arguments, **self._refiner.base_arguments()}
+        latents = self._pipeline(**stopping, generator=generators).images
+        return self._refiner.finish(latents, arguments, generators)
+
+    def _load_refiner(self, relative_to: Path | None) -> Refiner | None:
+        if (config := self._config.refiner) is None:
+            return None
+        if "denoising_end" not in self._parameters:
+            raise ConfigError(
+                f"model.refiner: expected a pipeline that can stop in the middle, got "
+                f"{type(self._pipeline).__name__}. Only SDXL's can; leave it out."
+            )
+        refiner = Refiner(config, self._config, device=self._device, relative_to=relative_to)
+        self._added["refiner"] = refiner.sha256
+        return refiner
+
     def truncated(self, prompts: Sequence[Prompt]) -> list[bool]:
-        """Whether any of the pipeline's tokenizers cuts the prompt."""
-        cut = [False] * len(prompts)
+        """Whether any of the pipeline's text encoders reads less than the whole prompt."""
         texts = [prompt.text or "" for prompt in prompts]
-        for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
-            tokenizer = getattr(self._pipeline, name, None)
-            limit = getattr(tokenizer, "model_max_length", None)
-            if tokenizer is None or limit is None or limit > 1_000_000:
-                continue
-            for i, ids in enumerate(tokenizer(texts, truncation=False, verbose=False).input_ids):
-                cut[i] |= len(ids) > limit
-        return cut
+        return truncated(self._pipeline, self._parameters, self._arguments, texts)
 
     def describe(self) -> Mapping[str, Any]:
         """Provenance: everything that decides an image, and where it ran."""
@@ -117,6 +127,7 @@ class DiffusersModel:
             "id": self._config.id,
             "revision": self._weights.revision,
             "weights_sha256": self._weights.sha256,
+            "added_weights_sha256": self._added,
             "fingerprint": self.fingerprint,
             "pipeline": type(self._pipeline).__name__,
             "scheduler": type(self._pipeline.scheduler).__name__,
@@ -124,114 +135,86 @@ class DiffusersModel:
             "device": self._device,
         }
 
-    def _call_arguments(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """What the pipeline is called with; only what its signature knows."""
-        generation = self._generation
-        wanted: dict[str, Any] = {
-            "num_inference_steps": generation.steps,
-            "guidance_scale": generation.guidance_scale,
-            "height": generation.height,
-            "width": generation.width,
-        }
-        if "prompt" in self._parameters:
-            wanted["prompt"] = [prompt.text or "" for prompt in prompts]
-            negatives = [p.negative_prompt or generation.negative_prompt or "" for p in prompts]
-            if any(negatives):
-                wanted["negative_prompt"] = negatives
-        elif "class_labels" in self._parameters:
-            wanted["class_labels"] = [_class_label(prompt) for prompt in prompts]
+    def _unseeded(self) -> str:
+        """Why images that do not follow their seeds are an error, and what may be done."""
+        if self._inputs is None:
+            remedy = (
+                "Choose a scheduler that draws no noise (model.scheduler: {name: DDIMScheduler}), "
+                "or one that this pipeline passes its generators to."
+            )
         else:
-            wanted["batch_size"] = len(prompts)
-        known = {k: v for k, v in wanted.items() if k in self._parameters and v is not None}
-        return {**known, **self._config.arguments}
+            remedy = (
+                "Some pipelines encode the images that prompts bring along with noise of their "
+                "own, as Stable Diffusion 3's does for a ControlNet: they cannot be used."
+            )
+        return (
+            f"{type(self._pipeline).__name__} with {type(self._pipeline.scheduler).__name__} drew "
+            "from the global random generator: its images depend on what ran before them, not on "
+            f"their seeds. {remedy}"
+        )
 
-    def _check_arguments(self) -> None:
-        """Refuse settings that the pipeline would ignore or does not know, all at once."""
-        faults = [
-            f"model.arguments.{name}: {type(self._pipeline).__name__} takes no such argument"
-            for name in self._config.arguments
-            if name not in self._parameters
-        ]
-        for name in ("height", "width", "negative_prompt"):
-            if getattr(self._generation, name) is not None and name not in self._parameters:
-                faults.append(
-                    f"generation.{name}: {type(self._pipeline).__name__} takes no such argument"
-                )
-        if "generator" not in self._parameters:
-            faults.append(f"model: {type(self._pipeline).__name__} takes no generator")
+    def _checked_inputs(self, attachments: AttachmentSource | None) -> PromptInputs | None:
+        """What reads the attachments; None where the pipeline takes none.
+
+        Raises ConfigError with every setting that does not fit the pipeline.
+        """
+        generation, pipeline = self._generation, self._pipeline
+        named = input_arguments(
+            self._parameters,
+            has_controlnet=getattr(pipeline, "controlnet", None) is not None,
+            starts=starts_from_an_image(pipeline, self._config),
+        )
+        faults = argument_faults(pipeline, self._parameters, self._config, generation)
+        faults += size_faults(pipeline, self._parameters, generation, named)
+        if named and attachments is None:
+            faults.append(
+                f"model: expected a source of the attachments {', '.join(sorted(named))}, got none"
+            )
         if faults:
             raise ConfigError(f"{self._config.id}: the pipeline does not fit:", tuple(faults))
+        if not named:
+            return None
+        assert attachments is not None
+        assert generation.height is not None
+        assert generation.width is not None
+        return PromptInputs(attachments, named, height=generation.height, width=generation.width)
 
+    def _pixels(self, images: np.ndarray[Any, Any], prompts: Sequence[Prompt]) -> Tensor:
+        """(B, H, W, C) floats from 0 to 1 → (B, 3, H, W) uint8; a grey image has equal channels."""
+        import torch
 
-def load_pipeline(weights: Weights, config: DiffusersModelConfig, *, device: str) -> Any:
-    """Load a pipeline folder without running any code that comes with it."""
-    import torch
-    from diffusers import DiffusionPipeline
-    from safetensors import SafetensorError
+        values = torch.from_numpy(images)
+        if not bool(torch.isfinite(values).all()):
+            bad = [p.key for p, x in zip(prompts, values, strict=True) if not x.isfinite().all()]
+            raise GenerationError(
+                f"{self._config.id}: expected finite pixels, got NaN or infinity for "
+                f"{', '.join(sorted(set(bad))[:5])}. Try model.dtype: float32 or bfloat16."
+            )
+        pixels = (values * 255).round().to(torch.uint8).permute(0, 3, 1, 2)
+        return pixels.expand(-1, 3, -1, -1).contiguous()
 
-    index = weights.folder / "model_index.json"
-    if not index.is_file():
-        raise InputError(
-            f"{config.id}: expected a diffusers pipeline (model_index.json), got "
-            f"{', '.join(sorted(p.name for p in weights.folder.iterdir())[:5]) or 'nothing'}."
-        )
-    components = json.loads(index.read_text())
-    # A safety checker replaces images by black ones: a score would judge it, not the model.
-    without = {"safety_checker": None} if "safety_checker" in components else {}
-    if "requires_safety_checker" in components:
-        without["requires_safety_checker"] = False  # type: ignore[assignment]
-    try:
-        pipeline: Any = DiffusionPipeline.from_pretrained(
-            weights.folder,
-            dtype=getattr(torch, config.dtype),
-            variant=config.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **without,
-        )
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{config.id}: expected a pipeline that diffusers can load, got: {error}"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    if config.scheduler is not None:
-        pipeline.scheduler = swap_scheduler(pipeline.scheduler, config.scheduler)
-    return pipeline.to(device)
+    def _hash_of_all_that_decides(self) -> str:
+        """SHA-256 over weights, scheduler and settings.
 
-
-def swap_scheduler(current: Any, config: SchedulerConfig) -> Any:
-    """Another scheduler with the settings of the pipeline's, and the given arguments on top."""
-    import diffusers
-
-    chosen: Any = getattr(diffusers, config.name, None)
-    is_scheduler = inspect.isclass(chosen) and issubclass(chosen, diffusers.SchedulerMixin)
-    if not is_scheduler:
-        raise ConfigError(
-            f"model.scheduler.name: expected a scheduler class of diffusers, got '{config.name}'."
-        )
-    # As keywords, not merged into the config: from_config ignores keys that the saved config
-    # lists among its own defaults.
-    scheduler = chosen.from_config(current.config, **config.arguments)
-    ignored = [k for k, v in config.arguments.items() if scheduler.config.get(k, None) != v]
-    if ignored:
-        raise ConfigError(
-            f"model.scheduler.arguments: {config.name} takes no {', '.join(sorted(ignored))}."
-        )
-    return scheduler
-
-
-def _class_label(prompt: Prompt) -> int:
-    if prompt.class_label is None:
-        raise GenerationError(
-            f"{prompt.key}: expected a class_label for a class-conditional pipeline, got none."
-        )
-    return prompt.class_label
-
-
-def _scheduler_record(pipeline: Any) -> dict[str, Any]:
-    config = dict(pipeline.scheduler.config)
-    public = {key: value for key, value in config.items() if not key.startswith("_")}
-    return {"class": type(pipeline.scheduler).__name__, **public}
+        Settings left at their default do not count, so that a run goes on when there are new ones.
+        """
+        settings = self._config.model_dump(mode="json", exclude_defaults=True)
+        # Where weights are found is not what they are.
+        for name in ("id", "revision", "cpu_offload"):
+            settings.pop(name, None)
+        parts = (settings.get("controlnet", {}), settings.get("refiner", {}))
+        for added in (*settings.get("loras", ()), *parts):
+            for name in ("id", "revision", "weight_name"):
+                added.pop(name, None)
+        record = [
+            self._weights.sha256,
+            self._added,
+            type(self._pipeline).__name__,
+            scheduler_record(self._pipeline),
+            settings,
+            self._generation.model_dump(mode="json"),
+        ]
+        return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _global_generator_states() -> list[torch.Tensor]:

@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from evaluator.protocols import GenerativeModel
     from evaluator.records import Prompt
 
-MAX_PENDING_BYTES = 64 * 2**20
-"""Latents waiting to be digested; more is digested at once."""
+MAX_PENDING_BYTES = 16 * 2**20
+"""Latents waiting to be digested; more is digested at once. Of half precision, digesting takes
+about thirty times as much for a moment: float64, and a sorted copy."""
 
 
 class LatentsProbe:
     """Moments of x_t and of the predictions made from it, for each observed step.
 
     Works for every pipeline whose scheduler mixes signal and noise in a known way; a step's row
-    is that of its first model evaluation (second-order samplers make several).
+    is that of its first model evaluation (second-order samplers make several). `guidance_norm` is
+    null where there is no guidance, and where the denoiser is compiled, which no hook may touch.
     """
 
     def __init__(self, *, steps: str | int | Sequence[int] = "all") -> None:
@@ -78,8 +80,7 @@ class LatentsObservation:
         self._scheduler = scheduler
         self._prompts = prompts
         self._previous: Tensor | None = None
-        self._conditional: Tensor | None = None
-        self._unconditional: Tensor | None = None
+        self._answers: list[Tensor] = []
         self._pending: list[Snapshot] = []
         self._pending_bytes = 0
         self._times: dict[int, StepTime] = {}
@@ -90,42 +91,37 @@ class LatentsObservation:
         """Nothing to do: what counts is the answer."""
 
     def denoiser_ends(self, step: int, output: Tensor, rows: BranchRows | None) -> None:
-        """Keep each branch's answer; guidance may come in one pass or in two."""
-        if rows is None:
-            return
-        if rows.conditional is not None and self._conditional is None:
-            self._conditional = output[rows.conditional].detach().clone()
-        if rows.unconditional is not None and self._unconditional is None:
-            self._unconditional = output[rows.unconditional].detach().clone()
+        """Keep the answer: guidance comes in one call with twice the rows, or in two calls."""
+        self._answers.append(output.detach().clone())
 
     def stepping(self, step: int, latents: Tensor, call: StepCall | None) -> None:
         """Keep copies of what the scheduler receives."""
+        answers, self._answers = self._answers, []
+        twice = self._is_twice(latents)
         latents = latents.detach().clone()
+        if twice:
+            latents = latents.chunk(2)[0]
         if call is not None:
             level = call.time.level
             assert level is not None
             output = _without_variance(call.model_output.detach().clone(), latents)
-            guidance_norm = self._guidance_norm(output)
+            output = output.chunk(2)[0] if twice else output
+            guidance_norm = _guidance_norm(answers, output)
             snapshot = Snapshot(latents, self._previous, output, guidance_norm, level)
             self._times[step] = call.time
             self._pending.append(snapshot)
             self._pending_bytes += 2 * latents.nbytes
             self._num_rows = latents.shape[0]
         self._previous = latents
-        self._conditional = self._unconditional = None
         if self._pending_bytes > MAX_PENDING_BYTES:
             self.digest()
 
-    def _guidance_norm(self, output: Tensor) -> Tensor | None:
-        """‖c − u‖/√d of each sample; None without both branches."""
-        if self._conditional is None or self._unconditional is None:
-            return None
-        difference = (self._conditional - self._unconditional)[:, : output.shape[1]]
-        if difference.shape[0] != output.shape[0]:
-            return None
-        flat = difference.flatten(1).to(_exact(difference.device))
-        norm: Tensor = flat.norm(dim=1) / math.sqrt(flat.shape[1])
-        return norm
+    def _is_twice(self, latents: Tensor) -> bool:
+        """Whether every sample is there twice: DiT's pipeline steps both branches of guidance."""
+        if latents.shape[0] != 2 * len(self._prompts):
+            return False
+        first, second = latents.chunk(2)
+        return torch.equal(first, second)
 
     def digest(self) -> None:
         """Statistics of the pending steps, all at once, in float64."""
@@ -167,6 +163,27 @@ class LatentsObservation:
             )
         samples = samples_of(self._prompts, self.watch.encodings.texts, self._num_rows)
         return {"latents": latents_table(self._parts, samples=samples, times=self._times)}
+
+
+def _guidance_norm(answers: Sequence[Tensor], output: Tensor) -> Tensor | None:
+    """‖c − u‖/√d of each sample; None without both branches.
+
+    Which branch is which does not matter: one call with twice the rows of `output`, (2B, …), or
+    two calls with as many, as every pipeline with classifier-free guidance makes them.
+    """
+    num_rows = output.shape[0]
+    if [answer.shape[0] for answer in answers] == [num_rows, num_rows]:
+        first, second = answers
+    elif answers and answers[0].shape[0] == 2 * num_rows:
+        first, second = answers[0].chunk(2)
+    else:
+        return None
+    difference = first - second
+    if difference.ndim == 4:  # without the variance that some models predict as well
+        difference = difference[:, : output.shape[1]]
+    flat = difference.flatten(1).to(_exact(difference.device))
+    norm: Tensor = flat.norm(dim=1) / math.sqrt(flat.shape[1])
+    return norm
 
 
 def _exact(device: torch.device) -> torch.dtype:

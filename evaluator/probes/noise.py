@@ -2,11 +2,12 @@
 
 Every supported scheduler keeps x_t = a·x0 + b·ε and differs only in what a and b are:
 
-    vp    a = √ᾱ_t, b = √(1 − ᾱ_t)             DDPM, DDIM, PNDM (ε), LCM
-    ve    a = 1, b = σ                          Euler, Euler ancestral, Heun, LMS
-    dpm   a = 1/√(1 + σ²), b = σ·a              DPM-Solver, UniPC, DEIS
+    vp    a = √ᾱ_t, b = √(1 − ᾱ_t)             DDPM, DDIM, PNDM (ε), LCM, TCD
+    ve    a = 1, b = σ                          Euler, Euler ancestral, Heun, LMS, KDPM2
+    dpm   a = 1/√(1 + σ²), b = σ·a              DPM-Solver, UniPC, DEIS, SA-Solver
     flow  a = 1 − σ, b = σ                      flow matching; DPM-Solver etc. on flow sigmas
     edm   a = 1, b = σ, preconditioned          EDM (Karras et al. 2022, table 1)
+    trig  a = cos t, b = sin t                  SCM, IPNDM: their curves are known, no prediction is
 
 A scheduler is told apart by its attributes. x0 is the formula's, before any clipping or
 thresholding that the scheduler may do afterwards.
@@ -32,6 +33,7 @@ class NoiseFamily(Enum):
     DPM = "dpm"
     FLOW = "flow"
     EDM = "edm"
+    TRIG = "trig"
 
 
 class NoiseLevel(NamedTuple):
@@ -57,13 +59,17 @@ class Prediction(NamedTuple):
 
 UNVERIFIED = {
     "CMStochasticIterativeScheduler": "its model predicts through a consistency boundary",
+    "CosineDPMSolverMultistepScheduler": "it needs torchsde, without which it was not checked",
     "DDIMInverseScheduler": "it runs from the image to the noise",
     "DPMSolverMultistepInverseScheduler": "it runs from the image to the noise",
+    "DPMSolverSDEScheduler": "it needs torchsde, without which it was not checked",
+    "FlowMapEulerDiscreteScheduler": "its model predicts the mean velocity between two levels",
+    "HeliosDMDScheduler": "its stages and chunks have noise levels of their own",
+    "HeliosScheduler": "its stages and chunks have noise levels of their own",
     "KDPM2AncestralDiscreteScheduler": "its interpolated steps lie between two noise levels",
-    "KDPM2DiscreteScheduler": "its interpolated steps lie between two noise levels",
+    "LTXEulerAncestralRFScheduler": "its levels come from the timesteps of a video pipeline",
+    "MiniMaxH3Scheduler": "its model predicts the velocity towards the image",
     "RePaintScheduler": "it jumps back and forth in time",
-    "SASolverScheduler": "its corrector moves the latents after the model has seen them",
-    "TCDScheduler": "it stops at intermediate noise levels that its timesteps do not name",
     "UnCLIPScheduler": "its prior predicts embeddings, not images",
 }
 """Schedulers for which the formulas fail, or were never checked, and why."""
@@ -79,20 +85,41 @@ def noise_family(scheduler: Any) -> NoiseFamily:
     prediction = config.get("prediction_type")
     if hasattr(scheduler, "prk_timesteps") and prediction != "epsilon":
         raise _unsupported(f"{name} with prediction_type {prediction!r}", "it drifts; ε is checked")
+    if config.get("invert_sigmas"):
+        raise _unsupported(f"{name} with invert_sigmas", "its sigmas run from noise to image")
+    family = family_by_attributes(scheduler)
+    if family is None or family is NoiseFamily.TRIG or _is_continuous(scheduler):
+        raise _unsupported(name, "its attributes match no known way of mixing signal and noise")
+    return family
+
+
+def family_by_attributes(scheduler: Any) -> NoiseFamily | None:
+    """The family that a scheduler's curves belong to, checked or not; None if there is none."""
+    config = scheduler.config
+    has_cumprod = hasattr(scheduler, "alphas_cumprod")
     if hasattr(scheduler, "precondition_outputs"):
         return NoiseFamily.EDM
     if config.get("use_flow_sigmas"):
         return NoiseFamily.FLOW
-    has_cumprod = hasattr(scheduler, "alphas_cumprod")
-    if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and has_cumprod:
+    if has_cumprod and hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
         return NoiseFamily.DPM
-    if hasattr(scheduler, "sigmas") and has_cumprod:
-        return NoiseFamily.VE
     if has_cumprod:
+        return NoiseFamily.VE if hasattr(scheduler, "sigmas") else NoiseFamily.VP
+    if hasattr(scheduler, "sigmas"):
+        return NoiseFamily.VE if "sigma_max" in config else NoiseFamily.FLOW
+    if hasattr(scheduler, "_alpha_cumprod"):
         return NoiseFamily.VP
-    if hasattr(scheduler, "sigmas") and hasattr(scheduler, "scale_noise"):
-        return NoiseFamily.FLOW
-    raise _unsupported(name, "its attributes match no known way of mixing signal and noise")
+    trigonometric = config.get("prediction_type") == "trigflow"
+    if trigonometric or (hasattr(scheduler, "alphas") and hasattr(scheduler, "betas")):
+        return NoiseFamily.TRIG
+    return None
+
+
+def _is_continuous(scheduler: Any) -> bool:
+    """Whether noise levels follow from continuous time alone, so that no step can be looked up."""
+    if hasattr(scheduler, "alphas_cumprod") or hasattr(scheduler, "precondition_outputs"):
+        return False
+    return not hasattr(scheduler, "scale_noise")
 
 
 def _unsupported(name: str, why: str) -> ProbeError:

@@ -139,9 +139,11 @@ LATENT_STATISTICS = (
     "cosine_previous",
     "x0_mean",
     "x0_std",
+    "x0_kurtosis",
     "eps_mean",
     "eps_std",
     "eps_kurtosis",
+    "eps_normality",
     "guidance_norm",
 )
 """In the order of `latent_statistics`; the formulas are there."""
@@ -166,8 +168,26 @@ SCHEDULE_SCHEMA = pa.schema(
         pa.field("timestep", pa.float64(), nullable=False),
         pa.field("alpha", pa.float64(), nullable=False),
         pa.field("sigma", pa.float64(), nullable=False),
+        pa.field("alpha_cumprod", pa.float64(), nullable=False),
+        pa.field("beta", pa.float64(), nullable=False),
         pa.field("log_snr", pa.float64(), nullable=False),
         ("train_log_snr", pa.float64()),
     ]
 )
-"""One row for each step; float64, ±inf where there is no signal or no noise."""
+"""One row for each step; float64, ±inf where there is no signal or no noise.
+
+`alpha` and `sigma` are a and b of x_t = a·x0 + b·ε; see `evaluator.probes.schedule` for the rest.
+"""
+
+SCHEDULES_SCHEMA = pa.schema(
+    [
+        pa.field("schedule", pa.string(), nullable=False),
+        pa.field("scheduler", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("grid", pa.string(), nullable=False),
+        *SCHEDULE_SCHEMA,
+        ("noise_to_signal", pa.float64()),
+        ("posterior_variance", pa.float64()),
+    ]
+)
+"""Several schedules: `grid` is training or sampling, `noise_to_signal` b/a (σ of Karras et al.)."""

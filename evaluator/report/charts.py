@@ -26,12 +26,17 @@ _ATTENTION_TITLES = {
 _LATENT_TITLES = {
     "std": ("Standard deviation of latents", "std", None),
     "eps_std": ("Standard deviation of predicted noise", "std of ε", 1.0),
+    "eps_kurtosis": ("Excess kurtosis of predicted noise", "kurtosis of ε", 0.0),
+    "eps_normality": ("Predicted noise against a normal one", "Lilliefors’ statistic", None),
+    "x0_std": ("Standard deviation of the predicted image", "std of x0", None),
     "norm_ratio": ("Norm of latents, relative to expected", "ratio", 1.0),
     "cosine_previous": ("Cosine to the previous step", "cosine", None),
     "guidance_norm": ("Norm of the guidance direction", "norm of c − u", None),
 }
 _SCHEDULE_TITLES = {
     "log_snr": ("Log-SNR of the schedule", "log-SNR", "signal-to-noise ratio as 2 ln(α / σ)"),
+    "alpha_cumprod": ("ᾱ of the schedule", "ᾱ", "share of signal in the variance"),
+    "beta": ("β of the schedule", "β", "noise that one step adds, 1 − ᾱ/ᾱ of the next step"),
     "alpha": ("Signal level α of the schedule", "α", "scale of the image"),
     "sigma": ("Noise level σ of the schedule", "σ", "scale of the noise"),
 }

@@ -54,6 +54,7 @@ def compose(folder: Path, origin: Origin, metrics: Metrics, found: Survey) -> Pa
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
         latent_charts=_drawn(folder, latent_charts(found.latents)),
         latent_extent=_latent_extent(found) + sampled,
+        latent_warnings=[str(collapse)] if (collapse := found.noise.finding()) else [],
         schedule_charts=_drawn(folder, schedule),
         timings=_written(folder, bars, "timings.svg") if bars is not None else None,
         workers=sorted(found.timings.by_worker.items()),

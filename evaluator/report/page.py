@@ -64,6 +64,7 @@ class Page:
     attention_extent: str
     latent_charts: Sequence[Drawing]
     latent_extent: str
+    latent_warnings: Sequence[str]
     schedule_charts: Sequence[Drawing]
     timings: Drawing | None
     workers: Sequence[tuple[Worker, Work]]
@@ -98,11 +99,12 @@ def render(page: Page) -> str:
     )
 
 
-def policy(style: str, script: str) -> str:
+def policy(style: str, script: str | None) -> str:
     """Content security policy: these two texts and pictures beside the page; nothing else."""
+    scripts = "'none'" if script is None else _hash(script)
     return (
         "default-src 'none'; img-src 'self' data: file:; "
-        f"style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+        f"style-src {_hash(style)}; script-src {scripts}; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from evaluator.errors import CorruptShardError
+from evaluator.probes.stabilization import COLUMNS as NOISE_COLUMNS
+from evaluator.probes.stabilization import NoiseContent
 from evaluator.report.census import Census, Timings
 from evaluator.report.curves import (
     ATTENTION_MEASURES,
@@ -35,7 +37,7 @@ MAX_FAULTS = 20
 _SAMPLES = ("key", "image_index", "seed", "prompt", "truncated", "error")
 _ATTENTION = ("key", "image_index", "step", "log_snr", "layer", "token", "token_text", "word",
               "branch", *ATTENTION_MEASURES)  # fmt: skip
-_LATENTS = ("step", "nonfinite", *LATENT_MEASURES)
+_LATENTS = tuple(dict.fromkeys(("nonfinite", *LATENT_MEASURES, *NOISE_COLUMNS)))
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Survey:
     timings: Timings = field(default_factory=Timings)
     attention: AttentionCurves = field(default_factory=AttentionCurves)
     latents: LatentCurves = field(default_factory=LatentCurves)
+    noise: NoiseContent = field(default_factory=NoiseContent)
     tokens: TokenSteps | None = None
     schedule: pa.Table | None = None
     every: int = 1
@@ -100,6 +103,7 @@ def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bo
             found.tokens = found.tokens or token_steps(attention, samples)
         if (latents := _optional(run, index, "latents", _LATENTS, found)) is not None:
             found.latents.add(latents)
+            found.noise.add(latents)
 
 
 def _optional(

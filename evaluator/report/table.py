@@ -44,6 +44,26 @@ def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = N
     return "\n".join(lines)
 
 
+def aligned(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], beneath: Sequence[Sequence[str]]
+) -> str:
+    """Columns of text under their titles, and the lines that belong beneath each row."""
+    widths = [max(_columns(line[i]) for line in (titles, *rows)) for i in range(len(titles))]
+    lines = [_padded(titles, widths), _GAP.join("─" * w for w in widths)]
+    for row, notes in zip(rows, beneath, strict=True):
+        lines.append(_padded(row, widths))
+        for note in notes:
+            lines += textwrap.wrap(
+                note, 100, initial_indent="  ! ", subsequent_indent="    ", break_on_hyphens=False
+            )
+    return "\n".join(lines)
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell + " " * (w - _columns(cell)) for cell, w in zip(cells, widths, strict=True))
+    return _GAP.join(padded).rstrip()
+
+
 def _warnings_beneath(results: Sequence[Result], index: int) -> list[str]:
     """The warnings to show beneath a line: one that the next line shares waits for that."""
     shown = []

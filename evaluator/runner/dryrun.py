@@ -44,6 +44,8 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
         if not path.exists() and (location.count("/") != 1 or location.startswith((".", "/"))):
             faults.append(f"{where}: expected a folder or a hub id, got nothing at {path}")
     sources = {"prompts": config.prompts}
+    if config.model.kind == "optimal_denoiser":
+        sources["model"] = config.model.images
     for name, reference in config.references.items():
         try:
             lines += _reference_lines(f"references.{name}", reference, trust)
@@ -67,7 +69,12 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
 def _folders(config: RunConfig) -> list[tuple[str, str]]:
     named = [(f"features.{f.name}.id", f.id) for f in config.features if f.id is not None]
     if config.model.kind == "diffusers":
-        named.append(("model.id", config.model.id))
+        model = config.model
+        named.append(("model.id", model.id))
+        named += [(f"model.loras.{i}.id", lora.id) for i, lora in enumerate(model.loras)]
+        for part in ("controlnet", "refiner"):
+            if (added := getattr(model, part)) is not None:
+                named.append((f"model.{part}.id", added.id))
     return named
 
 

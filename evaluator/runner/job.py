@@ -130,12 +130,16 @@ class RunJob:
                 progress=progress,
                 world=world,
             )
-            return work.finish()
+            errors = work.finish()
+        if self._loaded_maker is not None:
+            # Some pipelines give their scheduler noise levels that only a run tells.
+            self._record_schedule(steps=None)
+        return errors
 
     def _maker(self, encoders: ThreadPoolExecutor) -> ShardMaker:
         if self._loaded_maker is None:
             identity.require_same_model(self.run, self._load_model().describe())
-            self._record_schedule()
+            self._record_schedule(steps=self.config.generation.steps)
             self._loaded_maker = ShardMaker(
                 self.model,
                 [self.around.embedder(feature, self.config) for feature in self.features],
@@ -158,17 +162,23 @@ class RunJob:
                 f"the model could not be loaded onto {self.around.world.device}: {error}"
             ) from error
 
-    def _record_schedule(self) -> None:
-        """Keep the noise schedule beside the shards: step, timestep, signal and noise levels."""
+    def _record_schedule(self, *, steps: int | None) -> None:
+        """Keep the noise schedule beside the shards, unless it is there.
+
+        That of so many steps, or as the pipeline set it when it last ran.
+        """
         scheduler = getattr(self.model.pipeline, "scheduler", None)
         path = self.run.path / "schedule.parquet"
         if scheduler is None or path.exists():
             return
         from evaluator.errors import ProbeError
         from evaluator.probes.schedule import describe_schedule
+        from evaluator.probes.scheduler_sources import pipeline_sigmas
 
+        pipeline = type(self.model.pipeline).__name__
+        sigmas = None if steps is None else pipeline_sigmas(pipeline, steps)
         try:
-            table = describe_schedule(scheduler, num_steps=self.config.generation.steps)
+            table = describe_schedule(scheduler, num_steps=steps, sigmas=sigmas)
         except ProbeError:
             return  # a schedule that cannot be described stops no run; the report says so
         staged = self.run.stage("schedule")

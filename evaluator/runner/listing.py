@@ -11,7 +11,11 @@ from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, PROPER_NAME
 from evaluator.runner.status import read_status
 from evaluator.store.rundir import RunDirectory
 
-MODELS = {"diffusers": "any diffusers pipeline", "images": "images that exist already"}
+MODELS = {
+    "diffusers": "any diffusers pipeline",
+    "images": "images that exist already",
+    "optimal_denoiser": "the empirical-Bayes denoiser of a training set",
+}
 PROBES = {"attention": "attention statistics", "latents": "latent statistics"}
 
 

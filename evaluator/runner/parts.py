@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator import plugins
@@ -67,27 +68,46 @@ def with_implied(
     return [*features, *(FeatureConfig(name=name) for name in implied)]
 
 
-def build_model(config: RunConfig, pack: Pack, *, device: str, trust: Trust) -> GenerativeModel:
-    """The model of the run, loaded on its device."""
+def build_model(
+    config: RunConfig, pack: Pack | None, *, device: str, trust: Trust
+) -> GenerativeModel:
+    """The model of the run, loaded on its device; without a `pack`, one that generates."""
     model = config.model
     if model.kind == "images":
+        if pack is None:
+            raise ConfigError(
+                "model.kind: expected a model that generates, got images that exist already; name "
+                "a pipeline folder, a hub id, or a configuration of kind diffusers."
+            )
         return ImagesModel(pack)
     if model.kind == "custom":
         factory = plugins.find("model", model.target, {}, allow_code=trust.allow_code)
         built: GenerativeModel = factory(device=device, **model.options)
         return built
+    if model.kind == "optimal_denoiser":
+        from evaluator.models.optimal_model import OptimalDenoiserModel
+        from evaluator.runner.surroundings import cache_folder, open_pack
+
+        training = open_pack(model.images, cache_folder(config), trust)
+        return OptimalDenoiserModel(model, config.generation, training, device=device)
     from evaluator.models.diffusers import DiffusersModel
 
-    return DiffusersModel(model, config.generation, device=device, relative_to=trust.relative_to)
+    return DiffusersModel(
+        model, config.generation, device=device, relative_to=trust.relative_to, attachments=pack
+    )
 
 
-def build_extractor(config: FeatureConfig, *, device: str, trust: Trust) -> FeatureExtractor:
-    """One extractor, loaded on its device."""
+def build_extractor(
+    config: FeatureConfig, *, device: str, trust: Trust, cache: Path | None = None
+) -> FeatureExtractor:
+    """One extractor, loaded on its device; published weights are kept in `cache`."""
     name = config.kind or config.name
     factory = plugins.find("extractor", name, EXTRACTORS, allow_code=trust.allow_code)
     options: dict[str, Any] = {"device": device, "dtype": config.dtype, **config.options}
     if name in EXTRACTORS:
         options |= {"name": config.name, "relative_to": trust.relative_to}
+        if "cache" in inspect.signature(factory).parameters:
+            options["cache"] = cache
     for field in ("id", "revision"):
         if getattr(config, field) is not None:
             options[field] = getattr(config, field)

@@ -19,6 +19,7 @@ from evaluator.distributed import (
 from evaluator.locations import CODE
 from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
+from evaluator.runner.quiet import quiet_libraries
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
 
@@ -31,7 +32,7 @@ def run_session(
     alone = os.environ.get("WORLD_SIZE", "1") == "1" and config.runtime.num_processes is None
     if alone and (summary := finished_summary(config, path, trust)) is not None:
         return Outcome(RunDirectory.open(path), summary)
-    _quiet_libraries(generates=config.model.kind != "images")
+    quiet_libraries(generates=config.model.kind != "images")
     world = join_world(config.runtime.num_processes)
     try:
         group = gloo_group(world)
@@ -63,16 +64,3 @@ def aggregate_session(path: Path, *, allow_code: bool) -> Outcome | None:
     finally:
         leave_world()
     return Outcome(run, summary) if world.is_main else None
-
-
-def _quiet_libraries(*, generates: bool) -> None:
-    """Keep the libraries' progress bars and advice out of the output; errors still show."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    if generates:  # importing diffusers takes seconds, which images that exist can do without
-        from diffusers.utils import logging as diffusers_logging
-
-        diffusers_logging.set_verbosity_error()
-        diffusers_logging.disable_progress_bar()

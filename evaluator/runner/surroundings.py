@@ -50,12 +50,17 @@ class Surroundings:
     def embedder(self, feature: FeatureConfig, config: RunConfig) -> Embedder:
         """An extractor, loaded once, for a run made with `config`."""
         batch_size = feature.batch_size or config.runtime.batch_size
-        return Embedder(feature.name, self._extractor(feature), batch_size, feature.storage)
+        return Embedder(
+            feature.name,
+            self._extractor(feature, cache_folder(config)),
+            batch_size,
+            feature.storage,
+        )
 
-    def _extractor(self, config: FeatureConfig) -> FeatureExtractor:
+    def _extractor(self, config: FeatureConfig, cache: Path) -> FeatureExtractor:
         key = config.model_dump_json(exclude={"batch_size", "storage"})
         if key not in self.extractors:
             self.extractors[key] = build_extractor(
-                config, device=self.world.device, trust=self.trust
+                config, device=self.world.device, trust=self.trust, cache=cache
             )
         return self.extractors[key]

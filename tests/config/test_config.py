@@ -59,6 +59,25 @@ def test_a_fault_says_where_and_what(extra: str, message: str) -> None:
         parse_config(GOOD + extra, where="bad.yaml")
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("lora: []", r"lora: unknown key; did you mean 'loras'"),
+        ("loras: [{id: a, scale: yes}]", r"loras.0.scale: expected a number, got True"),
+        ("loras: [{id: a, scale: .inf}]", r"loras.0.scale: .*finite number"),
+        ("controlnet: {id: a, start: 0.5, end: 0.5}", r"controlnet: expected start < end"),
+        ("refiner: {id: a, start: 1.0}", r"refiner.start: .*less than 1"),
+        ("task: outpainting", r"task: .*'text-to-image', 'image-to-image' or 'inpainting'"),
+        ("compile: 1", r"compile: .*boolean"),
+        ("cpu_offload: all", r"cpu_offload: .*'model' or 'sequential'"),
+    ],
+)
+def test_a_fault_in_the_model_says_where_and_what(option: str, message: str) -> None:
+    text = GOOD.replace("id: some/model}", f"id: some/model, {option}}}")
+    with pytest.raises(ConfigError, match=message):
+        parse_config(text, where="bad.yaml")
+
+
 def test_images_have_no_model_to_watch() -> None:
     text = GOOD.replace("{kind: diffusers, id: some/model}", "{kind: images}")
     with pytest.raises(ConfigError, match="no model to watch"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ import torch
 from evaluator import plugins
 from evaluator.config.asked import FeatureConfig
 from evaluator.demo.quality import CLIP
-from evaluator.errors import ConfigError
+from evaluator.errors import ConfigError, InputError
 from evaluator.features import BUILT_IN
+from evaluator.features.inception_weights import PUBLISHED
 from evaluator.protocols import FeatureExtractor
 from evaluator.runner.listing import list_lines
 from evaluator.runner.parts import build_extractor
@@ -86,3 +90,18 @@ def test_each_takes_what_a_configuration_may_say(kind: str) -> None:
     names = {n for cls in factory.__mro__[:-1] for n in inspect.signature(cls).parameters}
     assert {"name", "id", "dtype", "device", "relative_to"} <= names
     assert inspect.getdoc(factory)
+
+
+def test_published_weights_are_kept_where_the_run_keeps_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALUATOR_CACHE", str(tmp_path / "elsewhere"))
+    weights = tmp_path / "cache" / "weights" / PUBLISHED.name
+    kept = replace(PUBLISHED, sha256=hashlib.sha256(b"no weights").hexdigest())
+    monkeypatch.setattr("evaluator.features.inception_weights.PUBLISHED", kept)
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"no weights")
+    config = FeatureConfig(name="inception")
+    with pytest.raises(InputError, match=re.escape(str(weights))):
+        build_extractor(config, device="cpu", trust=trust(tmp_path), cache=tmp_path / "cache")
+    assert not (tmp_path / "elsewhere").exists()

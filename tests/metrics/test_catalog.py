@@ -80,6 +80,8 @@ def test_proper_names_mean_inception_features_only(name: str) -> None:
     [
         ("fdi", {}, "did you mean 'fd'"),
         ("inception_scor", {}, "did you mean 'inception_score'"),
+        ("fdd_digits", {}, "did you mean 'fd_digits'"),
+        ("presision_recall_dinov2", {}, "choose one of them"),
         ("vqa", {}, "expected one of fid, fid_infinity"),
         ("fd", {}, "expected an extractor, got none; write fd_<extractor>"),
         ("fd_", {}, "metric: expected one of"),

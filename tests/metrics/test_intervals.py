@@ -135,6 +135,9 @@ def test_the_interval_of_the_frechet_distance_covers_its_expectation_at_n() -> N
         ("is_x", {}, 400),
         ("kd_x", {"num_subsets": 20, "subset_size": 200}, 300),
         ("prdc_x", {}, 300),
+        ("authpct_x", {}, 150),
+        ("cmmd_x", {}, 150),
+        ("vendi_x", {}, 150),
     ],
 )
 def test_intervals_of_set_metrics_cover_their_expectation_at_n(
@@ -142,6 +145,24 @@ def test_intervals_of_set_metrics_cover_their_expectation_at_n(
 ) -> None:
     shares = covered(spec, 500, per_prompt, 8, repeats, **options)
     assert (shares >= 0.89).all(), shares
+
+
+@pytest.mark.parametrize("name", ["memorized_fraction_x", "rp_score_x"])
+def test_intervals_of_copies_cover_their_rate(name: str) -> None:
+    """A known share of the samples are copies; a prompt's samples share their fate in part."""
+    generator, inside = np.random.default_rng(3), 0
+    train = generator.normal(size=(160, 16))
+    clusters, places = np.arange(160) // 4, torch.arange(160)
+    for _ in range(200):
+        copied = generator.random(160) < generator.beta(1.0, 3.0, 40)[clusters]
+        made = np.where(copied[:, None], 2.0 * train, generator.normal(size=(160, 16)))
+        metric = resolve(name, options={"threshold": 0.99}).build(16)
+        metric.update(torch.from_numpy(made), places, torch.from_numpy(clusters))
+        metric.update(torch.from_numpy(train), places, torch.from_numpy(clusters), real=True)
+        result = metric.compute()[0]
+        assert result.value == copied.mean()
+        inside += result.interval.low <= 0.25 <= result.interval.high
+    assert 0.9 <= inside / 200 <= 1.0
 
 
 @pytest.mark.parametrize(("rate", "spread"), [(0.0, 0.0), (0.02, 0.0), (0.1, 0.3), (0.5, 0.2)])

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from evaluator.errors import ProbeError
-from evaluator.probes import AttentionProbe, LatentsProbe
-from evaluator.probes.latent_statistics import latent_statistics, moments
+from evaluator.probes import AttentionProbe, LatentsProbe, describe_schedule
+from evaluator.probes.latent_statistics import latent_statistics, lilliefors, moments
 from evaluator.probes.schemas import LATENT_STATISTICS, LATENTS_SCHEMA
 
 TEXTS = ("a red seven on blue", "a dog", "a dog")
@@ -17,7 +17,8 @@ SCHEDULERS = [
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
     *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"),
     *("DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"),
-    *("LMSDiscreteScheduler", "LCMScheduler"),
+    *("LMSDiscreteScheduler", "LCMScheduler", "KDPM2DiscreteScheduler", "TCDScheduler"),
+    "SASolverScheduler",
 ]
 
 
@@ -42,6 +43,10 @@ def test_every_scheduler_gives_a_row_a_step_and_the_same_images(tiny, shared_pip
     times = {row["step"]: row["timestep"] for row in rows}
     watched = {row["step"]: row["timestep"] for row in run.rows("attention", sample=1)}
     assert watched == {step: times[step] for step in (0, 2, 4)}
+
+
+def lilliefors_of(x):
+    return stats.kstest(stats.zscore(x.double().numpy(), axis=None).ravel(), "norm").statistic
 
 
 def test_rows_describe_what_the_scheduler_receives(tiny, shared_pipeline):
@@ -81,9 +86,11 @@ def test_rows_describe_what_the_scheduler_receives(tiny, shared_pipeline):
                 "cosine_previous": torch.cosine_similarity(x.flatten(), last.flatten(), dim=0),
                 "x0_mean": x0.mean(),
                 "x0_std": x0.std(correction=0),
+                "x0_kurtosis": stats.kurtosis(x0.flatten()),
                 "eps_mean": output[index].double().mean(),
                 "eps_std": output[index].double().std(correction=0),
                 "eps_kurtosis": stats.kurtosis(output[index].double().flatten()),
+                "eps_normality": lilliefors_of(output[index]),
             }
             expected = {name: float(value) for name, value in expected.items()}
             assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
@@ -150,6 +157,20 @@ def test_memory_bounds_do_not_change_the_numbers(tiny, shared_pipeline, monkeypa
     assert tiny.observe(model, prompts, LatentsProbe()).tables["latents"].equals(whole)
 
 
+def test_half_precision_is_digested_in_double(tiny):
+    pipeline = tiny.stable_diffusion().to(torch.bfloat16)
+    model, prompts = tiny.model(pipeline, steps=3), tiny.prompts(*TEXTS)
+    bare = model.generate(prompts)
+    run = tiny.observe(model, prompts, LatentsProbe())
+    assert torch.equal(run.images, bare)
+    exact = tiny.observe(
+        tiny.model(tiny.stable_diffusion(), steps=3), prompts, LatentsProbe()
+    ).rows("latents")
+    for found, expected in zip(run.rows("latents"), exact, strict=True):
+        for name in ("std", "norm", "norm_ratio", "eps_std", "guidance_norm"):
+            assert found[name] == pytest.approx(expected[name], rel=0.05)
+
+
 def test_the_step_keeps_its_signature_while_watched_and_comes_back(tiny, shared_pipeline):
     scheduler = shared_pipeline.scheduler
     expected = inspect.signature(scheduler.step)
@@ -189,6 +210,27 @@ def test_moments_of_known_values():
     assert math.isnan(float(moments(torch.ones(5)).kurtosis))
 
 
+@pytest.mark.parametrize("size", [16, 256, 4096])
+def test_lilliefors_statistic_is_scipys_and_free_of_scale(size):
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randn(3, size, generator=generator, dtype=torch.float64)
+    found = lilliefors(x)
+    assert found.tolist() == pytest.approx([lilliefors_of(row) for row in x], abs=1e-12)
+    assert lilliefors(5 * x - 3).tolist() == pytest.approx(found.tolist(), abs=1e-12)
+    uniform = torch.rand(1, size, generator=generator, dtype=torch.float64)
+    if size > 1000:
+        # The uniform distribution, standardised: |Φ(√3 u) − (u + 1)/2| is at most 0.0572.
+        assert float(lilliefors(uniform)) == pytest.approx(0.057, abs=0.02)
+    assert math.isnan(float(lilliefors(torch.ones(4))))
+
+
+def test_lilliefors_statistic_of_noise_is_as_large_as_its_docstring_says():
+    x = torch.randn(400, 1024, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scaled = lilliefors(x).sort().values * math.sqrt(1024)
+    assert float(scaled.mean()) == pytest.approx(0.65, abs=0.03)
+    assert float(scaled[380]) == pytest.approx(0.9, abs=0.05)
+
+
 def statistics_of(x, *, alpha=1.0, sigma=0.0):
     zero = torch.zeros_like(x)
     level = {"alpha": torch.full_like(x[:, :1], alpha), "sigma": torch.full_like(x[:, :1], sigma)}
@@ -211,3 +253,45 @@ def test_values_that_are_not_finite_are_counted():
 def test_packed_latents_have_their_channels_last():
     x = torch.arange(6.0).expand(1, 2, 10, 6)
     assert statistics_of(x).channel_mean[0, 0].tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_image_to_image_starts_at_the_level_that_it_skips_to(tiny, name):
+    pipeline = tiny.stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = getattr(diffusers, name)(**tiny.betas)
+    model, prompts = tiny.model(pipeline), tiny.prompts("a dog", "a fox")
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def generate():
+        generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+        return pipeline(
+            [prompt.text for prompt in prompts], image=images, strength=0.5,
+            num_inference_steps=6, generator=generators, output_type="np",
+        ).images  # fmt: skip
+
+    bare = generate()
+    with LatentsProbe().attach(model, prompts, range(2)) as observation:
+        assert (generate() == bare).all()
+    rows = observation.tables()["latents"].to_pylist()
+    assert [row["step"] for row in rows] == [0, 1, 2, 0, 1, 2]
+    schedule = describe_schedule(pipeline.scheduler, num_steps=6).to_pylist()[3:]
+    for row in rows:
+        assert row["timestep"] == schedule[row["step"]]["timestep"]
+        assert row["log_snr"] == pytest.approx(schedule[row["step"]]["log_snr"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "LCMScheduler"])
+def test_few_step_models_have_as_many_rows_as_steps(tiny, shared_pipeline, name):
+    before = shared_pipeline.scheduler
+    shared_pipeline.scheduler = getattr(diffusers, name)(**tiny.betas, timestep_spacing="trailing")
+    try:
+        for steps in (1, 2):
+            model = tiny.model(shared_pipeline, steps=steps, guidance=0.0)
+            run = tiny.observe(model, tiny.prompts("a dog"), LatentsProbe(steps=10))
+            rows = run.rows("latents")
+            assert [row["step"] for row in rows] == list(range(steps))
+            assert rows[0]["norm_ratio"] == pytest.approx(1, abs=0.2)
+            assert rows[0]["guidance_norm"] is None
+    finally:
+        shared_pipeline.scheduler = before

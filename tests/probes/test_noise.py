@@ -1,5 +1,6 @@
 """x0 and ε of every supported scheduler, against a model that knows the answer."""
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ class ExactRun:
         scheduler = self.scheduler
         scheduler.set_timesteps(NUM_STEPS)
         shape = (count, *CLEAN.shape[1:])
+        torch.manual_seed(1)  # some schedulers draw noise, and are given no generator
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         sigma = getattr(scheduler, "init_noise_sigma", 1.0)
         start = 0.0 if isinstance(sigma, float) and sigma == 1 else CLEAN
@@ -87,8 +89,53 @@ def build(name, kind):
     return getattr(diffusers, name)(**settings)
 
 
+class ExactCogVideoX(ExactRun):
+    """The loop of CogVideoX, whose step() takes the last x0 and the timestep before."""
+
+    def generate(self, count):
+        step = self.scheduler.step
+
+        @functools.wraps(step)
+        def usual(output, t, x, **options):
+            return step(output, None, t, None, x, **options)
+
+        scheduler, self.scheduler = (
+            self.scheduler,
+            SimpleNamespace(
+                step=usual,
+                timesteps=[],
+                alphas_cumprod=self.scheduler.alphas_cumprod,
+                set_timesteps=lambda n: None,
+                config=self.scheduler.config,
+            ),
+        )
+        scheduler.set_timesteps(NUM_STEPS)
+        self.scheduler.timesteps = scheduler.timesteps
+        try:
+            return super().generate(count)
+        finally:
+            self.scheduler = scheduler
+
+
+class ExactBetweenSteps(ExactRun):
+    """A model that knows σ itself: the second evaluation of KDPM2 lies between two timesteps."""
+
+    def answer(self, given, x, t):
+        scheduler = self.scheduler
+        step = scheduler.index_for_timestep(t)
+        step = step if scheduler.step_index is None else scheduler.step_index
+        first = scheduler.state_in_first_order
+        return (x - CLEAN) / float((scheduler.sigmas if first else scheduler.sigmas_interpol)[step])
+
+
+EXACT_RUNS = {
+    "CogVideoXDPMScheduler": ExactCogVideoX,
+    "KDPM2DiscreteScheduler": ExactBetweenSteps,
+}
+
+
 def rows_of(scheduler, count=2):
-    model = ExactRun(scheduler)
+    model = EXACT_RUNS.get(type(scheduler).__name__, ExactRun)(scheduler)
     with LatentsProbe().attach(model, [None] * count, range(count)) as observation:
         model.generate(count)
     return observation.tables()["latents"].to_pylist()
@@ -157,8 +204,8 @@ def test_flow_sigmas_make_a_flow_of_any_solver():
 @pytest.mark.parametrize(
     "name",
     [
-        *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "TCDScheduler"),
-        *("SASolverScheduler", "DDIMInverseScheduler", "RePaintScheduler", "UnCLIPScheduler"),
+        *("KDPM2AncestralDiscreteScheduler", "MiniMaxH3Scheduler", "DDIMInverseScheduler"),
+        *("RePaintScheduler", "UnCLIPScheduler"),
         *("CMStochasticIterativeScheduler", "ScoreSdeVeScheduler", "IPNDMScheduler"),
     ],
 )
@@ -171,6 +218,84 @@ def test_unverified_schedulers_are_refused_by_name(name):
 def test_pndm_is_refused_with_v_prediction():
     scheduler = diffusers.PNDMScheduler(prediction_type="v_prediction")
     with pytest.raises(ProbeError, match="PNDMScheduler with prediction_type 'v_prediction'"):
+        noise_family(scheduler)
+
+
+ALLOWED = {
+    *("DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler"),
+    *("PNDMScheduler", "LCMScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("LMSDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
+    *("UniPCMultistepScheduler", "DEISMultistepScheduler", "EDMEulerScheduler"),
+    *("EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"),
+    *("FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler", "TCDScheduler"),
+    *("SASolverScheduler", "KDPM2DiscreteScheduler"),
+}
+DRAWS_NOISE = {
+    *("DDPMScheduler", "DDPMParallelScheduler", "LCMScheduler", "CogVideoXDPMScheduler"),
+    *("EulerAncestralDiscreteScheduler", "FlowMatchLCMScheduler", "TCDScheduler"),
+    "SASolverScheduler",
+}
+SCHEDULERS = sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
+
+
+def build_default(name):
+    """The scheduler, unclipped and on whole timesteps; one without settings if it needs others."""
+    scheduler = getattr(diffusers, name)
+    try:
+        config = scheduler().config
+    except (ImportError, TypeError):  # torchsde is missing, or a vocabulary is to be named
+        return type(name, (), {"config": {}})()
+    wanted = {"clip_sample": False, "timestep_spacing": "leading", "steps_offset": 1,
+              "skip_prk_steps": True, "set_alpha_to_one": True}  # fmt: skip
+    if "DPMSolverSinglestep" in name:
+        wanted = {}
+    return scheduler(**{key: value for key, value in wanted.items() if key in config})
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_keeps_an_exact_prediction_or_is_refused_by_name(name):
+    scheduler = build_default(name)
+    if name not in ALLOWED:
+        with pytest.raises(ProbeError, match=f"got {name}: .*Choose another"):
+            noise_family(scheduler)
+        return
+    rows = rows_of(scheduler, count=1)
+    assert [row["step"] for row in rows] == list(range(NUM_STEPS))
+    for row in rows:
+        assert row["x0_std"] == pytest.approx(float(CLEAN.double().std(correction=0)), abs=5e-3)
+        if name not in DRAWS_NOISE:
+            for statistic in ("eps_mean", "eps_std", "eps_kurtosis", "eps_normality"):
+                assert row[statistic] == pytest.approx(rows[0][statistic], abs=0.02)
+
+
+class DeterministicTCD(diffusers.TCDScheduler):
+    """Returns to its timesteps without new noise (η = 0)."""
+
+    def step(self, model_output, timestep, sample, return_dict=True):
+        return super().step(model_output, timestep, sample, eta=0.0, return_dict=return_dict)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DeterministicTCD(),
+        diffusers.SASolverScheduler(
+            tau_func=lambda t: 0, timestep_spacing="leading", steps_offset=1
+        ),
+    ],
+    ids=["TCD", "SASolver"],
+)
+def test_samplers_of_chosen_noise_keep_one_noise_without_it(scheduler):
+    rows = rows_of(scheduler, count=1)
+    for statistic in ("eps_mean", "eps_std", "eps_kurtosis", "eps_normality"):
+        found = [row[statistic] for row in rows]
+        assert found == pytest.approx([found[0]] * NUM_STEPS, abs=1e-3)
+
+
+def test_inverted_flow_levels_are_refused():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    with pytest.raises(ProbeError, match="with invert_sigmas: its sigmas run from noise to image"):
         noise_family(scheduler)
 
 

@@ -134,3 +134,12 @@ def test_dynamic_shifting_is_refused_with_its_remedy():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     with pytest.raises(ProbeError, match="use_dynamic_shifting=False"):
         describe_schedule(scheduler, num_steps=10)
+
+
+def test_a_scheduler_that_was_set_is_described_as_it_stands():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    with pytest.raises(ProbeError, match="Expected a scheduler that has run"):
+        describe_schedule(scheduler, num_steps=None)
+    scheduler.set_timesteps(5, mu=0.7)
+    found = describe_schedule(scheduler, num_steps=None)
+    assert found.equals(describe_schedule(scheduler, num_steps=5, mu=0.7))

@@ -44,6 +44,8 @@ class Recipe:
     probes: bool = True
     timings: bool = True
     metrics: bool = True
+    collapsed: bool = False
+    """Whether the latents lose their noise from step 4 on."""
 
 
 def prompt(i: int) -> str:
@@ -116,7 +118,7 @@ def attention_table(positions: range) -> pa.Table:
     return table
 
 
-def latents_table(positions: range) -> pa.Table:
+def latents_table(positions: range, *, collapsed: bool = False) -> pa.Table:
     rng = np.random.default_rng(100 + positions.start)
     rows = [
         {
@@ -126,10 +128,17 @@ def latents_table(positions: range) -> pa.Table:
             "cosine_previous": None if step == 0 else 0.9 + 0.01 * step + rng.normal(0, 0.005),
             "guidance_norm": 5.0 + step + rng.normal(0, 0.5), "nonfinite": 0,
         }
+        | (lost_noise(step) if collapsed else {})
         for i in positions
         for step in range(10)
     ]  # fmt: skip
     return pa.Table.from_pylist(rows)
+
+
+def lost_noise(step: int) -> dict[str, float]:
+    left = 0.7 ** max(0, step - 3)
+    return {"log_snr": step - 8.0, "mean": 0.0, "std": left, "norm": 16 * left,
+            "norm_ratio": left, "x0_mean": 0.0, "x0_std": 1.0, "eps_std": left}  # fmt: skip
 
 
 def heatmaps_table(positions: range) -> pa.Table:
@@ -230,7 +239,7 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
         tables["timings"] = timings_table(positions, index)
     if recipe.probes:
         tables["attention"] = attention_table(made)
-        tables["latents"] = latents_table(made)
+        tables["latents"] = latents_table(made, collapsed=recipe.collapsed)
         tables["heatmaps"] = heatmaps_table(made)
     staged = run.stage(f"{index:05d}.0")
     rows: dict[str, int | None] = {}

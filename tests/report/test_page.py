@@ -181,3 +181,11 @@ def test_contact_sheets_can_be_opened(full_report: Path) -> None:
         with Image.open(full_report / f"{name}.png") as sheet:
             sheet.load()
             assert len(sheet.resize((64, 64)).getcolors(4096) or []) > 20, "not one flat colour"
+
+
+def test_latents_that_lose_their_noise_are_a_warning_with_the_first_bad_step(
+    make_run: Callable[..., RunDirectory], full_report: Path
+) -> None:
+    page = write_report(make_run(collapsed=True)).read_text()
+    assert "From step 4 (log-SNR -4.00) on the latents hold less noise" in page
+    assert "hold less noise" not in (full_report / "index.html").read_text()

@@ -68,7 +68,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "max_sequence_length": 12,
         "complex_human_instruction": None,
     },
-    "lumina2": {"system_prompt": "draw", "max_sequence_length": 16},
+    "lumina2": {"system_prompt": "draw", "max_sequence_length": 32},
     "qwen-image": {"max_sequence_length": 16},
 }
 """Further arguments of each call, as `model.arguments` has them: without them a call takes far

@@ -33,7 +33,8 @@ def test_a_build_gives_the_same_images_when_saved_and_loaded(family: str, tmp_pa
     made = images(built, family, TEXTS)
     assert torch.equal(made, images(loaded, family, TEXTS))
     # One seed for both samples: what differs is due to the text or the class.
-    assert torch.equal(made[0], made[1]) == (family in {"ddpm", "ddim"})
+    difference = (made[0] - made[1]).abs().max()
+    assert (difference < 1e-5) == (family in {"ddpm", "ddim"})
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - TEXTLESS))

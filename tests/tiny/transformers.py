@@ -38,14 +38,17 @@ LATENT_SHIFT = {"scaling_factor": 1.5305, "shift_factor": 0.0609}
 
 
 def build_stable_diffusion_3() -> StableDiffusion3Pipeline:
-    """Stable Diffusion 3.5 in miniature: two CLIPs and a T5, and one dual-attention layer."""
+    """Stable Diffusion 3.5 in miniature: two CLIPs and a T5, and one dual-attention layer.
+
+    Its inpainting pipeline counts on 16 channels.
+    """
     first, second, third = build_tokenizer(), build_tokenizer(pad_token="!"), build_t5_tokenizer()
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
-        in_channels=4,
-        out_channels=4,
+        in_channels=16,
+        out_channels=16,
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=2,
@@ -59,7 +62,9 @@ def build_stable_diffusion_3() -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=build_vae(use_quant_conv=False, use_post_quant_conv=False, **LATENT_SHIFT),
+        vae=build_vae(
+            latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, **LATENT_SHIFT
+        ),
         text_encoder=build_text_encoder(first, projects=True),
         tokenizer=first,
         text_encoder_2=build_text_encoder(second, projects=True),
@@ -69,7 +74,7 @@ def build_stable_diffusion_3() -> StableDiffusion3Pipeline:
     )
 
 
-def build_flux() -> FluxPipeline:
+def build_flux(*, guidance_embeds: bool = True) -> FluxPipeline:
     """Flux in miniature: joint layers, then single-stream ones; guidance is an embedding."""
     clip, t5 = build_tokenizer(), build_t5_tokenizer()
     torch.manual_seed(0)
@@ -82,7 +87,7 @@ def build_flux() -> FluxPipeline:
         num_attention_heads=2,
         joint_attention_dim=32,
         pooled_projection_dim=32,
-        guidance_embeds=True,
+        guidance_embeds=guidance_embeds,
         axes_dims_rope=(4, 6, 6),
     ).eval()
     return FluxPipeline(

@@ -15,6 +15,7 @@ from diffusers import (
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
@@ -94,6 +95,28 @@ def build_stable_diffusion_xl() -> Any:
             projection_class_embeddings_input_dim=6 * 8 + 32,
         ),
         scheduler=EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
+        add_watermarker=False,
+    )
+
+
+def build_refiner() -> StableDiffusionXLImg2ImgPipeline:
+    """SDXL's refiner in miniature: the second text encoder alone, and a wish for beauty."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(2)
+    return StableDiffusionXLImg2ImgPipeline(
+        vae=build_vae(),
+        text_encoder=None,
+        text_encoder_2=build_text_encoder(tokenizer, projects=True),
+        tokenizer=None,
+        tokenizer_2=tokenizer,
+        unet=build_unet(
+            32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=5 * 8 + 32,
+        ),
+        scheduler=EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
+        requires_aesthetics_score=True,
         add_watermarker=False,
     )
 

@@ -1,0 +1,123 @@
+"""`probe jacobian` and `probe ood`: they parse, call one function, and print what it returns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from evaluator.cli.probe_options import (
+    AllowCodeOption,
+    DeviceOption,
+    DtypeOption,
+    LimitOption,
+    ModelArgument,
+    OptionalExtractorOption,
+    OutputOption,
+    SeedOption,
+    SetOption,
+    StepsOption,
+    WeightsOption,
+    model_request,
+)
+
+
+def jacobian(
+    model: ModelArgument,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Text of the samples; may be repeated.")
+    ] = None,
+    class_label: Annotated[int | None, typer.Option(help="Class of the samples.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Trajectories.")] = 4,
+    at: Annotated[
+        str, typer.Option(help="Steps of the trajectory: all, how many, or 0,5,19.")
+    ] = "6",
+    values: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Find this many singular values by products; default: all where few."
+        ),
+    ] = None,
+    eta: Annotated[float, typer.Option(help="Share of the root of the energy.")] = 0.99,
+    vectors: Annotated[int, typer.Option(min=1, max=16, help="Singular vectors drawn.")] = 5,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Copies differentiated at once; fewer need less room.")
+    ] = None,
+    steps: StepsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Numerical rank of the denoiser's Jacobian along its trajectories, and its directions."""
+    from evaluator.probing.jacobian import JacobianRequest, probe_jacobian
+
+    request = JacobianRequest(
+        model=model_request(
+            model, device=device, dtype=dtype, steps=steps, seed=seed, overrides=overrides,
+            allow_code=allow_code,
+        ),
+        prompts=tuple(prompt or ()),
+        class_label=class_label,
+        samples=samples,
+        steps=_steps(at),
+        values=values,
+        eta=eta,
+        vectors=vectors,
+        batch=batch,
+    )  # fmt: skip
+    _print(probe_jacobian(request, output))
+
+
+def ood(
+    model: ModelArgument,
+    reference: Annotated[str, typer.Option(help="Images that are usual.")],
+    images: Annotated[str | None, typer.Option(help="Images to score.")] = None,
+    outliers: Annotated[
+        str | None, typer.Option(help="Images known to be unusual: how well scores tell them.")
+    ] = None,
+    limit: LimitOption = 2000,
+    extractor: OptionalExtractorOption = None,
+    weights: WeightsOption = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """How unusual images are among a reference set: in the model's latents, or in features."""
+    from evaluator.probing.ood import probe_ood
+
+    request = model_request(
+        model, device=device, dtype=dtype, seed=seed, overrides=overrides, allow_code=allow_code
+    )
+    _print(
+        probe_ood(
+            request, reference=reference, images=images, outliers=outliers, limit=limit,
+            extractor=extractor, weights=weights, output=output,
+        )
+    )  # fmt: skip
+
+
+def _print(found: Any) -> None:
+    """The lines of what a verb found, without control characters of untrusted text."""
+    for line in found.lines():
+        typer.echo("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
+
+
+def _steps(text: str) -> str | int | list[int]:
+    """`all`, a number, or a list of numbers."""
+    from evaluator.errors import ConfigError
+
+    if text == "all":
+        return text
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--at: expected all, a number of steps, or a list such as 0,5,19, got {text!r}"
+        ) from None
+    return numbers if "," in text else numbers[0]

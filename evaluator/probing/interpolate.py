@@ -1,0 +1,265 @@
+"""`probe interpolate`: how smoothly images change between two seeds, or two images."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from evaluator.errors import ConfigError
+from evaluator.probes.interpolation import JUMP_FACTOR, PathSmoothness, path_smoothness
+from evaluator.probing.averages import Average, average, spoken
+from evaluator.probing.inputs import (
+    ModelRequest,
+    ProbedImages,
+    ProbedModel,
+    embed_images,
+    load_extractor,
+    load_images,
+    load_model,
+)
+from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
+from evaluator.probing.paths import MODES, Ends, Walk, first_step_of, image_ends, seed_ends, walk
+from evaluator.probing.pictures import image_grid
+from evaluator.probing.progress import Progress
+from evaluator.records import Prompt
+from evaluator.seeds import stream_seed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from evaluator.protocols import FeatureExtractor
+
+PIXELS = "pixels"
+"""The feature space that needs no extractor: values in [0, 1]."""
+
+
+class Walked(NamedTuple):
+    """One pair of ends, walked one way."""
+
+    pair: int
+    mode: str
+    walk: Walk
+    smoothness: dict[str, PathSmoothness]
+    """By feature space."""
+
+
+class Summary(NamedTuple):
+    """All pairs, one way of walking, one feature space."""
+
+    mode: str
+    space: str
+    norm_ratio: float
+    """Mean norm of the middle latents over that of their ends."""
+    ratio: Average
+    """Path length over distance of the ends, with its interval over pairs."""
+    largest_step: float
+    """Mean of the longest step over the median one."""
+    num_jumps: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterpolateFound:
+    """What `probe interpolate` prints."""
+
+    model: str
+    between: str
+    num_pairs: int
+    num_frames: int
+    summaries: tuple[Summary, ...]
+    differences: dict[str, Average]
+    """Feature space → length / distance of the circle minus that of the line, pair by pair."""
+    folder: Path
+
+    def lines(self) -> list[str]:
+        """One line a way of walking and a feature space."""
+        pairs = f"{self.num_pairs} pairs of {self.between}"
+        head = f"{'path':6} {'features':10} {'mid norm':>8} {'length / distance':>26}"
+        lines = [
+            f"{self.model}: {pairs}, {self.num_frames} images each",
+            f"{head} {'largest step':>14} {'jumps':>6}",
+        ]
+        for found in self.summaries:
+            path = f"{found.mode:6} {found.space:10} {found.norm_ratio:8.3f}"
+            largest = f"{found.largest_step:.1f} medians"
+            lines.append(
+                f"{path} {spoken(found.ratio, '.2f'):>26} {largest:>14} {found.num_jumps:6}"
+            )
+        for space, difference in self.differences.items():
+            lines.append(f"slerp − lerp in {space}: {spoken(difference, '+.2f')}")
+        rule = f"a jump is a step longer than {JUMP_FACTOR:g} median steps of its path"
+        return [*lines, rule, f"written: {self.folder}"]
+
+
+def probe_interpolate(
+    request: ModelRequest,
+    *,
+    images: str | None = None,
+    prompt: str | None = None,
+    class_label: int | None = None,
+    pairs: int = 4,
+    frames: int = 9,
+    strength: float = 0.6,
+    extractor: str | None = None,
+    weights: str | None = None,
+    output: Path | None = None,
+) -> InterpolateFound:
+    """Walk between seeds, or between consecutive images of a source at a noise `strength`."""
+    if frames < 3:
+        raise ConfigError(f"--frames: expected at least 3, the ends and one between, got {frames}")
+    probed = load_model(request)
+    judge = None if extractor is None else load_extractor(extractor, probed, weights=weights)
+    shown = None if images is None else load_images(images, probed, limit=2 * pairs)
+    begin = 0 if shown is None else first_step_of(probed, strength)
+    told = _prompts(probed, shown, prompt, class_label, pairs)
+    progress = Progress("interpolate", len(told) * len(MODES))
+    steps = np.linspace(0.0, 1.0, frames).tolist()
+    paths = []
+    for pair, told_pair in enumerate(told):
+        ends = _ends(probed, shown, told_pair, pair)
+        for mode in MODES:
+            walked = walk(probed, told_pair, ends, mode=mode, weights=steps, begin=begin)
+            paths.append(Walked(pair, mode, walked, _smoothness(walked.images, judge)))
+            progress.advance()
+    folder = open_folder("interpolate", probed.name, output)
+    folder.table("interpolate.parquet", _table(paths, steps))
+    _draw(folder, probed, paths, shown, steps)
+    summaries, differences = _summaries(paths), _differences(paths)
+    arguments = {
+        "model": request.model, "images": images, "prompts": [p.text for p in told],
+        "pairs": pairs, "frames": frames, "strength": None if shown is None else strength,
+        "extractor": extractor,
+    }  # fmt: skip
+    folder.finish(
+        {"summaries": summaries, "differences": differences, "jump_factor": JUMP_FACTOR},
+        arguments=arguments,
+        provenance=provenance(probed, images=shown, extractor=judge),
+    )
+    between = "seeds" if shown is None else f"images at strength {strength:g}"
+    return InterpolateFound(
+        probed.name, between, len(told), frames, summaries, differences, folder.path
+    )
+
+
+def _prompts(
+    probed: ProbedModel,
+    shown: ProbedImages | None,
+    prompt: str | None,
+    class_label: int | None,
+    pairs: int,
+) -> list[Prompt]:
+    """One prompt a pair: the one given, else the caption that both images share, else none."""
+    if shown is not None:
+        pairs = len(shown.images) // 2
+        if pairs == 0:
+            raise ConfigError("--images: expected at least 2 images to walk between, got 1")
+    takes_text = "prompt" in inspect.signature(probed.pipeline.__call__).parameters
+    if takes_text and prompt is None and shown is None:
+        raise ConfigError(
+            "--prompt: expected a prompt for a text-to-image model, got none; give one, or '' "
+            "for its unconditional images"
+        )
+    told = []
+    for pair in range(pairs):
+        text, label = prompt, class_label
+        if shown is not None and prompt is None:
+            ends = shown.prompts[2 * pair : 2 * pair + 2]
+            text = ends[0].text if ends[0].text == ends[1].text else ""
+        told.append(Prompt(f"pair-{pair}", text, class_label=label))
+    return told
+
+
+def _ends(probed: ProbedModel, shown: ProbedImages | None, prompt: Prompt, pair: int) -> Ends:
+    if shown is None:
+        seeds = [stream_seed(probed.seed, "interpolate", pair, end) for end in range(2)]
+        return seed_ends(probed, prompt, seeds)
+    two = shown.images[2 * pair : 2 * pair + 2]
+    return image_ends(probed, two, seed=stream_seed(probed.seed, "interpolate", pair))
+
+
+def _smoothness(images: Tensor, judge: FeatureExtractor | None) -> dict[str, PathSmoothness]:
+    """Of the images' own values, and of an extractor's features."""
+    found = {PIXELS: path_smoothness(images.double().flatten(1).numpy() / 255)}
+    if judge is not None:
+        found[judge.name] = path_smoothness(embed_images(judge, images))
+    return found
+
+
+def _summaries(paths: Sequence[Walked]) -> tuple[Summary, ...]:
+    found = []
+    for space in paths[0].smoothness:
+        for mode in MODES:
+            walked = [path for path in paths if path.mode == mode]
+            smooth = [path.smoothness[space] for path in walked]
+            largest = [item.largest_step for item in smooth if math.isfinite(item.largest_step)]
+            found.append(
+                Summary(
+                    mode,
+                    space,
+                    float(np.mean([path.walk.norm_ratio for path in walked])),
+                    average([item.ratio for item in smooth], least=1.0),
+                    float(np.mean(largest)) if largest else math.nan,
+                    sum(len(item.jumps) for item in smooth),
+                )
+            )
+    return tuple(found)
+
+
+def _differences(paths: Sequence[Walked]) -> dict[str, Average]:
+    found = {}
+    for space in paths[0].smoothness:
+        ratios = {
+            mode: [path.smoothness[space].ratio for path in paths if path.mode == mode]
+            for mode in MODES
+        }
+        pairs = zip(ratios["slerp"], ratios["lerp"], strict=True)
+        found[space] = average([circle - line for circle, line in pairs])
+    return found
+
+
+def _table(paths: Sequence[Walked], weights: Sequence[float]) -> pa.Table:
+    """One row a step: the distance from the image before it, in each feature space."""
+    import pyarrow as pa
+
+    rows = []
+    for path in paths:
+        for i in range(len(weights) - 1):
+            row = {"pair": path.pair, "mode": path.mode, "step": i, "weight": weights[i + 1]}
+            for space, smooth in path.smoothness.items():
+                row[f"distance_{space}"] = smooth.steps[i]
+                row[f"jump_{space}"] = i in smooth.jumps
+            rows.append(row)
+    return pa.Table.from_pylist(rows)
+
+
+def _draw(
+    folder: ProbeFolder,
+    probed: ProbedModel,
+    paths: Sequence[Walked],
+    shown: ProbedImages | None,
+    weights: Sequence[float],
+) -> None:
+    """A strip a path; between images, with the images themselves at its ends."""
+    heads = [f"{weight:.2f}" for weight in weights]
+    rows = []
+    for path in paths:
+        strip = list(path.walk.images)
+        if shown is not None:
+            first, last = shown.images[2 * path.pair : 2 * path.pair + 2]
+            strip = [first, *strip, last]
+        rows.append(strip)
+    if shown is not None:
+        heads = ["image", *heads, "image"]
+    picture = image_grid(
+        rows,
+        title=f"{probed.name}: from one end to the other",
+        row_labels=[f"pair {path.pair}, {path.mode}" for path in paths],
+        column_labels=heads,
+    )
+    folder.picture("strip.png", picture)

@@ -1,0 +1,110 @@
+"""Images along a path between two latents: where it begins, and what the model makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.errors import ConfigError, GenerationError, SampleError
+from evaluator.probes.denoising import noised
+from evaluator.probes.first_step import first_step
+from evaluator.probes.interpolation import lerp, norm_ratio, slerp
+from evaluator.probes.latent_space import LatentSpace, pack, to_pixels
+from evaluator.probes.noise import NoiseLevel, noise_family
+from evaluator.probes.steering import starting_from
+from evaluator.probing.inputs import ProbedModel, fit_images, images_size
+from evaluator.records import Prompt
+from evaluator.seeds import stream_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODES = {"slerp": slerp, "lerp": lerp}
+
+Ends = Callable[[NoiseLevel | None], "tuple[Tensor, Tensor]"]
+"""Noise level → the two ends of a path there, (…) each."""
+
+
+class Walk(NamedTuple):
+    """The images along one path."""
+
+    images: Tensor
+    """(T, 3, H, W) uint8."""
+    norm_ratio: float
+    """Of the middle latent against the ends."""
+
+
+def seed_ends(probed: ProbedModel, prompt: Prompt, seeds: Sequence[int]) -> Ends:
+    """The latents that the pipeline itself begins with for two seeds."""
+    import torch
+
+    with torch.no_grad():
+        seen = first_step(
+            probed.pipeline,
+            lambda: probed.model.generate([prompt] * 2, [0, 0], list(seeds)),
+            hook_denoiser=False,
+        )
+    return lambda level: (seen.sample[0], seen.sample[1])
+
+
+def image_ends(probed: ProbedModel, images: Sequence[Tensor], *, seed: int) -> Ends:
+    """Two images encoded, each with noise of its own (Ho et al. 2020, section 4.3)."""
+    import torch
+
+    height, width = images_size(probed)
+    space = LatentSpace(probed.pipeline)
+    # says by name which scheduler's noise levels are not known
+    noise_family(probed.pipeline.scheduler)
+    pixels = to_pixels(fit_images(images, height=height, width=width)).to(probed.device)
+    x0 = pack(probed.pipeline, space.scale(space.encode(pixels)))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.randn(x0.shape, generator=generator).to(x0)
+
+    def ends(level: NoiseLevel | None) -> tuple[Tensor, Tensor]:
+        assert level is not None
+        x = noised(x0, noise, level)
+        return x[0], x[1]
+
+    return ends
+
+
+def first_step_of(probed: ProbedModel, strength: float) -> int:
+    """The place in the run's timesteps where a `strength` of it is left; 0 for all of it."""
+    if not 0 < strength <= 1:
+        raise ConfigError(f"--strength: expected more than 0 and at most 1, got {strength:g}")
+    steps = probed.config.generation.steps
+    left = max(1, min(steps, int(steps * strength + 0.5)))
+    return (steps - left) * int(getattr(probed.pipeline.scheduler, "order", 1))
+
+
+def walk(
+    probed: ProbedModel,
+    prompt: Prompt,
+    ends: Ends,
+    *,
+    mode: str,
+    weights: Sequence[float],
+    begin: int = 0,
+) -> Walk:
+    """Denoise every point of a path; whatever the scheduler draws is the same for all of them."""
+    import torch
+
+    seed = stream_seed(probed.seed, "walk", prompt.key)
+    ratios: list[float] = []
+    images: list[Tensor] = []
+    for start in range(0, len(weights), probed.batch_size):
+        span = slice(start, start + probed.batch_size)
+        count = len(weights[span])
+
+        def points(level: NoiseLevel | None, span: slice = span) -> Tensor:
+            path = MODES[mode](*ends(level), weights)
+            ratios[:] = [norm_ratio(path)]
+            return path[span]
+
+        with torch.no_grad(), starting_from(probed.pipeline, points, begin=begin):
+            made = probed.model.generate([prompt] * count, [0] * count, [seed] * count)
+        for image in made:
+            if isinstance(image, SampleError):
+                raise GenerationError(f"{prompt.key}: {image}")
+            images.append(image)
+    return Walk(torch.stack(images), ratios[0])

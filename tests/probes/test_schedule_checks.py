@@ -1,0 +1,81 @@
+"""Warnings of schedules: one broken schedule each, and the sound one beside it."""
+
+import diffusers
+import pytest
+
+from evaluator.probes import schedule_warnings
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+TRAILING_ZERO = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+
+
+def warnings_of(scheduler, num_steps=10, **options):
+    return " ".join(schedule_warnings(scheduler, num_steps=num_steps, **options))
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken", "says"),
+    [
+        ({}, {"beta_start": 0.01, "beta_end": 0.01}, "constant"),
+        ({}, {"trained_betas": [0.1] * 10 + [-0.1] + [0.1] * 10}, "between 0 and 1"),
+        ({**TRAILING_ZERO, "prediction_type": "v_prediction"}, TRAILING_ZERO, "v_prediction"),
+        ({"timestep_spacing": "trailing"}, {"beta_end": 0.0009}, "of the image's amplitude"),
+    ],
+)
+def test_what_is_broken_is_said_and_what_is_sound_is_not(sound, broken, says):
+    good = diffusers.DDIMScheduler(**{**BETAS, **sound})
+    bad = diffusers.DDIMScheduler(
+        **{**BETAS, "num_train_timesteps": 21 if "trained_betas" in broken else 1000, **broken}
+    )
+    assert says not in warnings_of(good)
+    assert says in warnings_of(bad)
+
+
+def test_few_steps_that_start_late_are_said():
+    leading = diffusers.DDIMScheduler(**BETAS, timestep_spacing="leading")
+    assert "starts at timestep 500" in warnings_of(leading, 2)
+    trailing = diffusers.DDIMScheduler(**BETAS, timestep_spacing="trailing")
+    assert "starts at timestep" not in warnings_of(trailing, 2)
+
+
+def test_steps_that_repeat_a_level_are_said():
+    scheduler = diffusers.DDIMScheduler(**BETAS, timestep_spacing="linspace", num_train_timesteps=9)
+    assert "repeat the noise level" not in warnings_of(scheduler, 9)
+    scheduler = diffusers.EulerDiscreteScheduler(**BETAS, num_train_timesteps=2)
+    same = diffusers.FlowMatchEulerDiscreteScheduler()
+    assert "2 of 4 steps repeat" in warnings_of(same, 4, sigmas=[1.0, 1.0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("EulerDiscreteScheduler", "14.6"), ("EDMEulerScheduler", "80.0"), ("DDIMScheduler", None)],
+)
+def test_initial_noise_that_must_be_scaled_is_noted(name, value):
+    settings = {} if name.startswith("EDM") else BETAS
+    said = warnings_of(getattr(diffusers, name)(**settings))
+    if value is None:
+        assert "init_noise_sigma" not in said
+    else:
+        assert f"Note: init_noise_sigma is {value}" in said
+        assert "has a standard deviation" not in said
+
+
+def test_initial_noise_of_another_level_is_said():
+    class Unscaled(diffusers.EulerDiscreteScheduler):
+        init_noise_sigma = 1.0
+
+    assert "latents of the first step have 14.6" in warnings_of(Unscaled(**BETAS))
+
+
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "LMSDiscreteScheduler",
+                                  "EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler",
+                                  "FlowMatchEulerDiscreteScheduler", "PNDMScheduler"])  # fmt: skip
+def test_usual_schedulers_have_notes_only(name):
+    settings = {} if name.startswith("Flow") else BETAS
+    said = schedule_warnings(getattr(diffusers, name)(**settings), num_steps=20)
+    assert [line for line in said if not line.startswith("Note:")] == []
+
+
+def test_inverse_schedules_may_turn_noisier():
+    said = warnings_of(diffusers.DDIMInverseScheduler(**BETAS))
+    assert "signal-to-noise ratio" not in said

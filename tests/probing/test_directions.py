@@ -1,0 +1,106 @@
+"""A colour's direction recolours digits, and a shuffled one does not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluator.demo.classifier import DigitsExtractor
+from evaluator.demo.quality import read
+from evaluator.errors import ConfigError, ProbeError
+from evaluator.probes.directions import Shift
+from evaluator.probing.directions import moved_images, probe_directions
+from evaluator.probing.inputs import ModelRequest, ProbedModel
+from evaluator.records import Prompt
+from evaluator.seeds import stream_seed
+
+from .conftest import CLIP, DIGITS
+
+PAIR = ("a red seven on a black background", "a blue seven on a black background")
+
+
+def test_strengths_0_and_1_are_the_two_prompts_themselves(digits: ProbedModel):
+    images = moved_images(digits, PAIR[0], PAIR, [Shift(0.0), Shift(1.0)], num_seeds=1)
+    seed = stream_seed(digits.seed, "directions", 0)
+    made = digits.model.generate([Prompt("a", text) for text in PAIR], [0, 0], [seed] * 2)
+    assert (images.int() - torch.stack(made).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "pixart-alpha", "lumina2", "qwen-image"])
+def test_every_family_can_be_moved(name: str, family: Any):
+    probed = family(name, steps=2)
+    pair = ("a red dog", "a red fox") if name != "qwen-image" else ("a red dog", "a red red")
+    shifts = [Shift(0.0), Shift(1.0), Shift(1.0, shuffled=True)]
+    images = moved_images(probed, pair[0], pair, shifts, num_seeds=1)
+    seed = stream_seed(probed.seed, "directions", 0)
+    made = probed.model.generate(
+        [Prompt("a", text) for text in (*pair, pair[0])], [0] * 3, [seed] * 3
+    )
+    assert (images[0].int() - made[0].int()).abs().max() <= 1
+    assert (images[1].int() - made[1].int()).abs().max() <= 1
+    assert not torch.equal(images[2], images[0])
+
+
+def test_the_direction_of_a_colour_recolours_and_a_shuffled_one_does_not(
+    call: Any, tmp_path: Path, digits: ProbedModel
+):
+    ended = call(
+        "probe", "directions", DIGITS, "--pair", *PAIR, "--base", "a red two on a black background",
+        "--seeds", 4, "--steps", 8, "--guidance", 3, "--strengths", "0,1", "--weights", CLIP,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert ended.status == 0
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    found = record["result"]
+    assert found["effect"]["interval"]["low"] > 0.2
+    assert abs(found["shuffled_effect"]["mean"]) < 0.1
+    assert found["slope"]["mean"] == pytest.approx(found["effect"]["mean"])
+    assert "shuffled, at 1" in ended.out
+    with (tmp_path / "out" / "similarity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    own = [row for row in rows if row["prompt"] == row["other"]]
+    assert [float(row["cosine"]) for row in own] == pytest.approx([1.0] * 3)
+    assert record["files"] == [
+        "directions.parquet",
+        "strip.png",
+        "similarity.csv",
+        "similarity.png",
+    ]
+    # an independent judge: the classifier reads the digit of the base and the colour of the pair
+    images = moved_images(
+        digits, "a red two on a black background", PAIR, [Shift(1.0)], num_seeds=4
+    )
+    seen = read(images, DigitsExtractor())
+    assert sum(colour == "blue" for _, colour, _ in seen) >= 3, seen
+    assert sum(digit == "two" for digit, _, _ in seen) >= 3, seen
+
+
+def test_what_cannot_be_done_is_said_by_name(unconditional: Path, tmp_path: Path):
+    request = ModelRequest(DIGITS, device="cpu", steps=2)
+    with pytest.raises(
+        ConfigError, match="one with a text side, such as clip or siglip, got 'digits'"
+    ):
+        probe_directions(request, pair=PAIR, extractor="digits", output=tmp_path / "out")
+    with pytest.raises(ConfigError, match="--pair: expected two different prompts"):
+        probe_directions(request, pair=("a", "a"), output=tmp_path / "out")
+    with pytest.raises(ProbeError, match="with encode_prompt; DDPMPipeline has none"):
+        probe_directions(
+            ModelRequest(str(unconditional), device="cpu"), pair=PAIR, weights=CLIP, output=tmp_path
+        )
+
+
+def test_a_list_of_prompts_is_mapped(digits: ProbedModel, prompts_file: Path, tmp_path: Path):
+    request = ModelRequest(DIGITS, device="cpu", steps=1)
+    found = probe_directions(
+        request, pair=PAIR, seeds=2, strengths=(0.5,), weights=CLIP, prompts=str(prompts_file),
+        output=tmp_path / "out",
+    )  # fmt: skip
+    assert found.prompts == tuple(prompts_file.read_text().splitlines())
+    assert found.similarity.cosine.shape == (4, 4)
+    assert [score.shift.strength for score in found.scores] == [0.0, 0.5, 1.0, 1.0]

@@ -1,0 +1,116 @@
+"""What a verb leaves behind: complete, readable, and with what it was made from."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from evaluator.probing.inputs import ProbedImages, ProbedModel
+from evaluator.probing.outputs import open_folder, plain, provenance
+from evaluator.probing.pictures import (
+    CURVE_COLOURS,
+    LABEL_WIDTH,
+    Curve,
+    curve_chart,
+    image_grid,
+    number_map,
+)
+from evaluator.probing.progress import Progress
+
+
+class Pair(NamedTuple):
+    first: int
+    second: float
+
+
+@dataclass(frozen=True)
+class Found:
+    pair: Pair
+    values: np.ndarray
+    path: Path
+
+
+def test_records_become_json_and_what_is_not_finite_becomes_null():
+    found = Found(Pair(1, math.inf), np.array([[0.5, math.nan]]), Path("a/b"))
+    expected = {"pair": {"first": 1, "second": None}, "values": [[0.5, None]], "path": "a/b"}
+    assert plain(found) == expected
+    assert plain({"x": np.float32(2.0), 3: (True, None)}) == {"x": 2.0, "3": [True, None]}
+
+
+def test_the_result_comes_last_and_an_old_one_goes_first(
+    tmp_path: Path, digits: ProbedModel, digit_images: ProbedImages
+):
+    folder = open_folder("verb", "model", tmp_path / "out")
+    folder.table("rows.parquet", pa.table({"x": [1, 2]}))
+    folder.picture("strip.png", Image.new("RGB", (4, 4)))
+    made_from = provenance(digits, images=digit_images)
+    folder.finish({"n": 2}, arguments={"limit": 2}, provenance=made_from)
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record["verb"] == "verb"
+    assert record["files"] == ["rows.parquet", "strip.png"]
+    assert record["provenance"]["model"]["fingerprint"] == digits.model.fingerprint
+    assert record["provenance"]["images"]["n"] == 12
+    assert record["provenance"]["generation"]["seed"] == 0
+    assert pq.read_table(tmp_path / "out" / "rows.parquet").column("x").to_pylist() == [1, 2]
+    open_folder("verb", "model", tmp_path / "out")
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_grid_shows_every_pixel_where_it_belongs():
+    red = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    red[0] = 255
+    blue = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    blue[2] = 255
+    grid = np.asarray(image_grid([[red, None], [blue, red]], row_labels=["a", "b" * 80]))
+    assert (grid[:, :LABEL_WIDTH] == 255).any(), "labels have their margin"
+    is_red = (grid == (255, 0, 0)).all(-1)
+    is_blue = (grid == (0, 0, 255)).all(-1)
+    assert is_red.sum() == 2 * 96 * 96
+    assert is_blue.sum() == 96 * 96
+    assert np.argwhere(is_blue)[:, 0].min() > 96, "the second row"
+
+
+def test_a_map_is_white_in_the_middle_and_coloured_at_its_ends():
+    values = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    picture = np.asarray(number_map(values, labels=["a", "b"]))
+    cell = 48
+    corner = lambda r, c: picture[4 + r * cell + 2, LABEL_WIDTH + c * cell + 2]  # noqa: E731
+    assert corner(0, 0).tolist() == [255, 255, 255]
+    assert corner(0, 1)[0] > corner(0, 1)[2]
+    assert corner(1, 0)[2] > corner(1, 0)[0]
+
+
+def test_a_chart_places_points_by_the_logarithm_of_their_height():
+    nothing = [math.nan] * 3
+    line = Curve([0.0, 1.0, 2.0], [1.0, 0.1, 0.01], nothing, nothing, "")
+    chart = np.asarray(curve_chart([line], title="", x_label=""))
+    blue = np.argwhere((chart == CURVE_COLOURS[0]).all(-1))
+    by_column = {int(c): blue[blue[:, 1] == c][:, 0].mean() for c in sorted(set(blue[:, 1]))}
+    columns = sorted(by_column)
+    first, middle, last = (columns[3], columns[len(columns) // 2], columns[-4])
+    assert by_column[middle] == pytest.approx((by_column[first] + by_column[last]) / 2, abs=2)
+    empty = Curve([math.nan], [math.nan], [math.nan], [math.nan], "")
+    assert curve_chart([empty], title="", x_label="").size == (640, 360)
+
+
+def test_progress_speaks_in_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch):
+    import io
+
+    monkeypatch.setattr("evaluator.probing.progress.LINE_SECONDS", 0.0)
+    stream = io.StringIO()
+    progress = Progress("probing", 4, stream=stream)
+    progress.advance()
+    progress.advance(3)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("probing: 1/4, ")
+    assert lines[1] == "probing: 4/4"
