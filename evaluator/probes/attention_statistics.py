@@ -21,6 +21,9 @@ TOP_SHARE = 0.1
 LOWEST = -1e4
 """Logarithm of a probability that is 0: finite, so that its product with 0 is 0."""
 
+MAX_LOGIT_BYTES = 64 * 2**20
+"""Logits of all keys held at once, where the kernel does not give their normaliser."""
+
 
 class TextMaps(NamedTuple):
     """Attention of image positions to some text columns."""
@@ -46,8 +49,20 @@ def text_maps(
 
 
 def log_normaliser(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
-    """Log Σ exp of the logits over all of `key`'s columns: (…, heads, N) float32."""
-    return _logits(query, key, mask, scale=scale).logsumexp(dim=-2)
+    """Log Σ exp of the logits over all of `key`'s columns: (…, heads, N) float32.
+
+    mask (…, N or 1, T). Some image positions at a time: joint attention over thousands of
+    positions would need gigabytes at once.
+    """
+    per_position = 4 * key[..., 0].numel()
+    size = max(1, MAX_LOGIT_BYTES // per_position)
+    parts = []
+    for start in range(0, query.shape[-2], size):
+        rows = slice(start, start + size)
+        own = mask[..., rows, :] if mask is not None and mask.shape[-2] > 1 else mask
+        logits = _logits(query[..., rows, :], key, own, scale=scale)
+        parts.append(logits.logsumexp(dim=-2))
+    return torch.cat(parts, dim=-1)
 
 
 def _logits(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:

@@ -58,6 +58,28 @@ class Claim(NamedTuple):
         return "the opposite holds" if self.high < 0 else "does not hold"
 
 
+def claims(
+    attention: pa.Table,
+    tokens: pa.Table,
+    *,
+    pairs: pa.Table | None = None,
+    texts: Mapping[Any, str] | None = None,
+    seed: int = 0,
+    shuffles: int = NUM_SHUFFLES,
+) -> tuple[Claim, ...]:
+    """All three claims of a run's tables `attention`, `attention_tokens` and `attention_pairs`.
+
+    `texts` are the prompts by key (by place in the batch, for tables without a key). Without
+    `pairs` nothing is said about colours.
+    """
+    table = with_words(attention, tokens)
+    found = [localised(table, seed=seed, shuffles=shuffles)]
+    if pairs is not None:
+        found.append(bound(pairs, texts or {}, seed=seed, shuffles=shuffles))
+    found.append(sharpening(table, seed=seed, shuffles=shuffles))
+    return tuple(found)
+
+
 def localised(attention: pa.Table, *, seed: int = 0, shuffles: int = NUM_SHUFFLES) -> Claim:
     """Mean entropy of function words − mean entropy of content words, of each prompt.
 
@@ -81,7 +103,7 @@ def localised(attention: pa.Table, *, seed: int = 0, shuffles: int = NUM_SHUFFLE
 
 def bound(
     pairs: pa.Table,
-    texts: Mapping[str, str],
+    texts: Mapping[Any, str],
     *,
     measure: str = "soft_iou",
     seed: int = 0,
@@ -97,8 +119,9 @@ def bound(
     """
     contrasts: list[Contrast] = []
     for rows in _by_key(pairs):
-        bindings = colour_bindings(texts[rows[0]["key"]])
-        words = texts[rows[0]["key"]].split()
+        text = texts.get(rows[0]["key"], "")
+        bindings = colour_bindings(text)
+        words = text.split()
         content = [i for i, word in enumerate(words) if is_content(word)]
         if bindings:
             contrasts.append(_binding(_overlaps(rows, measure, len(words)), bindings, content))

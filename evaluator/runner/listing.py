@@ -16,7 +16,7 @@ MODELS = {
     "images": "images that exist already",
     "optimal_denoiser": "the empirical-Bayes denoiser of a training set",
 }
-PROBES = {"attention": "cross-attention statistics", "latents": "latent statistics"}
+PROBES = {"attention": "attention statistics", "latents": "latent statistics"}
 
 
 def list_lines(what: str) -> list[str]:

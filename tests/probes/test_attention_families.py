@@ -252,7 +252,6 @@ def test_a_joint_layer_that_attends_unseen_is_an_error(tiny):
 def test_a_layer_that_does_not_run_is_an_error(tiny):
     model = FamilyModel("pixart-sigma")
     block = model.pipeline.transformer.transformer_blocks[1]
-    block.attn2.forward = block.attn2.forward
     block.forward = lambda hidden_states, *args, **kwargs: hidden_states
     with pytest.raises(ProbeError, match=r"transformer_blocks\.1\.attn2 did not"):
         tiny.observe(model, tiny.prompts("a dog"), AttentionProbe(steps=1))
@@ -283,17 +282,33 @@ def test_settings_that_hide_layers_are_refused_by_name(tiny):
     model.pipeline.transformer = torch.compile(model.pipeline.transformer, backend="eager")
     with pytest.raises(ProbeError, match=r"torch\.compile"):
         tiny.observe(model, tiny.prompts("a dog"), AttentionProbe(steps=1))
-    with pytest.raises(ProbeError, match="text-to-image pipeline with one of .*DiT"):
-        list(AttentionProbe().attach(FakeDiT(), [], []).__enter__().tables())
 
 
-class FakeDiT:
-    """A model around a pipeline without text."""
+@pytest.mark.parametrize("family", sorted(TEXTLESS))
+def test_families_without_text_are_refused_by_name(tiny, family):
+    model = tiny.model(FAMILIES[family]())
+    refusal = pytest.raises(ProbeError, match="text-to-image pipeline with one of .*got D")
+    with refusal, AttentionProbe().attach(model, [], []):
+        pass
 
-    pipeline = None
 
-    def __init__(self):
-        self.pipeline = FAMILIES["dit"]()
+@pytest.mark.parametrize("family", ["sd3", "sd", "pixart-sigma"])
+def test_slicing_and_guidance_processors_are_refused_by_name(tiny, family):
+    from diffusers.models import attention_processor
+
+    model = FamilyModel(family)
+    layer = dict(denoiser(model.pipeline).named_modules())[
+        {"sd3": "transformer_blocks.0.attn", "pixart-sigma": "transformer_blocks.0.attn2"}.get(
+            family, "mid_block.attentions.0.transformer_blocks.0.attn2"
+        )
+    ]
+    for processor, named in (
+        (attention_processor.SlicedAttnProcessor(1), "disable_attention_slicing"),
+        (attention_processor.PAGCFGIdentitySelfAttnProcessor2_0(), "perturbed-attention"),
+    ):
+        layer.set_processor(processor)
+        with pytest.raises(ProbeError, match=named):
+            tiny.observe(model, tiny.prompts("a dog"), AttentionProbe(steps=1))
 
 
 def test_fused_projections_are_seen_too(tiny):

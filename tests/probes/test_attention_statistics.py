@@ -128,6 +128,18 @@ def test_masked_positions_get_nothing(kind):
     assert torch.isfinite(statistics[..., :7]).all()
 
 
+@pytest.mark.parametrize("rows", [1, 24])
+def test_the_normaliser_does_not_depend_on_how_it_is_cut(monkeypatch, rows):
+    generator = torch.Generator().manual_seed(9)
+    query = torch.randn(2, 4, 24, 8, generator=generator)
+    key = torch.randn(2, 4, 12, 8, generator=generator)
+    mask = torch.rand(2, 1, rows, 12, generator=generator) < 0.8
+    logits = (query @ key.mT * 0.5).masked_fill(~mask, -math.inf)
+    monkeypatch.setattr("evaluator.probes.attention_statistics.MAX_LOGIT_BYTES", 4 * 2 * 4 * 12 * 7)
+    found = log_normaliser(query, key, mask, scale=0.5)
+    torch.testing.assert_close(found, logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
+
+
 def test_text_mass_and_share_are_those_of_the_columns_that_are_the_prompts():
     generator = torch.Generator().manual_seed(5)
     maps = torch.rand(2, 3, 5, 24, generator=generator) / 9

@@ -14,7 +14,7 @@ from scipy import stats
 import evaluator
 from evaluator.errors import ProbeError
 from evaluator.probes import AttentionProbe
-from evaluator.probes.claims import bound, localised, sharpening, with_words
+from evaluator.probes.claims import bound, claims, localised, sharpening
 from evaluator.probes.words import Binding, colour_bindings
 from evaluator.records import Prompt
 
@@ -99,7 +99,6 @@ def test_the_opposite_is_said_where_it_is_so():
     assert localised(attention, shuffles=19).p_value == 1
 
 
-@pytest.mark.slow
 def test_nothing_is_found_where_nothing_is_and_intervals_cover_it():
     draw = np.random.default_rng(3)
     found = {"localised": [], "bound": []}
@@ -108,12 +107,12 @@ def test_nothing_is_found_where_nothing_is_and_intervals_cover_it():
             localised(attention_rows(draw, num_prompts=8, spread=0.0), shuffles=19)
         )
         found["bound"].append(bound(pair_rows(draw, num_prompts=8), TEXTS, shuffles=19))
-    for claims in found.values():
-        covered = np.mean([claim.low < 0 < claim.high for claim in claims])
+    for several in found.values():
+        covered = np.mean([claim.low < 0 < claim.high for claim in several])
         assert 0.9 < covered < 0.99
         # With 19 shuffles a p of 0.05 comes up once in twenty.
-        assert np.mean([claim.p_value <= 0.1 for claim in claims]) < 0.16
-        assert np.mean([claim.p_value for claim in claims]) == pytest.approx(0.525, abs=0.07)
+        assert np.mean([claim.p_value <= 0.1 for claim in several]) < 0.16
+        assert np.mean([claim.p_value for claim in several]) == pytest.approx(0.525, abs=0.07)
 
 
 def test_one_prompt_has_an_effect_and_no_interval():
@@ -161,19 +160,16 @@ def digits_claims(*, trained):
             generator=[torch.Generator().manual_seed(i) for i in range(len(texts))],
         )  # fmt: skip
     tables = observation.tables()
-    attention = with_words(tables["attention"], tables["attention_tokens"])
-    by_key = dict(enumerate(texts))
-    return {
-        claim.name: claim
-        for claim in (
-            localised(attention, shuffles=199),
-            bound(tables["attention_pairs"], by_key, shuffles=199),
-            sharpening(attention, shuffles=199),
-        )
-    }
+    found = claims(
+        tables["attention"],
+        tables["attention_tokens"],
+        pairs=tables["attention_pairs"],
+        texts=dict(enumerate(texts)),
+        shuffles=199,
+    )
+    return {claim.name: claim for claim in found}
 
 
-@pytest.mark.slow
 def test_the_digits_model_as_it_is():
     """Measured, not hoped for: of the three claims one holds here."""
     found = digits_claims(trained=True)
@@ -186,7 +182,6 @@ def test_the_digits_model_as_it_is():
     assert abs(found["sharpening"].effect) < 0.002
 
 
-@pytest.mark.slow
 def test_a_random_unet_as_it_is():
     """Overlap of neighbours alone proves nothing: a random denoiser has it, too.
 
