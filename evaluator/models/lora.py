@@ -117,7 +117,14 @@ def read_lora(path: Path, pipeline: Any, *, where: str) -> list[LowRank]:
 
 def _settings(header: dict[str, str], *, where: str) -> dict[str, Any]:
     """What diffusers wrote beside the weights: component.name → value."""
-    settings: dict[str, Any] = json.loads(header.get("lora_adapter_metadata", "{}"))
+    try:
+        settings = json.loads(header.get("lora_adapter_metadata", "{}"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"{type(settings).__name__} instead of an object")
+    except ValueError as error:
+        raise InputError(
+            f"{where}: expected lora_adapter_metadata as JSON in the file's header, got: {error}"
+        ) from error
     for name, value in settings.items():
         if name.rpartition(".")[2] in {"use_dora", "use_rslora", "alpha_pattern"} and value:
             raise InputError(
@@ -139,7 +146,7 @@ def _paired(state: dict[str, Any], settings: dict[str, Any], *, where: str) -> l
             continue
         layer, half = (name, "") if match is None else (_layer_name(match), match["half"])
         found.setdefault(layer, {})["alpha" if is_alpha else _MATRICES[half]] = value
-    unknown += [layer for layer, parts in found.items() if not {"A", "B"} <= set(parts)]
+    unknown += [layer for layer, parts in found.items() if not _is_pair(parts)]
     if unknown or not found:
         raise InputError(
             f"{where}: expected two low-rank matrices a layer and nothing else, got "
@@ -149,9 +156,22 @@ def _paired(state: dict[str, Any], settings: dict[str, Any], *, where: str) -> l
     layers = []
     for layer, parts in sorted(found.items()):
         general = settings.get(f"{layer.partition('.')[0]}.lora_alpha", parts["A"].shape[0])
-        alpha = float(parts.get("alpha", general))
+        try:
+            alpha = float(parts.get("alpha", general))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{where}: expected one number as alpha of {layer}, got: {error}"
+            ) from error
         layers.append(LowRank(layer, parts["A"], parts["B"], alpha))
     return layers
+
+
+def _is_pair(parts: dict[str, Any]) -> bool:
+    """Whether both matrices are there, and their product too."""
+    if not {"A", "B"} <= set(parts):
+        return False
+    down, up = parts["A"], parts["B"]
+    return bool(min(down.ndim, up.ndim) >= 2 and down.shape[0] == up.flatten(1).shape[1] > 0)
 
 
 def _layer_name(match: re.Match[str]) -> str:

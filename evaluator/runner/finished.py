@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,25 @@ def request_of(config: RunConfig, trust: Trust) -> dict[str, Any]:
 
 def _stamps(config: RunConfig, trust: Trust) -> dict[str, str]:
     """The stamp of each local file or folder that model and extractors are loaded from."""
-    parts = [*config.features, config.model]
-    named = [getattr(part, "id", None) for part in parts]
-    for part in parts:
-        named += getattr(part, "options", {}).values()
-    locations = {name for name in named if isinstance(name, str) and name}
+    parts = [part.model_dump(mode="json") for part in (*config.features, config.model)]
+    locations = {name for part in parts for name in _locations(part)}
     stamps = {name: stamp(name, relative_to=trust.relative_to) for name in locations}
     return {name: found for name, found in stamps.items() if found is not None}
+
+
+def _locations(record: Mapping[str, Any]) -> Iterator[str]:
+    """What may be a file or folder: `id` and `source` at any depth, and texts among `options`."""
+    for name, value in record.items():
+        if isinstance(value, str) and value and name in ("id", "source"):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _locations(value)
+            if name == "options":
+                yield from (text for text in value.values() if isinstance(text, str) and text)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, Mapping):
+                    yield from _locations(item)
 
 
 def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | None:

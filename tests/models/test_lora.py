@@ -198,6 +198,28 @@ def test_weights_that_do_not_fit_are_refused(
         model(family, root, [{"id": str(path)}])
 
 
+@pytest.mark.parametrize(
+    ("changes", "header", "message"),
+    [
+        ({"lora_B.weight": torch.zeros(32, 3)}, "{}", "expected two low-rank matrices a layer"),
+        ({"lora_A.weight": torch.zeros(0, 32), "lora_B.weight": torch.zeros(32, 0)}, "{}",
+         "expected two low-rank matrices a layer"),
+        ({"alpha": torch.zeros(2)}, "{}", "expected one number as alpha of unet"),
+        ({}, "{oops", "expected lora_adapter_metadata as JSON in the file's header"),
+        ({}, "[1]", "expected lora_adapter_metadata as JSON .* list instead of an object"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_refused_in_words(
+    changes: dict[str, torch.Tensor], header: str, message: str, root: Path, tmp_path: Path
+) -> None:
+    state = {"lora_A.weight": DOWN.clone(), "lora_B.weight": UP.clone(), **changes}
+    path = tmp_path / "weights.safetensors"
+    named = {f"unet.{QUERY}.{name}": value for name, value in state.items()}
+    save_file(named, path, {"lora_adapter_metadata": header})
+    with pytest.raises(InputError, match=rf"model.loras.0: .*{message}"):
+        model("sd", root, [{"id": str(path)}])
+
+
 def test_files_that_are_not_safetensors_or_not_named_are_refused(
     root: Path, tmp_path: Path
 ) -> None:
