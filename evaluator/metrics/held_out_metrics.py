@@ -68,10 +68,7 @@ class Fls(ThreeSets):
         )
         try:
             fitted = Likelihoods.of(
-                sets[0][train].to(torch.float64),
-                sets[1][held_out].to(torch.float64),
-                sets[2][generated].to(torch.float64),
-                seed=self.seed,
+                sets[0][train], sets[1][held_out], sets[2][generated], seed=self.seed
             )
         except MetricError as error:
             return self._refused(f"{error}; got {n} generated samples", n)

@@ -118,16 +118,22 @@ def negative_log_likelihood(terms: Tensor) -> float:
 
 
 def _standardised(*sets: Tensor) -> tuple[Tensor, ...]:
-    """All sets by the mean and deviation of their features over all of them."""
-    together = torch.cat(sets)
-    mean, std = together.mean(dim=0), together.std(dim=0)
-    constant = (together == together[0]).all(dim=0)
+    """All sets by the mean and deviation of their features over all of them.
+
+    A set at a time: all of them in one tensor would be as large again.
+    """
+    count, first = sum(len(values) for values in sets), sets[0][0]
+    mean = torch.stack([values.sum(dim=0) for values in sets]).sum(dim=0) / count
+    squares = torch.stack([(values - mean).square_().sum(dim=0) for values in sets])
+    std = (squares.sum(dim=0) / (count - 1)).sqrt()
+    constant = torch.stack([(values == first).all(dim=0) for values in sets]).all(dim=0)
     if bool(constant.all()):
         raise MetricError(
             "features: expected some that differ between samples, got only constant ones; "
             "check the extractor"
         )
-    return tuple(((values - mean) / std)[:, ~constant] for values in sets)
+    mean, std = mean[~constant], std[~constant]
+    return tuple((values[:, ~constant] - mean).div_(std) for values in sets)
 
 
 def _log_terms(values: Tensor, centres: Tensor, log_variances: Tensor) -> Tensor:
