@@ -78,6 +78,10 @@ def find_lora(config: LoraConfig, *, where: str, relative_to: Path | None = None
         return path
     if named is not None and not path.is_dir() and is_hub_id(config.id):
         return fetch_file(config.id, named, revision=config.revision)
+    if named is None and path.suffix == _SUFFIX:
+        raise InputError(
+            f"{where}: expected a {_SUFFIX} file, got nothing at {path}. Check the path."
+        )
     folder = find_weights(config.id, revision=config.revision, relative_to=relative_to).folder
     found = sorted(folder.glob(f"*{_SUFFIX}"))
     names = [file.name for file in found]

@@ -228,6 +228,7 @@ def test_files_that_are_not_safetensors_or_not_named_are_refused(
     torch.save({}, tmp_path / "pickled.bin")
     for lora, message in [
         ({"id": str(tmp_path / "pickled.bin")}, "expected weights as .safetensors, got pickled"),
+        ({"id": str(tmp_path / "no.safetensors")}, "model.loras.0: .* got nothing at .*no.safet"),
         ({"id": str(tmp_path), "weight_name": "a.pt"}, "expected weights as .safetensors, got a"),
         ({"id": str(tmp_path)}, "expected one .safetensors file .* got one.safetensors, two"),
         ({"id": str(tmp_path), "weight_name": "a.safetensors"}, "expected a.safetensors in"),
