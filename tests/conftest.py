@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +41,25 @@ def prompts_file(tmp_path: Path) -> Path:
         "a yellow zero on a black background\n"
     )
     return path
+
+
+class Ended:
+    """How a call of the command line ended."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the command line in this process; a traceback is a failure."""
+    from evaluator.cli import main
+
+    def run(*arguments: object) -> Ended:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return Ended(int(left.value.code or 0), captured.out, captured.err)
+
+    return run

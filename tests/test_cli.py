@@ -18,8 +18,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluator.cli import main
-
 IMAGES: dict[str, Any] = {
     "name": "real",
     "model": {"kind": "images"},
@@ -29,25 +27,6 @@ IMAGES: dict[str, Any] = {
     "metrics": ["fd_digits"],
     "runtime": {"threads": 1, "batch_size": 8, "shard_size": 8},
 }
-
-
-class Ended:
-    """How a call of the command line ended."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    def run(*arguments: object) -> Ended:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Ended(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

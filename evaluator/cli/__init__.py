@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.printing import plain
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
 
@@ -138,7 +139,7 @@ def status(run: RunArgument) -> None:
 
     state = read_status(RunDirectory.open(run))
     for line in state.lines():
-        typer.echo(_plain(line))
+        typer.echo(plain(line))
     _leave(state.exit_status)
 
 
@@ -176,7 +177,7 @@ def validate(
     for line in describe_job(
         load_config(config, overrides or []), relative_to=config.parent, allow_code=allow_code
     ):
-        typer.echo(_plain(line))
+        typer.echo(plain(line))
 
 
 @app.command()
@@ -225,7 +226,7 @@ def moments(
         RunDirectory.open(run), output, extractor=extractor, reference=reference
     )
     typer.echo(
-        _plain(f"{output}: {written.extractor}, {written.n} samples, {len(written.mean)} features")
+        plain(f"{output}: {written.extractor}, {written.n} samples, {len(written.mean)} features")
     )
 
 
@@ -239,7 +240,7 @@ def ls(
     from evaluator.runner.listing import list_lines
 
     for line in list_lines(what):
-        typer.echo(_plain(line))
+        typer.echo(plain(line))
 
 
 def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | None) -> None:
@@ -251,7 +252,7 @@ def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | N
 
     if os.environ.get("RANK", "0") == "0":
         for warning in prepared.warnings:
-            typer.echo(_plain(f"warning: {warning}"), err=True)
+            typer.echo(plain(f"warning: {warning}"), err=True)
     outcome = run_session(
         prepared.config, prepared.path, allow_code=allow_code, relative_to=Path.cwd()
     )
@@ -285,14 +286,9 @@ def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:
     parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
     typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
     for error in outcome.errors:
-        typer.echo(_plain(f"failed: {error}"), err=True)
+        typer.echo(plain(f"failed: {error}"), err=True)
     for line in outcome.summary.error_lines:
-        typer.echo(_plain(f"sample error: {line}"), err=True)
-
-
-def _plain(text: str) -> str:
-    """Without control characters: prompts and keys are untrusted text."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        typer.echo(plain(f"sample error: {line}"), err=True)
 
 
 def _leave(status: int) -> None:
@@ -314,5 +310,5 @@ def main(arguments: list[str] | None = None) -> Any:
         # else may be one process's alone.
         if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
             rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
-            print(f"error{rank}: {_plain(str(error))}", file=sys.stderr)
+            print(f"error{rank}: {plain(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from evaluator.cli.printing import print_lines
 from evaluator.cli.probe_options import (
     AllowCodeOption,
     ClassOption,
@@ -65,7 +66,7 @@ def anatomy(
         model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
         allow_code=allow_code,
     )  # fmt: skip
-    _print(probe_anatomy(request, prompt=prompt or PROMPT, output=output))
+    print_lines(probe_anatomy(request, prompt=prompt or PROMPT, output=output).lines())
 
 
 @probe.command()
@@ -94,11 +95,11 @@ def denoise(
         model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
         allow_code=allow_code,
     )  # fmt: skip
-    _print(
+    print_lines(
         probe_denoise(
             request, images=images, limit=limit, timesteps=_timesteps(timesteps),
             unconditional=unconditional, output=output,
-        )
+        ).lines()
     )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def roundtrip(
     request = model_request(
         model, device=device, dtype=dtype, overrides=overrides, allow_code=allow_code
     )
-    _print(probe_roundtrip(request, images=images, limit=limit, output=output))
+    print_lines(probe_roundtrip(request, images=images, limit=limit, output=output).lines())
 
 
 @probe.command()
@@ -153,11 +154,11 @@ def interpolate(
         model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
         overrides=overrides, allow_code=allow_code,
     )  # fmt: skip
-    _print(
+    print_lines(
         probe_interpolate(
             request, images=images, prompt=prompt, class_label=class_label, pairs=pairs,
             frames=frames, strength=strength, extractor=extractor, weights=weights, output=output,
-        )
+        ).lines()
     )  # fmt: skip
 
 
@@ -195,11 +196,11 @@ def directions(
         model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
         overrides=overrides, allow_code=allow_code,
     )  # fmt: skip
-    _print(
+    print_lines(
         probe_directions(
             request, pair=pair, base=base, strengths=_numbers("--strengths", strengths),
             seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
-        )
+        ).lines()
     )  # fmt: skip
 
 
@@ -233,10 +234,3 @@ def _timesteps(text: str) -> int | tuple[float, ...]:
         f"--timesteps: expected a number of timesteps (10) or a list of them (900,500,100), got "
         f"{text!r}"
     )
-
-
-def _print(found: Any) -> None:
-    """The lines of what a verb found, without control characters of untrusted text."""
-    for line in found.lines():
-        plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-        typer.echo(plain)

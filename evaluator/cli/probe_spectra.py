@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from evaluator.cli.printing import print_lines
 from evaluator.cli.probe_options import (
     AllowCodeOption,
     DeviceOption,
@@ -68,7 +69,7 @@ def jacobian(
         vectors=vectors,
         batch=batch,
     )  # fmt: skip
-    _print(probe_jacobian(request, output))
+    print_lines(probe_jacobian(request, output).lines())
 
 
 def ood(
@@ -94,18 +95,12 @@ def ood(
     request = model_request(
         model, device=device, dtype=dtype, seed=seed, overrides=overrides, allow_code=allow_code
     )
-    _print(
+    print_lines(
         probe_ood(
             request, reference=reference, images=images, outliers=outliers, limit=limit,
             extractor=extractor, weights=weights, output=output,
-        )
+        ).lines()
     )  # fmt: skip
-
-
-def _print(found: Any) -> None:
-    """The lines of what a verb found, without control characters of untrusted text."""
-    for line in found.lines():
-        typer.echo("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
 
 
 def _steps(text: str) -> str | int | list[int]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from evaluator.cli import main
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedImages,
@@ -20,25 +19,6 @@ DIGITS = "package://evaluator/demo/weights/stable-diffusion"
 CLIP = "package://evaluator/demo/weights/clip"
 IMAGES = "package://evaluator/demo/data/test.parquet"
 SIZE = ("generation.height=32", "generation.width=32")
-
-
-class Ended:
-    """How a call of the command line ended."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    def run(*arguments: object) -> Ended:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Ended(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="session")
