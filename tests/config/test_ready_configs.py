@@ -29,6 +29,7 @@ FAMILIES = {
     "qwen-image": "qwen-image",
     "dit-xl-2-256": "dit",
     "ddpm-cifar10": "ddpm",
+    "ddim-cifar10": "ddpm",
 }
 """Configuration → the family that it is about."""
 
