@@ -111,7 +111,13 @@ class DiffusersModel:
                 f"model.refiner: expected a pipeline that can stop in the middle, got "
                 f"{type(self._pipeline).__name__}. Only SDXL's can; leave it out."
             )
-        refiner = Refiner(config, self._config, device=self._device, relative_to=relative_to)
+        refiner = Refiner(
+            config,
+            self._config,
+            scheduler=self._pipeline.scheduler,
+            device=self._device,
+            relative_to=relative_to,
+        )
         self._added["refiner"] = refiner.sha256
         return refiner
 
