@@ -77,10 +77,9 @@ class DiffusersModel:
         import torch
 
         faults = prompt_faults(self._pipeline, self._parameters, prompts)
-        arguments = {
-            **self._arguments,
-            **prompt_arguments(self._pipeline, self._parameters, self._generation, prompts),
-        }
+        arguments = self._arguments | prompt_arguments(
+            self._pipeline, self._parameters, self._config, self._generation, prompts
+        )
         if self._inputs is not None:
             images, unread = self._inputs.read(prompts)
             arguments |= images

@@ -168,6 +168,71 @@ def test_some_negative_prompts_in_a_batch_of_sdxl_are_refused(root: Path) -> Non
         sdxl.generate(mixed, [0, 0], [7, 8])
 
 
+MIXED = [PROMPTS[0], Prompt("k1", TEXTS[1], negative_prompt="a blue fox")]
+
+
+def test_true_guidance_of_flux_does_not_depend_on_the_rest_of_the_batch(root: Path) -> None:
+    config = {"arguments": {**ARGUMENTS["flux"], "true_cfg_scale": 4.0}}
+    guided = model("flux", root, config=config)
+    alone, _ = guided.generate(PROMPTS, [0, 0], [7, 8])
+    beside, steered = guided.generate(MIXED, [0, 0], [7, 8])
+    plain, other = model("flux", root).generate(PROMPTS, [0, 0], [7, 8])
+    assert isinstance(alone, torch.Tensor)
+    assert isinstance(beside, torch.Tensor)
+    assert torch.equal(alone, beside)
+    assert not torch.equal(alone, plain)
+    assert not torch.equal(steered, other)
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "message"),
+    [
+        ("flux", 3.5, "FluxPipeline reads it only with model.arguments.true_cfg_scale above 1"),
+        ("qwen-image", 1.0, "reads it only with generation.guidance_scale above 1"),
+    ],
+)
+def test_a_negative_prompt_that_would_be_ignored_is_refused(
+    family: str, scale: float, message: str, root: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model(family, root, negative_prompt="a blue fox", guidance_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("family", "argument"),
+    [
+        ("sdxl", "prompt_2"),
+        ("sdxl", "negative_prompt_2"),
+        ("sd3", "prompt_3"),
+        ("flux", "prompt_2"),
+    ],
+)
+def test_a_text_for_one_encoder_goes_to_every_sample(
+    family: str, argument: str, root: Path
+) -> None:
+    config = {"arguments": {**ARGUMENTS.get(family, {}), argument: "seven"}}
+    ours = model(family, root, config=config)
+    together = ours.generate(PROMPTS, [0, 0], [7, 8])
+    alone = [ours.generate([PROMPTS[i]], [0], [7 + i])[0] for i in range(2)]
+    plain = model(family, root).generate(PROMPTS, [0, 0], [7, 8])
+    for one, other, bare in zip(together, alone, plain, strict=True):
+        assert isinstance(one, torch.Tensor)
+        assert isinstance(other, torch.Tensor)
+        assert isinstance(bare, torch.Tensor)
+        assert (one.int() - other.int()).abs().max() <= 1
+        assert not torch.equal(one, bare)
+
+
+def test_what_is_truncated_is_the_text_that_each_encoder_reads(root: Path) -> None:
+    long = "a " * 30 + "dog"
+    config = {"arguments": {**ARGUMENTS["flux"], "prompt_2": "a dog"}}
+    assert model("flux", root, config=config).truncated([Prompt("k", "a fox")]) == [False]
+    config = {"arguments": {**ARGUMENTS["flux"], "prompt_2": long}}
+    assert model("flux", root, config=config).truncated([Prompt("k", "a fox")]) == [True]
+    with pytest.raises(ConfigError, match=r"prompt_2: expected one text, got \['a'\]"):
+        model("flux", root, config={"arguments": {"prompt_2": ["a"]}})
+
+
 def test_guidance_that_a_distilled_checkpoint_would_ignore_is_refused(tmp_path: Path) -> None:
     schnell = FAMILIES["flux"]()
     schnell.transformer = build_flux(guidance_embeds=False).transformer
