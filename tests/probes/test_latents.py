@@ -18,7 +18,7 @@ SCHEDULERS = [
     *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"),
     *("DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"),
     *("LMSDiscreteScheduler", "LCMScheduler", "KDPM2DiscreteScheduler", "TCDScheduler"),
-    "SASolverScheduler",
+    *("SASolverScheduler", "KDPM2AncestralDiscreteScheduler"),
 ]
 
 
