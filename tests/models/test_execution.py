@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
 
 
-@pytest.fixture(autouse=True)
-def own_backend() -> Iterator[None]:
-    """Choosing a backend changes diffusers' default for the whole process."""
-    before, _ = _AttentionBackendRegistry.get_active_backend()
-    yield
-    _AttentionBackendRegistry.set_active_backend(before)
-
-
 def model(family: str, root: Path, *, steps: int = 2, **config: Any) -> DiffusersModel:
     guidance = config.pop("guidance_scale", 3.0)
     return DiffusersModel(
@@ -55,7 +46,9 @@ def made(ours: DiffusersModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", ["flux", "qwen-image"])
 def test_an_attention_backend_is_used_and_known_to_the_fingerprint(family: str, root: Path) -> None:
+    default = _AttentionBackendRegistry.get_active_backend()
     plain, other = model(family, root), model(family, root, attention_backend="_native_math")
+    assert _AttentionBackendRegistry.get_active_backend() == default
     backends = {
         str(module.processor._attention_backend.value)
         for module in other.pipeline.transformer.modules()
