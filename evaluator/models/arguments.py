@@ -41,13 +41,15 @@ _FURTHER_TEXT = re.compile(r"(negative_)?prompt_\d")
 def guidance_argument(parameters: Mapping[str, Parameter]) -> str | None:
     """Which argument is classifier-free guidance.
 
-    Qwen-Image keeps `guidance_scale` for distilled models to come and guides by `true_cfg_scale`;
-    Flux has that too, off by default.
+    Qwen-Image keeps `guidance_scale` for distilled models to come and guides by `true_cfg_scale`,
+    its later versions have nothing else; Flux has both, the latter off by default.
     """
     true = parameters.get("true_cfg_scale")
-    if true is not None and isinstance(true.default, (int, float)) and true.default > 1:
+    plain = "guidance_scale" in parameters
+    on = true is not None and isinstance(true.default, (int, float)) and true.default > 1
+    if true is not None and (on or not plain):
         return "true_cfg_scale"
-    return "guidance_scale" if "guidance_scale" in parameters else None
+    return "guidance_scale" if plain else None
 
 
 def base_arguments(
@@ -65,12 +67,20 @@ def base_arguments(
     }
     if (guidance := guidance_argument(parameters)) is not None:
         wanted[guidance] = generation.guidance_scale
-    if (controlnet := config.controlnet) is not None:
-        wanted["controlnet_conditioning_scale"] = controlnet.scale
-        wanted["control_guidance_start"] = controlnet.start
-        wanted["control_guidance_end"] = controlnet.end
+    wanted |= {name: value for name, value, _ in _control(config)}
     known = {k: v for k, v in wanted.items() if k in parameters and v is not None}
     return {**known, **config.arguments}
+
+
+def _control(config: DiffusersModelConfig) -> list[tuple[str, float, str]]:
+    """Argument, value and setting of everything that is said about a ControlNet."""
+    if (controlnet := config.controlnet) is None:
+        return []
+    return [
+        ("controlnet_conditioning_scale", controlnet.scale, "scale"),
+        ("control_guidance_start", controlnet.start, "start"),
+        ("control_guidance_end", controlnet.end, "end"),
+    ]
 
 
 def prompt_arguments(
@@ -189,6 +199,10 @@ def argument_faults(
                 "model.arguments.clean_caption: needs the packages beautifulsoup4 and ftfy; "
                 "install them, or leave it out"
             )
+    for argument, value, setting in _control(config):
+        default = type(config.controlnet).model_fields[setting].default
+        if argument not in parameters and value != default:
+            faults.append(f"model.controlnet.{setting}: {name} takes no {argument}; leave it out")
     if "generator" not in parameters:
         faults.append(f"model: {name} takes no generator")
     if generation.negative_prompt is not None and "negative_prompt" not in parameters:

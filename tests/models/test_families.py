@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,7 @@ from evaluator.config import parse_config
 from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
 from evaluator.data.kept import read_image_tar
 from evaluator.errors import ConfigError, GenerationError
+from evaluator.models.arguments import argument_faults, guidance_argument
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.records import Prompt
 from evaluator.store.rundir import RunDirectory
@@ -196,6 +198,37 @@ def test_a_negative_prompt_that_would_be_ignored_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         model(family, root, negative_prompt="a blue fox", guidance_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "argument"),
+    [
+        ("StableDiffusionPipeline", "guidance_scale"),
+        ("FluxPipeline", "guidance_scale"),
+        ("QwenImagePipeline", "true_cfg_scale"),
+        ("QwenImage21Pipeline", "true_cfg_scale"),
+        ("DDPMPipeline", None),
+    ],
+)
+def test_guidance_is_the_argument_that_a_pipeline_guides_by(
+    pipeline: str, argument: str | None
+) -> None:
+    parameters = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+    assert guidance_argument(parameters) == argument
+
+
+def test_controlnet_settings_that_a_pipeline_does_not_take_are_refused() -> None:
+    chosen = diffusers.ZImageControlNetPipeline
+    pipeline = chosen.__new__(chosen)
+    parameters = inspect.signature(chosen.__call__).parameters
+    settings: dict[str, Any] = {"kind": "diffusers", "id": "a/b"}
+    for controlnet, expected in (
+        ({"start": 0.2}, ["model.controlnet.start: ZImageControlNetPipeline takes no control_"]),
+        ({"scale": 0.5}, []),
+    ):
+        config = DiffusersModelConfig(**settings, controlnet={"id": "c/d", **controlnet})
+        faults = argument_faults(pipeline, parameters, config, GenerationConfig())
+        assert [fault[: len(expected[0])] for fault in faults] == expected
 
 
 @pytest.mark.parametrize(
