@@ -16,7 +16,7 @@ from evaluator.probes.latent_statistics import LatentTables, latent_statistics
 from evaluator.probes.latents_table import latents_table
 from evaluator.probes.noise import NoiseLevel, noise_family, predict
 from evaluator.probes.steps import StepChoice
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +75,7 @@ class LatentsObservation:
         self._family = noise_family(scheduler) if scheduler is not None else None
         self.watch = PipelineWatch(pipeline, self, steps=steps, family=self._family)
         self._scheduler = scheduler
+        self._denoiser = denoiser_of(pipeline)
         self._prompts = prompts
         self._previous: Tensor | None = None
         self._answers: list[Tensor] = []
@@ -101,6 +102,7 @@ class LatentsObservation:
         if call is not None:
             level = call.time.level
             assert level is not None
+            self._check_answers(answers, step)
             output = _without_variance(call.model_output.detach().clone(), latents)
             output = output.chunk(2)[0] if twice else output
             guidance_norm = _guidance_norm(answers, output)
@@ -112,6 +114,15 @@ class LatentsObservation:
         self._previous = latents
         if self._pending_bytes > MAX_PENDING_BYTES:
             self.digest()
+
+    def _check_answers(self, answers: Sequence[Tensor], step: int) -> None:
+        """ProbeError where another network took a step: its guidance would be told as none."""
+        if self._denoiser is not None and not answers:
+            raise ProbeError(
+                f"Expected {type(self._denoiser).__name__} to run at every step; at step {step} it "
+                "did not, as in pipelines that share the steps between several denoisers. Remove "
+                "latents from the probes, or choose earlier steps."
+            )
 
     def _is_twice(self, latents: Tensor) -> bool:
         """Whether every sample is there twice: DiT's pipeline steps both branches of guidance."""

@@ -243,6 +243,29 @@ def test_guidance_of_three_branches_is_refused(tiny):
         tiny.observe(Thrice(pipeline), tiny.prompts("a dog"), LatentsProbe())
 
 
+def test_a_step_that_another_network_takes_is_an_error(tiny):
+    pipeline = tiny.stable_diffusion()
+
+    class Shared(tiny.model):
+        """A second network for the last steps, as mixtures of experts have it."""
+
+        def generate(self, prompts):
+            scheduler = self.pipeline.scheduler
+            scheduler.set_timesteps(3)
+            latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+            text = torch.zeros(1, 12, self.pipeline.unet.config.cross_attention_dim)
+            for t in scheduler.timesteps[:2]:
+                output = self.pipeline.unet(latents, t, text).sample
+                latents = scheduler.step(output, t, latents).prev_sample
+            scheduler.step(latents, scheduler.timesteps[2], latents)
+
+    model, prompts = Shared(pipeline), tiny.prompts("a dog")
+    with pytest.raises(ProbeError, match="UNet2DConditionModel to run at every step; at step 2"):
+        tiny.observe(model, prompts, LatentsProbe())
+    rows = tiny.observe(model, prompts, LatentsProbe(steps=[0, 1])).rows("latents")
+    assert [row["step"] for row in rows] == [0, 1]
+
+
 def test_moments_of_known_values():
     flat = torch.linspace(0, 1, 100001, dtype=torch.float64)
     assert float(moments(flat).kurtosis) == pytest.approx(-1.2, abs=1e-3)
