@@ -199,9 +199,9 @@ def argument_faults(
                 "model.arguments.clean_caption: needs the packages beautifulsoup4 and ftfy; "
                 "install them, or leave it out"
             )
-    for argument, value, setting in _control(config):
-        default = type(config.controlnet).model_fields[setting].default
-        if argument not in parameters and value != default:
+    given = set() if config.controlnet is None else config.controlnet.model_fields_set
+    for argument, _, setting in _control(config):
+        if argument not in parameters and setting in given:
             faults.append(f"model.controlnet.{setting}: {name} takes no {argument}; leave it out")
     if "generator" not in parameters:
         faults.append(f"model: {name} takes no generator")

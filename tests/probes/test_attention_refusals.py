@@ -75,7 +75,10 @@ def test_nothing_stays_patched_after_an_interruption(tiny, shared_pipeline, kind
     assert _AttentionBackendRegistry._backends is functions[1]
     assert boundaries._current_sink() is None
     assert not any(module._forward_hooks for module in unet.modules())
-    assert not {"step", "encode_prompt"} & {*vars(shared_pipeline.scheduler), *vars(shared_pipeline)}
+    assert not {"step", "encode_prompt"} & {
+        *vars(shared_pipeline.scheduler),
+        *vars(shared_pipeline),
+    }
     run = tiny.observe(tiny.model(shared_pipeline), tiny.prompts("a dog"), AttentionProbe(steps=1))
     assert run.tables["attention"].num_rows
 

@@ -193,9 +193,7 @@ def test_a_step_beyond_the_run_is_an_error(tiny, shared_pipeline):
         tiny.observe(model, tiny.prompts("a dog"), LatentsProbe(steps=[9]))
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param("whole", marks=pytest.mark.slow), "in place", "part"]
-)
+@pytest.mark.parametrize("how", [pytest.param("whole", marks=pytest.mark.slow), "in place", "part"])
 def test_guidance_of_a_compiled_denoiser_is_measured_and_nothing_compiles_again(tiny, how):
     pipeline = tiny.stable_diffusion()
     graphs = []
