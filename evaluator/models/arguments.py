@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
@@ -33,17 +34,22 @@ _OURS = {
 }
 """Arguments that `model.arguments` must not set → what sets them."""
 
+_FURTHER_TEXT = re.compile(r"(negative_)?prompt_\d")
+"""Texts for single encoders of a pipeline that has several: one for all samples of a run."""
+
 
 def guidance_argument(parameters: Mapping[str, Parameter]) -> str | None:
     """Which argument is classifier-free guidance.
 
-    Qwen-Image keeps `guidance_scale` for distilled models to come and guides by `true_cfg_scale`;
-    Flux has that too, off by default.
+    Qwen-Image keeps `guidance_scale` for distilled models to come and guides by `true_cfg_scale`,
+    its later versions have nothing else; Flux has both, the latter off by default.
     """
     true = parameters.get("true_cfg_scale")
-    if true is not None and isinstance(true.default, (int, float)) and true.default > 1:
+    plain = "guidance_scale" in parameters
+    on = true is not None and isinstance(true.default, (int, float)) and true.default > 1
+    if true is not None and (on or not plain):
         return "true_cfg_scale"
-    return "guidance_scale" if "guidance_scale" in parameters else None
+    return "guidance_scale" if plain else None
 
 
 def base_arguments(
@@ -61,26 +67,44 @@ def base_arguments(
     }
     if (guidance := guidance_argument(parameters)) is not None:
         wanted[guidance] = generation.guidance_scale
-    if (controlnet := config.controlnet) is not None:
-        wanted["controlnet_conditioning_scale"] = controlnet.scale
-        wanted["control_guidance_start"] = controlnet.start
-        wanted["control_guidance_end"] = controlnet.end
+    wanted |= {name: value for name, value, _ in _control(config)}
     known = {k: v for k, v in wanted.items() if k in parameters and v is not None}
     return {**known, **config.arguments}
+
+
+def _control(config: DiffusersModelConfig) -> list[tuple[str, float, str]]:
+    """Argument, value and setting of everything that is said about a ControlNet."""
+    if (controlnet := config.controlnet) is None:
+        return []
+    return [
+        ("controlnet_conditioning_scale", controlnet.scale, "scale"),
+        ("control_guidance_start", controlnet.start, "start"),
+        ("control_guidance_end", controlnet.end, "end"),
+    ]
 
 
 def prompt_arguments(
     pipeline: Any,
     parameters: Mapping[str, Parameter],
+    config: DiffusersModelConfig,
     generation: GenerationConfig,
     prompts: Sequence[Prompt],
 ) -> dict[str, Any]:
     """What tells the samples of a batch apart: texts, labels, or only their number."""
     if "prompt" in parameters:
         texts: dict[str, Any] = {"prompt": [prompt.text or "" for prompt in prompts]}
+        further = {k: v for k, v in config.arguments.items() if _FURTHER_TEXT.fullmatch(k)}
+        # Pipelines take one text for one sample only.
+        texts |= {k: [v] * len(prompts) for k, v in further.items() if isinstance(v, str)}
         if "negative_prompt" in parameters:
             negatives = [p.negative_prompt or generation.negative_prompt for p in prompts]
-            texts |= _negatives(pipeline, parameters, generation, negatives)
+            scale = _true_guidance(parameters, config, generation)
+            if scale is not None:
+                texts |= _true_negatives(parameters, negatives) if scale > 1 else {}
+            elif any(name.startswith("negative") for name in further):
+                texts["negative_prompt"] = [text or "" for text in negatives]
+            else:
+                texts |= _negatives(pipeline, negatives)
         return texts
     if "class_labels" in parameters:
         faulty = label_faults(pipeline, prompts)
@@ -89,16 +113,31 @@ def prompt_arguments(
     return {"batch_size": len(prompts)}
 
 
-def _negatives(
-    pipeline: Any,
+def _true_guidance(
     parameters: Mapping[str, Parameter],
+    config: DiffusersModelConfig,
     generation: GenerationConfig,
-    negatives: Sequence[str | None],
-) -> dict[str, Any]:
+) -> float | None:
+    """The scale of guidance by negative prompts where a pipeline has that beside another kind."""
+    if "true_cfg_scale" not in parameters:
+        return None
     if guidance_argument(parameters) == "true_cfg_scale":
-        # This guidance is off without a negative prompt; its authors use a blank.
-        on = generation.guidance_scale > 1
-        return {"negative_prompt": [text or " " for text in negatives]} if on else {}
+        return float(generation.guidance_scale)
+    return float(config.arguments.get("true_cfg_scale", parameters["true_cfg_scale"].default))
+
+
+def _true_negatives(
+    parameters: Mapping[str, Parameter], negatives: Sequence[str | None]
+) -> dict[str, Any]:
+    """This guidance is off, for a whole batch, unless there is a negative prompt for it.
+
+    Qwen-Image's authors use a blank where there is none.
+    """
+    blank = " " if guidance_argument(parameters) == "true_cfg_scale" else ""
+    return {"negative_prompt": [text or blank for text in negatives]}
+
+
+def _negatives(pipeline: Any, negatives: Sequence[str | None]) -> dict[str, Any]:
     if not any(negatives):
         return {}
     zeroed = getattr(pipeline, "config", {}).get("force_zeros_for_empty_prompt", False)
@@ -153,15 +192,25 @@ def argument_faults(
             faults.append(f"model.arguments.{argument}: {name} takes no such argument")
         elif argument in ours:
             faults.append(f"model.arguments.{argument}: it is set by {ours[argument]}")
+        elif _FURTHER_TEXT.fullmatch(argument) and not isinstance(value, str):
+            faults.append(f"model.arguments.{argument}: expected one text, got {value!r}")
         elif argument == "clean_caption" and value and not _can_clean():
             faults.append(
                 "model.arguments.clean_caption: needs the packages beautifulsoup4 and ftfy; "
                 "install them, or leave it out"
             )
+    given = set() if config.controlnet is None else config.controlnet.model_fields_set
+    for argument, _, setting in _control(config):
+        if argument not in parameters and setting in given:
+            faults.append(f"model.controlnet.{setting}: {name} takes no {argument}; leave it out")
     if "generator" not in parameters:
         faults.append(f"model: {name} takes no generator")
     if generation.negative_prompt is not None and "negative_prompt" not in parameters:
         faults.append(f"generation.negative_prompt: {name} takes no such argument")
+    scale = _true_guidance(parameters, config, generation)
+    if generation.negative_prompt and scale is not None and scale <= 1:
+        where = ours.get("true_cfg_scale", "model.arguments.true_cfg_scale")
+        faults.append(f"generation.negative_prompt: {name} reads it only with {where} above 1")
     if _ignores_guidance(pipeline, parameters) and generation.guidance_scale > 1:
         faults.append(
             "generation.guidance_scale: this checkpoint is distilled and ignores it; set it to 0, "

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.errors import ConfigError, GenerationError, SampleError
+from evaluator.errors import ConfigError, EvaluatorError, GenerationError, SampleError
 from evaluator.models.arguments import (
     argument_faults,
     base_arguments,
@@ -77,10 +77,9 @@ class DiffusersModel:
         import torch
 
         faults = prompt_faults(self._pipeline, self._parameters, prompts)
-        arguments = {
-            **self._arguments,
-            **prompt_arguments(self._pipeline, self._parameters, self._generation, prompts),
-        }
+        arguments = self._arguments | prompt_arguments(
+            self._pipeline, self._parameters, self._config, self._generation, prompts
+        )
         if self._inputs is not None:
             images, unread = self._inputs.read(prompts)
             arguments |= images
@@ -97,6 +96,19 @@ class DiffusersModel:
         ]
 
     def _call(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
+        """The pipeline's output; what it says against its settings becomes a GenerationError."""
+        try:
+            return self._run(arguments, generators)
+        except EvaluatorError:
+            raise
+        except (NotImplementedError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise GenerationError(
+                f"{self._config.id}: expected settings that {type(self._pipeline).__name__} can "
+                f"follow, got: {reason}. Check generation, model.scheduler and model.arguments."
+            ) from error
+
+    def _run(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
         if self._refiner is None:
             return self._pipeline(**arguments, generator=generators, output_type="np")
         stopping = {**arguments, **self._refiner.base_arguments()}
@@ -111,7 +123,13 @@ class DiffusersModel:
                 f"model.refiner: expected a pipeline that can stop in the middle, got "
                 f"{type(self._pipeline).__name__}. Only SDXL's can; leave it out."
             )
-        refiner = Refiner(config, self._config, device=self._device, relative_to=relative_to)
+        refiner = Refiner(
+            config,
+            self._config,
+            scheduler=self._pipeline.scheduler,
+            device=self._device,
+            relative_to=relative_to,
+        )
         self._added["refiner"] = refiner.sha256
         return refiner
 
@@ -190,8 +208,20 @@ class DiffusersModel:
                 f"{self._config.id}: expected finite pixels, got NaN or infinity for "
                 f"{', '.join(sorted(set(bad))[:5])}. Try model.dtype: float32 or bfloat16."
             )
+        self._check_size(values)
         pixels = (values * 255).round().to(torch.uint8).permute(0, 3, 1, 2)
         return pixels.expand(-1, 3, -1, -1).contiguous()
+
+    def _check_size(self, values: Tensor) -> None:
+        """Raise GenerationError where a pipeline rounded the size that it was asked for."""
+        asked = (self._arguments.get("height"), self._arguments.get("width"))
+        made = (int(values.shape[1]), int(values.shape[2]))
+        if None not in asked and asked != made:
+            raise GenerationError(
+                f"expected images of generation.height x width = {asked[0]}x{asked[1]}, got "
+                f"{made[0]}x{made[1]}: {type(self._pipeline).__name__} rounds to what its patches "
+                "and autoencoder can make. Ask for that size."
+            )
 
     def _hash_of_all_that_decides(self) -> str:
         """SHA-256 over weights, scheduler and settings.

@@ -29,7 +29,7 @@ def place(pipeline: Any, config: DiffusersModelConfig, *, device: str) -> Any:
     if config.vae_tiling:
         pipeline.vae.enable_tiling()
     if config.attention_backend is not None:
-        _set_backend(denoiser_of(pipeline), config.attention_backend)
+        _set_backend(pipeline, config.attention_backend)
     # Placed before it is compiled: what is compiled stays where it is.
     if config.cpu_offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
@@ -88,11 +88,20 @@ def _backend_faults(denoiser: Any, backend: str) -> list[str]:
     return []
 
 
-def _set_backend(denoiser: Any, backend: str) -> None:
+def _set_backend(pipeline: Any, backend: str) -> None:
+    """For the denoiser and what steers it. Nothing else in the process is to notice."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    before, _ = _AttentionBackendRegistry.get_active_backend()
     try:
-        denoiser.set_attention_backend(backend)
+        for part in (denoiser_of(pipeline), getattr(pipeline, "controlnet", None)):
+            if part is not None:
+                part.set_attention_backend(backend)
     except (ImportError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"model.attention_backend: '{backend}' cannot be used here: {error}. Install what it "
             "needs, or leave it out."
         ) from error
+    finally:
+        # Setting it for one model also makes it the default of all models.
+        _AttentionBackendRegistry.set_active_backend(before)

@@ -23,6 +23,10 @@ _TASKS = {
 }
 
 
+_UNLOADABLE = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What diffusers and transformers raise about files that are damaged, or need another package."""
+
+
 class LoadedPipeline(NamedTuple):
     """A pipeline on its device, and the hashes of all weights that went into it."""
 
@@ -85,7 +89,7 @@ def from_folder(folder: Path, config: DiffusersModelConfig, *, where: str | None
             f"{where}: expected a diffusers pipeline (model_index.json), got "
             f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}."
         )
-    components = json.loads(index.read_text())
+    components = _components(index, where=where)
     # A safety checker replaces images by black ones: a score would judge it, not the model.
     without = {"safety_checker": None} if "safety_checker" in components else {}
     if "requires_safety_checker" in components:
@@ -99,10 +103,24 @@ def from_folder(folder: Path, config: DiffusersModelConfig, *, where: str | None
             local_files_only=True,
             **without,
         )
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (*_UNLOADABLE, SafetensorError) as error:
         raise InputError(
             f"{where}: expected a pipeline that diffusers can load, got: {error}"
         ) from error
+
+
+def _components(index: Path, *, where: str) -> dict[str, Any]:
+    """What model_index.json says."""
+    try:
+        components = json.loads(index.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: expected model_index.json as JSON, got: {error}") from error
+    if not isinstance(components, dict):
+        raise InputError(
+            f"{where}: expected a pipeline's components in model_index.json, got a "
+            f"{type(components).__name__}. Save it anew with save_pretrained()."
+        )
+    return components
 
 
 def _task_of(pipeline: Any) -> str:
@@ -135,6 +153,7 @@ def _for_task(pipeline: Any, task: str, **parts: Any) -> Any:
 def _load_controlnet(folder: Path, config: ControlNetConfig, *, dtype: str) -> Any:
     import diffusers
     import torch
+    from safetensors import SafetensorError
 
     try:
         name = json.loads((folder / "config.json").read_text()).get("_class_name")
@@ -151,7 +170,7 @@ def _load_controlnet(folder: Path, config: ControlNetConfig, *, dtype: str) -> A
         return chosen.from_pretrained(
             folder, torch_dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (*_UNLOADABLE, SafetensorError) as error:
         raise InputError(
             f"model.controlnet.id: {config.id}: expected weights that {name} can load, got: {error}"
         ) from error

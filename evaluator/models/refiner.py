@@ -15,18 +15,24 @@ from evaluator.weights import find_weights
 if TYPE_CHECKING:
     from evaluator.config.pipeline import DiffusersModelConfig, RefinerConfig
 
-_SHARED = ("prompt", "negative_prompt", "num_inference_steps", "guidance_scale")
-"""Arguments that the refiner is called with as the base is."""
+_OF_THE_BASE = ("image", "mask_image", "height", "width", "denoising_end", "output_type")
+"""Arguments that belong to the base's call alone; the refiner shares all others that it knows."""
 
 
 class Refiner:
-    """Takes the base's latents over where it stopped; same prompts, guidance and generators."""
+    """Takes the base's latents over where it stopped; same prompts, guidance and generators.
+
+    Its scheduler is the base's, too: latents mean something only to the kind that made them (for
+    Euler they are x0 + σ·ε, for DDIM √ᾱ·x0 + √(1 − ᾱ)·ε). What the refiner's network predicts
+    stays its own.
+    """
 
     def __init__(
         self,
         refiner: RefinerConfig,
         config: DiffusersModelConfig,
         *,
+        scheduler: Any,
         device: str,
         relative_to: Path | None = None,
     ) -> None:
@@ -34,13 +40,15 @@ class Refiner:
         self.sha256 = weights.sha256
         self._start = refiner.start
         loaded = from_folder(weights.folder, config, where="model.refiner.id")
-        if "denoising_start" not in inspect.signature(loaded.__call__).parameters:
+        self._parameters = inspect.signature(loaded.__call__).parameters
+        if "denoising_start" not in self._parameters:
             raise ConfigError(
                 f"model.refiner: expected a pipeline that begins in the middle, got "
                 f"{type(loaded).__name__}. Name SDXL's refiner, or leave it out."
             )
         if getattr(loaded, "watermark", None) is not None:
             loaded.watermark = None
+        loaded.scheduler = _continuing(scheduler, loaded.scheduler)
         loaded.set_progress_bar_config(disable=True)
         self._pipeline = place(loaded, config, device=device)
 
@@ -50,7 +58,8 @@ class Refiner:
 
     def finish(self, latents: Any, arguments: Mapping[str, Any], generators: Any) -> Any:
         """The pipeline's output for the base's latents, pixels as `np`."""
-        shared = {name: arguments[name] for name in _SHARED if name in arguments}
+        known = set(self._parameters) - set(_OF_THE_BASE)
+        shared = {name: value for name, value in arguments.items() if name in known}
         return self._pipeline(
             image=latents,
             denoising_start=self._start,
@@ -58,3 +67,12 @@ class Refiner:
             output_type="np",
             **shared,
         )
+
+
+def _continuing(base: Any, own: Any) -> Any:
+    """A scheduler with the base's class and settings, for what the refiner's network predicts."""
+    chosen = type(base)
+    predicts = own.config.get("prediction_type")
+    knows = "prediction_type" in inspect.signature(chosen.__init__).parameters
+    settings = {"prediction_type": predicts} if knows and predicts is not None else {}
+    return chosen.from_config(base.config, **settings)

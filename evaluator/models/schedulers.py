@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError
@@ -21,22 +22,81 @@ def swap_scheduler(current: Any, config: SchedulerConfig) -> Any:
         raise ConfigError(
             f"model.scheduler.name: expected a scheduler class of diffusers, got '{config.name}'."
         )
+    _check_steps(chosen)
     # As keywords, not merged into the config: from_config ignores keys that the saved config
     # lists among its own defaults.
-    scheduler = chosen.from_config(current.config, **config.arguments)
+    try:
+        scheduler = chosen.from_config(current.config, **config.arguments)
+    except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"model.scheduler: expected arguments that {config.name} takes, got: {reason[0]}"
+        ) from error
     ignored = [k for k, v in config.arguments.items() if scheduler.config.get(k, None) != v]
     if ignored:
         raise ConfigError(
             f"model.scheduler.arguments: {config.name} takes no {', '.join(sorted(ignored))}."
         )
+    _check_kind(current, scheduler)
+    return scheduler
+
+
+_GIVEN = {"self", "model_output", "timestep", "sample"}
+"""What pipelines give to `step` without being asked."""
+
+
+def _check_steps(chosen: Any) -> None:
+    """Refuse what does not sample with a plain loop, or not towards the image."""
+    needed = [
+        name
+        for name, parameter in inspect.signature(chosen.step).parameters.items()
+        if parameter.default is Parameter.empty
+        and parameter.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+        and name not in _GIVEN
+    ]
+    name = chosen.__name__
+    if needed or "Inverse" in name:
+        got = f"it also takes {', '.join(needed)}" if needed else "it runs from image to noise"
+        raise ConfigError(
+            "model.scheduler.name: expected a scheduler that leads from noise to an image by the "
+            f"model's output alone, got {name}: {got}. Choose another one."
+        )
+
+
+def _check_kind(current: Any, scheduler: Any) -> None:
+    """Refuse noise levels, or an input scale, that the checkpoint was not trained with."""
+    name, before = type(scheduler).__name__, type(current).__name__
     if _is_flow(scheduler) != _is_flow(current):
         hint = "of flow matching" if _is_flow(current) else "of a diffusion with noise levels"
         raise ConfigError(
             f"model.scheduler: expected a scheduler {hint}, as the checkpoint was trained with "
-            f"({type(current).__name__}), got {config.name}. Solvers that know both take the "
+            f"({before}), got {name}. Solvers that know both take the "
             "arguments use_flow_sigmas and prediction_type: flow_prediction for flow matching."
         )
-    return scheduler
+    kinds = _levels_of(current), _levels_of(scheduler)
+    if kinds[0] != kinds[1]:
+        raise ConfigError(
+            f"model.scheduler: expected a scheduler with {kinds[0]}, as the checkpoint was trained "
+            f"with ({before}), got {name} with {kinds[1]}. Choose another one."
+        )
+    cumprod = getattr(scheduler, "alphas_cumprod", None)
+    steps = scheduler.config.get("num_train_timesteps")
+    if cumprod is not None and len(cumprod) != steps:
+        raise ConfigError(
+            f"model.scheduler.arguments: expected {steps} trained_betas, one for each of "
+            f"num_train_timesteps, got {len(cumprod)}."
+        )
+
+
+def _levels_of(scheduler: Any) -> str:
+    """Where a scheduler has its noise levels from, in words."""
+    if _is_flow(scheduler):
+        return "flow matching"
+    if hasattr(scheduler, "precondition_outputs"):
+        return "EDM's preconditioning"
+    if hasattr(scheduler, "alphas_cumprod"):
+        return "training timesteps (alphas_cumprod)"
+    return f"levels of its own ({type(scheduler).__name__})"
 
 
 def _is_flow(scheduler: Any) -> bool:

@@ -39,7 +39,9 @@ def truncated(
         encoded = _encoded(pipeline, tokenizer, parameters, arguments)
         if encoded.limit > _UNLIMITED:
             continue
-        shown = [encoded.before + text for text in _prepared(pipeline, texts)]
+        # Some pipelines take another text for their second and third encoder.
+        own = arguments.get(f"prompt{suffix}") if suffix else None
+        shown = [encoded.before + (own or text) for text in _prepared(pipeline, texts)]
         for i, ids in enumerate(tokenizer(shown, truncation=False, verbose=False).input_ids):
             cut[i] |= len(ids) > encoded.limit
     return cut

@@ -91,6 +91,7 @@ class AttentionRecorder:
         self._num_steps = 0
         self._heard = 0
         self._handles: list[Any] = []
+        self._open: LayerBoundary | None = None
         self._pending: list[Captured] = []
         self._pending_bytes = 0
         self.statistics: dict[str, StatisticSums] = {}
@@ -120,7 +121,11 @@ class AttentionRecorder:
             self._handles.append(layer.module.register_forward_hook(after, always_call=True))
 
     def end(self) -> None:
-        """The denoiser is done; take the hooks away."""
+        """The denoiser is done, or was interrupted; take the hooks away."""
+        if self._open is not None:
+            # Only after what is no Exception (Ctrl-C, SystemExit): torch then calls no hook.
+            self._open.close()
+            self._open = None
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -135,21 +140,18 @@ class AttentionRecorder:
 
     def _hooks(self, layer: AttentionLayer) -> tuple[Callable[..., None], Callable[..., None]]:
         boundary = LayerBoundary(layer.module, lambda call: self._hear(layer, call))
-        is_open = False
 
         def before(module: Any, args: Any) -> None:
-            nonlocal is_open
             if threading.get_ident() != self._thread:
                 return
             self._heard = 0
-            is_open = True
+            self._open = boundary
             boundary.open()
 
         def after(module: Any, args: Any, output: Any) -> None:
-            nonlocal is_open
-            if not is_open:
+            if self._open is not boundary:
                 return
-            is_open = False
+            self._open = None
             boundary.close()
             self.num_layer_runs += 1
             if self._heard != 1:

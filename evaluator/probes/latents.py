@@ -16,7 +16,7 @@ from evaluator.probes.latent_statistics import LatentTables, latent_statistics
 from evaluator.probes.latents_table import latents_table
 from evaluator.probes.noise import NoiseLevel, noise_family, predict
 from evaluator.probes.steps import StepChoice
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of, is_compiled
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class LatentsProbe:
 
     Works for every pipeline whose scheduler mixes signal and noise in a known way; a step's row
     is that of its first model evaluation (second-order samplers make several). `guidance_norm` is
-    null where there is no guidance, and where the denoiser is compiled, which no hook may touch.
+    null where there is no guidance, and measured around a compiled denoiser as around any other.
     """
 
     def __init__(self, *, steps: str | int | Sequence[int] = "all") -> None:
@@ -48,10 +48,7 @@ class LatentsProbe:
         """Watch one call of `model.generate(prompts, …)`; `positions` are not needed."""
         pipeline = model.pipeline
         observation = LatentsObservation(pipeline, prompts, self.steps)
-        denoiser = denoiser_of(pipeline)
-        # A hook on a compiled module would make it compile again, and differently.
-        hook_denoiser = denoiser is not None and not is_compiled(denoiser)
-        with observation.watch.attached(hook_denoiser=hook_denoiser):
+        with observation.watch.attached(hook_denoiser=True):
             yield observation
         observation.digest()
 
@@ -78,6 +75,7 @@ class LatentsObservation:
         self._family = noise_family(scheduler) if scheduler is not None else None
         self.watch = PipelineWatch(pipeline, self, steps=steps, family=self._family)
         self._scheduler = scheduler
+        self._denoiser = denoiser_of(pipeline)
         self._prompts = prompts
         self._previous: Tensor | None = None
         self._answers: list[Tensor] = []
@@ -104,6 +102,7 @@ class LatentsObservation:
         if call is not None:
             level = call.time.level
             assert level is not None
+            self._check_answers(answers, step)
             output = _without_variance(call.model_output.detach().clone(), latents)
             output = output.chunk(2)[0] if twice else output
             guidance_norm = _guidance_norm(answers, output)
@@ -115,6 +114,15 @@ class LatentsObservation:
         self._previous = latents
         if self._pending_bytes > MAX_PENDING_BYTES:
             self.digest()
+
+    def _check_answers(self, answers: Sequence[Tensor], step: int) -> None:
+        """ProbeError where another network took a step: its guidance would be told as none."""
+        if self._denoiser is not None and not answers:
+            raise ProbeError(
+                f"Expected {type(self._denoiser).__name__} to run at every step; at step {step} it "
+                "did not, as in pipelines that share the steps between several denoisers. Remove "
+                "latents from the probes, or choose earlier steps."
+            )
 
     def _is_twice(self, latents: Tensor) -> bool:
         """Whether every sample is there twice: DiT's pipeline steps both branches of guidance."""
@@ -166,18 +174,26 @@ class LatentsObservation:
 
 
 def _guidance_norm(answers: Sequence[Tensor], output: Tensor) -> Tensor | None:
-    """‖c − u‖/√d of each sample; None without both branches.
+    """‖c − u‖/√d of each sample; None without guidance: no call was watched, or one of B rows.
 
     Which branch is which does not matter: one call with twice the rows of `output`, (2B, …), or
-    two calls with as many, as every pipeline with classifier-free guidance makes them.
+    two calls with as many, as pipelines with classifier-free guidance make them. ProbeError for
+    anything else: guidance of three branches has no single c − u.
     """
     num_rows = output.shape[0]
-    if [answer.shape[0] for answer in answers] == [num_rows, num_rows]:
+    rows = [answer.shape[0] for answer in answers]
+    if rows in ([], [num_rows]):
+        return None
+    if rows == [num_rows, num_rows]:
         first, second = answers
-    elif answers and answers[0].shape[0] == 2 * num_rows:
+    elif rows[0] == 2 * num_rows:
         first, second = answers[0].chunk(2)
     else:
-        return None
+        raise ProbeError(
+            f"Expected a step's denoiser to answer once or twice for each of {num_rows} samples; "
+            f"got calls of {', '.join(map(str, rows))} rows, as guidance by more than a prompt "
+            "makes them (image guidance, perturbed attention). Remove latents from the probes."
+        )
     difference = first - second
     if difference.ndim == 4:  # without the variance that some models predict as well
         difference = difference[:, : output.shape[1]]

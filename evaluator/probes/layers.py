@@ -28,7 +28,8 @@ class Family(NamedTuple):
     """Pattern of a layer's path in the denoiser → the layer's kind."""
 
 
-_CROSS = {r".*\.attn2": "cross"}
+_CROSS = {r".*\.attn[12]": "cross"}
+"""Usually the second; some UNets attend to the text twice (only_cross_attention)."""
 _JOINT = {r"transformer_blocks\.\d+\.attn": "joint"}
 FAMILIES = {
     "UNet2DConditionModel": Family("cross", _CROSS),
@@ -97,6 +98,8 @@ def attention_layers(pipeline: Any) -> tuple[AttentionLayer, ...]:
             f"Expected a {type(denoiser).__name__} with cross-attention layers; it has none. "
             "Remove attention from the probes of this model."
         )
+    if family.order == "cross":
+        _refuse_unknown(denoiser, {name for name, _, _ in found})
     kinds = [kind for _, kind, _ in found]
     seen: dict[str, int] = {}
     layers = []
@@ -138,6 +141,17 @@ def _refuse_denoiser(pipeline: Any, denoiser: Any) -> None:
             "Expected whole sequences on one device; this denoiser cuts them (enable_parallelism). "
             "Load it without a parallel configuration, or remove attention from the probes."
         )
+
+
+def _refuse_unknown(denoiser: Any, known: set[str]) -> None:
+    """No layer that attends to the text may go unobserved because of its name."""
+    for name, module in denoiser.named_modules():
+        attends = getattr(module, "is_cross_attention", False)
+        if name not in known and (attends or getattr(module, "added_kv_proj_dim", None)):
+            raise ProbeError(
+                f"Expected every layer that attends to the text to be one of {', '.join(_CROSS)}; "
+                f"{name} does, too. Remove attention from the probes of this model."
+            )
 
 
 def _refuse_layer(name: str, kind: str, module: Any) -> None:

@@ -3,7 +3,7 @@
 Every supported scheduler keeps x_t = a·x0 + b·ε and differs only in what a and b are:
 
     vp    a = √ᾱ_t, b = √(1 − ᾱ_t)             DDPM, DDIM, PNDM (ε), LCM, TCD
-    ve    a = 1, b = σ                          Euler, Euler ancestral, Heun, LMS, KDPM2
+    ve    a = 1, b = σ                          Euler, Heun, LMS, KDPM2, and the ancestral ones
     dpm   a = 1/√(1 + σ²), b = σ·a              DPM-Solver, UniPC, DEIS, SA-Solver
     flow  a = 1 − σ, b = σ                      flow matching; DPM-Solver etc. on flow sigmas
     edm   a = 1, b = σ, preconditioned          EDM (Karras et al. 2022, table 1)
@@ -66,7 +66,6 @@ UNVERIFIED = {
     "FlowMapEulerDiscreteScheduler": "its model predicts the mean velocity between two levels",
     "HeliosDMDScheduler": "its stages and chunks have noise levels of their own",
     "HeliosScheduler": "its stages and chunks have noise levels of their own",
-    "KDPM2AncestralDiscreteScheduler": "its interpolated steps lie between two noise levels",
     "LTXEulerAncestralRFScheduler": "its levels come from the timesteps of a video pipeline",
     "MiniMaxH3Scheduler": "its model predicts the velocity towards the image",
     "RePaintScheduler": "it jumps back and forth in time",

@@ -120,6 +120,8 @@ def with_timesteps(
     scheduler: Any, num_steps: int, *, mu: float | None, sigmas: Sequence[float] | None
 ) -> Any:
     """A copy on which `set_timesteps` was called; ProbeError where that needs something else."""
+    if num_steps < 1:
+        raise ProbeError(f"num_steps: expected 1 or more, got {num_steps}. Take at least one step.")
     fresh = copy.deepcopy(scheduler)
     known = inspect.signature(fresh.set_timesteps).parameters
     given: dict[str, Any] = {"num_inference_steps": num_steps}
@@ -138,6 +140,13 @@ def with_timesteps(
             f"Expected a schedule that {num_steps} steps determine; {type(scheduler).__name__} "
             f"refuses: {str(error).rstrip('. ') or type(error).__name__}. {_remedy(fresh)}"
         ) from error
+    known_levels = getattr(fresh, "alphas_cumprod", None)
+    if known_levels is not None and float(max(fresh.timesteps)) > len(known_levels) - 1:
+        raise ProbeError(
+            f"Expected noise levels for all timesteps up to {float(max(fresh.timesteps)):g}; "
+            f"{type(scheduler).__name__} has {len(known_levels)} of them. Give as many "
+            "trained_betas as num_train_timesteps."
+        )
     return fresh
 
 

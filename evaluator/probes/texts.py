@@ -68,15 +68,16 @@ def check_ids(given: Mapping[str, list[list[int]]], read: Mapping[str, Sequence[
 
     Encoders that did not run (embeddings from a cache) are passed over.
     """
-    for encoder, rows in given.items():
-        first = encoder.split("+")[0]
-        seen = [row for batch in read.get(first, ()) for row in batch.tolist()]
-        if seen and not all(any(row == s[: len(row)] for s in seen) for row in rows):
-            raise ProbeError(
-                f"Expected the tokens that {encoder} read to be those of the prompt as this "
-                "pipeline is known to write it; they are others, so that no word can be told "
-                "from another. Pass the prompt unchanged, or remove attention from the probes."
-            )
+    for names, rows in given.items():
+        for encoder in names.split("+"):
+            seen = [row for batch in read.get(encoder, ()) for row in batch.tolist()]
+            if seen and not all(any(row == s[: len(row)] for s in seen) for row in rows):
+                raise ProbeError(
+                    f"Expected the tokens that {encoder} read to be those of the prompt as this "
+                    "pipeline is known to write it; they are others, so that no word can be told "
+                    "from another. Give all encoders the same prompt, unchanged (no prompt_2, no "
+                    "prompt_3), or remove attention from the probes."
+                )
 
 
 def _prepared(pipeline: Any, texts: Sequence[str], arguments: Mapping[str, Any]) -> Sequence[str]:

@@ -82,9 +82,9 @@ def tokenize(
         "return_attention_mask": True,
     }
     is_fast = bool(getattr(tokenizer, "is_fast", False))
+    special_ids = _special_ids(tokenizer) if is_fast else set(tokenizer.all_special_ids)
     read = [before + text + after for text in texts]
     encoded = tokenizer(read, **settings, **({"return_offsets_mapping": True} if is_fast else {}))
-    special_ids = set(tokenizer.all_special_ids)
     prompts = []
     for i, text in enumerate(texts):
         ids = encoded["input_ids"][i]
@@ -107,6 +107,18 @@ def tokenize(
             tokens.append(token._replace(encoder=encoder))
         prompts.append(TokenizedPrompt(text, tuple(tokens), len(ids)))
     return tuple(prompts)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Ids that stand for no characters.
+
+    The unknown token stands for some, which the vocabulary lacks (T5 reads no emoji); in CLIP it
+    is the end of text.
+    """
+    ids = set(tokenizer.all_special_ids)
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    ends = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
+    return ids if unknown in ends else ids - {unknown}
 
 
 def _within(span: Sequence[int], limits: tuple[int, int]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from evaluator.errors import ProbeError
@@ -92,23 +92,44 @@ class PipelineWatch:
     @contextmanager
     def attached(self, *, hook_denoiser: bool) -> Iterator[None]:
         """Watch while inside; everything is put back on the way out, errors included."""
-        denoiser = denoiser_of(self._pipeline)
+        denoiser = denoiser_of(self._pipeline) if hook_denoiser else None
         scheduler = self._pipeline.scheduler
-        handles = []
         with (
             self.encodings.watching(self._pipeline),
             replaced(scheduler, "step", self._watched_step(scheduler)),
+            nullcontext() if denoiser is None else self._watched_denoiser(denoiser),
         ):
-            try:
-                if hook_denoiser and denoiser is not None:
-                    handles.append(
-                        denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)
-                    )
-                    handles.append(denoiser.register_forward_hook(self._after_denoiser))
+            yield
+
+    @contextmanager
+    def _watched_denoiser(self, denoiser: Any) -> Iterator[None]:
+        """Hear of the denoiser's calls from outside: nothing within it changes.
+
+        A module that was compiled in place calls its compiled form past all hooks, and hooks would
+        have it compiled again; there, the compiled form is replaced by one that also tells.
+        """
+        compiled = getattr(denoiser, "_compiled_call_impl", None)
+        if compiled is not None:
+
+            @functools.wraps(compiled)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                self._before_denoiser(denoiser, args, kwargs)
+                output = compiled(*args, **kwargs)
+                self._after_denoiser(denoiser, args, output)
+                return output
+
+            with replaced(denoiser, "_compiled_call_impl", call):
                 yield
-            finally:
-                for handle in handles:
-                    handle.remove()
+            return
+        handles = [
+            denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True),
+            denoiser.register_forward_hook(self._after_denoiser),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _place(self) -> Place:
         """Where the coming (or running) call of the scheduler lies."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,11 +87,69 @@ def test_pickled_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -
         path.rename(path.with_suffix(".bin"))
     with pytest.raises(InputError, match=r"expected weights as .safetensors, got .bin"):
         model(copy)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_pickled_weights_of_one_component_are_refused(
+    folders: dict[str, Path], tmp_path: Path, component: str
+) -> None:
     copy = tmp_path / "mixed"
     shutil.copytree(folders["sd"], copy)
-    (weights,) = (copy / "unet").glob("*.safetensors")
-    weights.rename(weights.with_suffix(".bin"))
+    (weights,) = (copy / component).glob("*.safetensors")
+    weights.unlink()
+    (name,) = {"text_encoder": {"pytorch_model.bin"}}.get(
+        component, {"diffusion_pytorch_model.bin"}
+    )
+    ran = tmp_path / "ran"
+    (copy / component / name).write_bytes(pickle.dumps(Writes(ran)))
     with pytest.raises(InputError, match="expected a pipeline that diffusers can load"):
+        model(copy)
+    assert not ran.exists()
+
+
+class Writes:
+    """A pickle that shows whether it was loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, "loaded"))
+
+
+@pytest.mark.parametrize("part", ["pipeline", "component", "library"])
+def test_code_that_comes_with_a_checkpoint_does_not_run(
+    folders: dict[str, Path], tmp_path: Path, part: str
+) -> None:
+    copy, ran = tmp_path / "coded", tmp_path / "ran"
+    shutil.copytree(folders["sd"], copy)
+    index = json.loads((copy / "model_index.json").read_text())
+    place = {"pipeline": copy, "component": copy / "unet", "library": tmp_path}[part]
+    if part == "pipeline":
+        index["_class_name"] = ["own_code", "StableDiffusionPipeline"]
+    else:
+        index["unet"] = ["own_code", "UNet2DConditionModel"]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    (place / "own_code.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(ran)!r}).write_text('ran')\n"
+        "from diffusers import StableDiffusionPipeline, UNet2DConditionModel\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with pytest.raises(InputError, match="expected a pipeline that diffusers can load"):
+            model(copy)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"_class_name": 7}', '{"_class_name": "Nothing"}'])
+def test_an_index_that_names_no_pipeline_is_an_error_and_no_traceback(
+    folders: dict[str, Path], tmp_path: Path, index: str
+) -> None:
+    copy = tmp_path / "indexed"
+    shutil.copytree(folders["sd"], copy)
+    (copy / "model_index.json").write_text(index)
+    with pytest.raises(InputError, match=r"expected (a pipeline|model_index.json as JSON)"):
         model(copy)
 
 

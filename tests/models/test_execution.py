@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from evaluator.config import parse_config
 from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
-from evaluator.errors import ConfigError, ProbeError
+from evaluator.errors import ConfigError, GenerationError, ProbeError
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.probes import AttentionProbe
 from evaluator.records import Prompt
@@ -25,14 +24,6 @@ PROMPTS = [Prompt("a", "a red dog", class_label=1), Prompt("b", "a blue fox", cl
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
-
-
-@pytest.fixture(autouse=True)
-def own_backend() -> Iterator[None]:
-    """Choosing a backend changes diffusers' default for the whole process."""
-    before, _ = _AttentionBackendRegistry.get_active_backend()
-    yield
-    _AttentionBackendRegistry.set_active_backend(before)
 
 
 def model(family: str, root: Path, *, steps: int = 2, **config: Any) -> DiffusersModel:
@@ -55,7 +46,9 @@ def made(ours: DiffusersModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", ["flux", "qwen-image"])
 def test_an_attention_backend_is_used_and_known_to_the_fingerprint(family: str, root: Path) -> None:
+    default = _AttentionBackendRegistry.get_active_backend()
     plain, other = model(family, root), model(family, root, attention_backend="_native_math")
+    assert _AttentionBackendRegistry.get_active_backend() == default
     backends = {
         str(module.processor._attention_backend.value)
         for module in other.pipeline.transformer.modules()
@@ -151,6 +144,19 @@ def test_few_step_settings_reach_the_pipeline(
             {"name": "DDIMScheduler", "arguments": {"karras": True}},
             "DDIMScheduler takes no k",
         ),
+        *(
+            ("sd", {"name": name, "arguments": arguments}, message)
+            for name, arguments, message in (
+                ("DDIMScheduler", {"beta_schedule": "round"}, "DDIMScheduler takes, got: round"),
+                ("DDIMScheduler", {"beta_start": "high"}, "arguments that DDIMScheduler takes"),
+                ("DDIMScheduler", {"trained_betas": [0.1, 0.2]}, "1000 trained_betas, .* got 2"),
+                ("DPMSolverMultistepScheduler", {"solver_type": "x"}, "takes, got: x is not impl"),
+                ("DDIMInverseScheduler", {}, "it runs from image to noise"),
+                ("RePaintScheduler", {}, "it also takes original_image, mask"),
+                ("EDMEulerScheduler", {}, r"expected .* \(alphas_cumprod\), .*with EDM's precond"),
+                ("IPNDMScheduler", {}, "got IPNDMScheduler with levels of its own"),
+            )
+        ),
         ("sd", {"name": "FlowMatchEulerDiscreteScheduler"}, "of a diffusion with noise levels"),
         ("sd3", {"name": "DPMSolverMultistepScheduler"}, r"of flow matching, as .* got DPMSolver"),
         ("sana", {"name": "DDIMScheduler"}, r"of flow matching, as the checkpoint was trained"),
@@ -161,6 +167,32 @@ def test_schedulers_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         model(family, root, scheduler=scheduler)
+
+
+def test_what_a_pipeline_says_against_its_settings_is_an_error_in_words(root: Path) -> None:
+    spacing = {"name": "DDIMScheduler", "arguments": {"timestep_spacing": "even"}}
+    with pytest.raises(GenerationError, match=r"got: even is not supported.* Check generation"):
+        made(model("sd", root, scheduler=spacing))
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "message"),
+    [
+        ("sd", 21, "got: `height` and `width` have to be divisible by 8 but are 21 and 21"),
+        ("flux", 19, "height x width = 19x19, got 16x16: FluxPipeline rounds"),
+    ],
+)
+def test_sizes_that_a_pipeline_cannot_make_are_an_error(
+    family: str, size: int, message: str, root: Path
+) -> None:
+    ours = DiffusersModel(
+        DiffusersModelConfig(
+            kind="diffusers", id=str(saved(family, root)), arguments=ARGUMENTS.get(family, {})
+        ),
+        GenerationConfig(steps=2, guidance_scale=3.0, height=size, width=size),
+    )
+    with pytest.raises(GenerationError, match=message):
+        made(ours)
 
 
 def test_a_solver_that_knows_flow_matching_may_take_over(root: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,7 @@ from evaluator.config import parse_config
 from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
 from evaluator.data.kept import read_image_tar
 from evaluator.errors import ConfigError, GenerationError
+from evaluator.models.arguments import argument_faults, guidance_argument
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.records import Prompt
 from evaluator.store.rundir import RunDirectory
@@ -166,6 +168,102 @@ def test_some_negative_prompts_in_a_batch_of_sdxl_are_refused(root: Path) -> Non
     mixed = [Prompt("a", "a dog", negative_prompt="a fox"), Prompt("b", "a dog")]
     with pytest.raises(GenerationError, match=r"got 1 of 2. Set generation.negative_prompt"):
         sdxl.generate(mixed, [0, 0], [7, 8])
+
+
+MIXED = [PROMPTS[0], Prompt("k1", TEXTS[1], negative_prompt="a blue fox")]
+
+
+def test_true_guidance_of_flux_does_not_depend_on_the_rest_of_the_batch(root: Path) -> None:
+    config = {"arguments": {**ARGUMENTS["flux"], "true_cfg_scale": 4.0}}
+    guided = model("flux", root, config=config)
+    alone, _ = guided.generate(PROMPTS, [0, 0], [7, 8])
+    beside, steered = guided.generate(MIXED, [0, 0], [7, 8])
+    plain, other = model("flux", root).generate(PROMPTS, [0, 0], [7, 8])
+    assert isinstance(alone, torch.Tensor)
+    assert isinstance(beside, torch.Tensor)
+    assert torch.equal(alone, beside)
+    assert not torch.equal(alone, plain)
+    assert not torch.equal(steered, other)
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "message"),
+    [
+        ("flux", 3.5, "FluxPipeline reads it only with model.arguments.true_cfg_scale above 1"),
+        ("qwen-image", 1.0, "reads it only with generation.guidance_scale above 1"),
+    ],
+)
+def test_a_negative_prompt_that_would_be_ignored_is_refused(
+    family: str, scale: float, message: str, root: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model(family, root, negative_prompt="a blue fox", guidance_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "argument"),
+    [
+        ("StableDiffusionPipeline", "guidance_scale"),
+        ("FluxPipeline", "guidance_scale"),
+        ("QwenImagePipeline", "true_cfg_scale"),
+        ("QwenImage21Pipeline", "true_cfg_scale"),
+        ("DDPMPipeline", None),
+    ],
+)
+def test_guidance_is_the_argument_that_a_pipeline_guides_by(
+    pipeline: str, argument: str | None
+) -> None:
+    parameters = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+    assert guidance_argument(parameters) == argument
+
+
+def test_controlnet_settings_that_a_pipeline_does_not_take_are_refused() -> None:
+    chosen = diffusers.ZImageControlNetPipeline
+    pipeline = chosen.__new__(chosen)
+    parameters = inspect.signature(chosen.__call__).parameters
+    settings: dict[str, Any] = {"kind": "diffusers", "id": "a/b"}
+    for controlnet, expected in (
+        ({"start": 0.2}, ["model.controlnet.start: ZImageControlNetPipeline takes no control_"]),
+        ({"scale": 0.5}, []),
+    ):
+        config = DiffusersModelConfig(**settings, controlnet={"id": "c/d", **controlnet})
+        faults = argument_faults(pipeline, parameters, config, GenerationConfig())
+        assert [fault[: len(expected[0])] for fault in faults] == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "argument"),
+    [
+        ("sdxl", "prompt_2"),
+        ("sdxl", "negative_prompt_2"),
+        ("sd3", "prompt_3"),
+        ("flux", "prompt_2"),
+    ],
+)
+def test_a_text_for_one_encoder_goes_to_every_sample(
+    family: str, argument: str, root: Path
+) -> None:
+    config = {"arguments": {**ARGUMENTS.get(family, {}), argument: "seven"}}
+    ours = model(family, root, config=config)
+    together = ours.generate(PROMPTS, [0, 0], [7, 8])
+    alone = [ours.generate([PROMPTS[i]], [0], [7 + i])[0] for i in range(2)]
+    plain = model(family, root).generate(PROMPTS, [0, 0], [7, 8])
+    for one, other, bare in zip(together, alone, plain, strict=True):
+        assert isinstance(one, torch.Tensor)
+        assert isinstance(other, torch.Tensor)
+        assert isinstance(bare, torch.Tensor)
+        assert (one.int() - other.int()).abs().max() <= 1
+        assert not torch.equal(one, bare)
+
+
+def test_what_is_truncated_is_the_text_that_each_encoder_reads(root: Path) -> None:
+    long = "a " * 30 + "dog"
+    config = {"arguments": {**ARGUMENTS["flux"], "prompt_2": "a dog"}}
+    assert model("flux", root, config=config).truncated([Prompt("k", "a fox")]) == [False]
+    config = {"arguments": {**ARGUMENTS["flux"], "prompt_2": long}}
+    assert model("flux", root, config=config).truncated([Prompt("k", "a fox")]) == [True]
+    with pytest.raises(ConfigError, match=r"prompt_2: expected one text, got \['a'\]"):
+        model("flux", root, config={"arguments": {"prompt_2": ["a"]}})
 
 
 def test_guidance_that_a_distilled_checkpoint_would_ignore_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -26,21 +27,36 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def model(family: str, root: Path, refiner: dict[str, Any] | None) -> DiffusersModel:
-    config = DiffusersModelConfig(kind="diffusers", id=str(saved(family, root)), refiner=refiner)
+def model(
+    family: str, root: Path, refiner: dict[str, Any] | None, **settings: Any
+) -> DiffusersModel:
+    config = DiffusersModelConfig(
+        kind="diffusers", id=str(saved(family, root)), refiner=refiner, **settings
+    )
     return DiffusersModel(
         config, GenerationConfig(steps=5, guidance_scale=3.0, height=16, width=16)
     )
 
 
-def test_images_are_those_of_the_two_pipelines_by_hand(root: Path) -> None:
-    ours = model("sdxl", root, {"id": str(root / "refiner"), "start": 0.6})
+@pytest.mark.parametrize("scheduler", ["EulerDiscreteScheduler", "DDIMScheduler"])
+def test_images_are_those_of_the_two_pipelines_by_hand(root: Path, scheduler: str) -> None:
+    ours = model(
+        "sdxl",
+        root,
+        {"id": str(root / "refiner"), "start": 0.6},
+        scheduler={"name": scheduler},
+        arguments={"guidance_rescale": 0.7},
+    )
     made = ours.generate(PROMPTS, [0, 0], [7, 8])
     base, refiner = (
         DiffusionPipeline.from_pretrained(folder, local_files_only=True)
         for folder in (saved("sdxl", root), root / "refiner")
     )
+    for pipeline in (base, refiner):
+        chosen = getattr(diffusers, scheduler)
+        pipeline.scheduler = chosen.from_config(base.scheduler.config)
     arguments = {
+        "guidance_rescale": 0.7,
         "prompt": [prompt.text for prompt in PROMPTS],
         "num_inference_steps": 5,
         "guidance_scale": 3.0,
@@ -65,3 +81,22 @@ def test_pipelines_that_cannot_share_an_image_are_refused(root: Path) -> None:
         model("sd", root, {"id": str(root / "refiner")})
     with pytest.raises(ConfigError, match="begins in the middle, got StableDiffusionPipeline"):
         model("sdxl", root, {"id": str(saved("sd", root))})
+
+
+def test_the_refiner_goes_on_with_the_bases_scheduler(root: Path) -> None:
+    folder = root / "other"
+    refiner = build_refiner()
+    refiner.scheduler = diffusers.DDIMScheduler.from_config(
+        refiner.scheduler.config, prediction_type="v_prediction"
+    )
+    refiner.save_pretrained(folder)
+    ours = model("sdxl", root, {"id": str(folder)})
+    seen: list[torch.Tensor] = []
+    assert ours._refiner is not None
+    network = ours._refiner._pipeline.unet
+    network.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    went_on = ours._refiner._pipeline.scheduler
+    assert type(went_on) is type(ours.pipeline.scheduler)
+    assert went_on.config.prediction_type == "v_prediction"
+    ours.generate(PROMPTS, [0, 0], [7, 8])
+    assert len(seen) == 1

@@ -410,3 +410,22 @@ def test_word_maps_of_one_step_and_layer_are_those_rows_alone(tiny, models):
     np.testing.assert_allclose(one.values.ravel(), row["map"], rtol=1e-6)
     with pytest.raises(ProbeError, match="the table has none"):
         daam_maps(table, size=(4, 4), steps=[99])
+
+
+def test_layers_that_attend_to_the_text_alone_are_observed_twice_a_block(tiny):
+    pipeline = tiny.stable_diffusion()
+    torch.manual_seed(0)
+    config = pipeline.unet.config
+    pipeline.unet = type(pipeline.unet).from_config(config, only_cross_attention=True).eval()
+    attending = {
+        name
+        for name, module in pipeline.unet.named_modules()
+        if getattr(module, "is_cross_attention", False)
+    }
+    assert any(name.endswith("attn1") for name in attending)
+    model, prompts = tiny.model(pipeline, steps=2), tiny.prompts(*TEXTS)
+    bare = model.generate(prompts)
+    run = tiny.observe(model, prompts, AttentionProbe(steps=1, layers="all"))
+    assert torch.equal(run.images, bare)
+    assert {row["name"] for row in run.rows("attention_layers")} == attending
+    assert {row["layer"] for row in run.rows("attention")} == attending

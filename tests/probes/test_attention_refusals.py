@@ -1,8 +1,10 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from evaluator.errors import ProbeError
-from evaluator.probes import AttentionProbe
+from evaluator.probes import AttentionProbe, boundaries
 from evaluator.probes.branches import samples_of
 from evaluator.records import Prompt
 
@@ -44,6 +46,53 @@ def test_a_layer_that_attends_unseen_is_an_error(tiny):
     pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2.set_processor(Unseen())
     with pytest.raises(ProbeError, match=r"1 ran unseen .*mid_block"):
         tiny.observe(tiny.model(pipeline), tiny.prompts("a dog"), AttentionProbe(steps=2))
+
+
+def test_a_layer_that_attends_to_the_text_under_another_name_is_refused(tiny):
+    pipeline = tiny.stable_diffusion()
+    block = pipeline.unet.mid_block.attentions[0].transformer_blocks[0]
+    block.attn2, block.other = None, block.attn2
+    with pytest.raises(ProbeError, match=r"one of .*attn.*; mid_block.*other does, too"):
+        tiny.observe(tiny.model(pipeline), tiny.prompts("a dog"), AttentionProbe())
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
+def test_nothing_stays_patched_after_an_interruption(tiny, shared_pipeline, kind):
+    unet = shared_pipeline.unet
+    layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    functions = F.scaled_dot_product_attention, _AttentionBackendRegistry._backends
+
+    def interrupt(*_):
+        raise kind("in the middle of a layer")
+
+    handle = layer.to_out[0].register_forward_pre_hook(interrupt)
+    try:
+        with pytest.raises(kind, match="in the middle"):
+            tiny.observe(tiny.model(shared_pipeline), tiny.prompts("a dog"), AttentionProbe())
+    finally:
+        handle.remove()
+    assert F.scaled_dot_product_attention is functions[0]
+    assert _AttentionBackendRegistry._backends is functions[1]
+    assert boundaries._current_sink() is None
+    assert not any(module._forward_hooks for module in unet.modules())
+    assert not {"step", "encode_prompt"} & {
+        *vars(shared_pipeline.scheduler),
+        *vars(shared_pipeline),
+    }
+    run = tiny.observe(tiny.model(shared_pipeline), tiny.prompts("a dog"), AttentionProbe(steps=1))
+    assert run.tables["attention"].num_rows
+
+
+def test_encoders_that_read_different_texts_are_refused(tiny):
+    pipeline = tiny.stable_diffusion_xl()
+
+    class TwoTexts(tiny.model):
+        def generate(self, prompts):
+            return self.pipeline([p.text for p in prompts], prompt_2=["a fox"], height=16, width=16,
+                                 num_inference_steps=2, output_type="np")  # fmt: skip
+
+    with pytest.raises(ProbeError, match=r"text_encoder_2 read .*\(no prompt_2, no prompt_3\)"):
+        tiny.observe(TwoTexts(pipeline), tiny.prompts("a dog"), AttentionProbe())
 
 
 def test_seeing_nothing_is_an_error(tiny, shared_pipeline):

@@ -18,7 +18,7 @@ SCHEDULERS = [
     *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"),
     *("DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"),
     *("LMSDiscreteScheduler", "LCMScheduler", "KDPM2DiscreteScheduler", "TCDScheduler"),
-    "SASolverScheduler",
+    *("SASolverScheduler", "KDPM2AncestralDiscreteScheduler"),
 ]
 
 
@@ -193,11 +193,75 @@ def test_a_step_beyond_the_run_is_an_error(tiny, shared_pipeline):
         tiny.observe(model, tiny.prompts("a dog"), LatentsProbe(steps=[9]))
 
 
-def test_a_compiled_denoiser_is_left_alone(tiny):
+@pytest.mark.parametrize("how", [pytest.param("whole", marks=pytest.mark.slow), "in place", "part"])
+def test_guidance_of_a_compiled_denoiser_is_measured_and_nothing_compiles_again(tiny, how):
     pipeline = tiny.stable_diffusion()
-    pipeline.unet.compile(backend="eager")
-    with LatentsProbe().attach(tiny.model(pipeline), tiny.prompts("a"), [0]):
-        assert not pipeline.unet._forward_hooks
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model, prompts = tiny.model(pipeline, steps=2), tiny.prompts("a dog")
+    expected = tiny.observe(model, prompts, LatentsProbe())
+    compiled = pipeline.unet.mid_block if how == "part" else pipeline.unet
+    if how == "whole":
+        pipeline.unet = torch.compile(pipeline.unet, backend=backend)
+    else:
+        compiled.compile(backend=backend)
+    called = vars(compiled).get("_compiled_call_impl")
+    run = tiny.observe(model, prompts, LatentsProbe())
+    count = len(graphs)
+    assert count
+    assert torch.equal(model.generate(prompts), run.images)
+    assert len(graphs) == count
+    assert vars(compiled).get("_compiled_call_impl") is called
+    assert not pipeline.unet._forward_hooks
+    torch.compiler.reset()
+    for found, known in zip(run.rows("latents"), expected.rows("latents"), strict=True):
+        assert found["guidance_norm"] == pytest.approx(known["guidance_norm"], rel=1e-4)
+
+
+def test_guidance_of_three_branches_is_refused(tiny):
+    pipeline = tiny.stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline)
+
+    class Thrice(tiny.model):
+        """Image guidance, as InstructPix2Pix has it."""
+
+        def generate(self, prompts):
+            scheduler = self.pipeline.scheduler
+            scheduler.set_timesteps(2)
+            latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+            text = torch.zeros(3, 12, self.pipeline.unet.config.cross_attention_dim)
+            for t in scheduler.timesteps:
+                output = self.pipeline.unet(latents.repeat(3, 1, 1, 1), t, text).sample
+                latents = scheduler.step(output[:1], t, latents).prev_sample
+
+    with pytest.raises(ProbeError, match="1 samples; got calls of 3 rows"):
+        tiny.observe(Thrice(pipeline), tiny.prompts("a dog"), LatentsProbe())
+
+
+def test_a_step_that_another_network_takes_is_an_error(tiny):
+    pipeline = tiny.stable_diffusion()
+
+    class Shared(tiny.model):
+        """A second network for the last steps, as mixtures of experts have it."""
+
+        def generate(self, prompts):
+            scheduler = self.pipeline.scheduler
+            scheduler.set_timesteps(3)
+            latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+            text = torch.zeros(1, 12, self.pipeline.unet.config.cross_attention_dim)
+            for t in scheduler.timesteps[:2]:
+                output = self.pipeline.unet(latents, t, text).sample
+                latents = scheduler.step(output, t, latents).prev_sample
+            scheduler.step(latents, scheduler.timesteps[2], latents)
+
+    model, prompts = Shared(pipeline), tiny.prompts("a dog")
+    with pytest.raises(ProbeError, match="UNet2DConditionModel to run at every step; at step 2"):
+        tiny.observe(model, prompts, LatentsProbe())
+    rows = tiny.observe(model, prompts, LatentsProbe(steps=[0, 1])).rows("latents")
+    assert [row["step"] for row in rows] == [0, 1]
 
 
 def test_moments_of_known_values():

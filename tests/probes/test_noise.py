@@ -124,12 +124,22 @@ class ExactBetweenSteps(ExactRun):
         scheduler = self.scheduler
         step = scheduler.index_for_timestep(t)
         step = step if scheduler.step_index is None else scheduler.step_index
-        first = scheduler.state_in_first_order
-        return (x - CLEAN) / float((scheduler.sigmas if first else scheduler.sigmas_interpol)[step])
+        if scheduler.state_in_first_order:
+            return (x - CLEAN) / float(scheduler.sigmas[step])
+        return (x - CLEAN) / float(scheduler.sigmas_interpol[step - self.lag])
+
+    lag = 0
+
+
+class ExactBetweenAncestralSteps(ExactBetweenSteps):
+    """The ancestral one keeps its levels in between one place earlier."""
+
+    lag = 1
 
 
 EXACT_RUNS = {
     "CogVideoXDPMScheduler": ExactCogVideoX,
+    "KDPM2AncestralDiscreteScheduler": ExactBetweenAncestralSteps,
     "KDPM2DiscreteScheduler": ExactBetweenSteps,
 }
 
@@ -204,8 +214,7 @@ def test_flow_sigmas_make_a_flow_of_any_solver():
 @pytest.mark.parametrize(
     "name",
     [
-        *("KDPM2AncestralDiscreteScheduler", "MiniMaxH3Scheduler", "DDIMInverseScheduler"),
-        *("RePaintScheduler", "UnCLIPScheduler"),
+        *("MiniMaxH3Scheduler", "DDIMInverseScheduler", "RePaintScheduler", "UnCLIPScheduler"),
         *("CMStochasticIterativeScheduler", "ScoreSdeVeScheduler", "IPNDMScheduler"),
     ],
 )
@@ -229,12 +238,12 @@ ALLOWED = {
     *("UniPCMultistepScheduler", "DEISMultistepScheduler", "EDMEulerScheduler"),
     *("EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"),
     *("FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler", "TCDScheduler"),
-    *("SASolverScheduler", "KDPM2DiscreteScheduler"),
+    *("SASolverScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
 }
 DRAWS_NOISE = {
     *("DDPMScheduler", "DDPMParallelScheduler", "LCMScheduler", "CogVideoXDPMScheduler"),
     *("EulerAncestralDiscreteScheduler", "FlowMatchLCMScheduler", "TCDScheduler"),
-    "SASolverScheduler",
+    *("SASolverScheduler", "KDPM2AncestralDiscreteScheduler"),
 }
 SCHEDULERS = sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
 
@@ -267,6 +276,36 @@ def test_every_scheduler_keeps_an_exact_prediction_or_is_refused_by_name(name):
         if name not in DRAWS_NOISE:
             for statistic in ("eps_mean", "eps_std", "eps_kurtosis", "eps_normality"):
                 assert row[statistic] == pytest.approx(rows[0][statistic], abs=0.02)
+
+
+@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_ancestral_kdpm2_is_observed_at_its_own_noise_levels(kind, karras):
+    """Of its two evaluations a step, the first is at σ of the step; noise is drawn after both."""
+    scheduler = diffusers.KDPM2AncestralDiscreteScheduler(
+        **BETAS, prediction_type=kind, use_karras_sigmas=karras
+    )
+
+    class Exact(ExactBetweenAncestralSteps):
+        def answer(self, given, x, t):
+            noise = super().answer(given, x, t)
+            if kind == "epsilon":
+                return noise
+            sigma = (x - CLEAN).flatten()[0] / noise.flatten()[0]
+            a, b = 1 / math.sqrt(1 + sigma**2), sigma / math.sqrt(1 + sigma**2)
+            return a * noise - b * CLEAN
+
+    model = Exact(scheduler)
+    with LatentsProbe().attach(model, [None] * 2, range(2)) as observation:
+        made = model.generate(2)
+    rows = observation.tables()["latents"].to_pylist()
+    assert [row["step"] for row in rows] == 2 * list(range(NUM_STEPS))
+    for row in rows:
+        sigma = float(scheduler.sigmas[2 * row["step"]])
+        assert row["log_snr"] == pytest.approx(-2 * math.log(sigma), abs=1e-5)
+        assert row["eps_std"] == pytest.approx(1, abs=0.3)
+        assert row["x0_std"] == pytest.approx(float(CLEAN.double().std(correction=0)), abs=2e-4)
+    torch.testing.assert_close(made, CLEAN.expand_as(made), atol=1e-3, rtol=0)
 
 
 class DeterministicTCD(diffusers.TCDScheduler):

@@ -136,6 +136,19 @@ def test_dynamic_shifting_is_refused_with_its_remedy():
         describe_schedule(scheduler, num_steps=10)
 
 
+@pytest.mark.parametrize("num_steps", [0, -1])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_less_than_one_step_is_refused(name, num_steps):
+    with pytest.raises(ProbeError, match=rf"expected 1 or more, got {num_steps}"):
+        describe_schedule(getattr(diffusers, name)(), num_steps=num_steps)
+
+
+def test_timesteps_without_a_noise_level_are_refused():
+    scheduler = diffusers.DDIMScheduler(trained_betas=[0.1, 0.2])
+    with pytest.raises(ProbeError, match=r"up to 900; DDIMScheduler has 2 of them.*trained_betas"):
+        describe_schedule(scheduler, num_steps=10)
+
+
 def test_a_scheduler_that_was_set_is_described_as_it_stands():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     with pytest.raises(ProbeError, match="Expected a scheduler that has run"):

@@ -2,6 +2,7 @@ import pytest
 
 from evaluator.errors import ProbeError
 from evaluator.probes.tokens import SPECIAL, pipeline_tokenizer, tokenize
+from tests.tiny.tokenizers import build_gemma_tokenizer, build_qwen_tokenizer, build_t5_tokenizer
 
 
 def test_tokens_know_their_characters_and_their_word(tiny):
@@ -42,6 +43,24 @@ def test_positions_are_those_the_pipeline_encodes(tiny, shared_pipeline):
     ).input_ids
     for prompt, row in zip(tokenize(shared_pipeline.tokenizer, texts), ids, strict=True):
         assert [token.id for token in prompt.tokens] == row[: len(prompt.tokens)]
+
+
+def test_characters_that_the_vocabulary_lacks_belong_to_their_word():
+    tokenizer = build_t5_tokenizer()
+    (prompt,) = tokenize(tokenizer, ["a 🐕\u200d🦺 dog, ré"])
+    unknown = [token for token in prompt.tokens if token.id == tokenizer.unk_token_id]
+    assert [(token.text, token.word) for token in unknown] == [("🐕\u200d🦺", 1), ("é", 3)]
+    assert [token.word for token in prompt.tokens if token.word == SPECIAL] == [SPECIAL]
+
+
+def test_zero_width_and_joined_characters_stay_within_their_word(tiny):
+    text = "ri\u200bding 👩\u200d🚀"
+    for tokenizer in (tiny.tokenizer(), build_gemma_tokenizer(), build_qwen_tokenizer()):
+        (prompt,) = tokenize(tokenizer, [text], max_length=40)
+        assert {token.word for token in prompt.content} == {0, 1}
+        for token in prompt.content:
+            assert text[token.start : token.end] == token.text
+            assert token.word == (token.start > text.index(" "))
 
 
 def test_a_pipeline_without_tokenizer_is_refused(tiny):
