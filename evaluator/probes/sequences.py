@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,23 @@ class TextColumns:
         """Before the run begins."""
         nothing = torch.zeros(0, dtype=torch.int64)
         return cls(Grid(0, 0), 0, nothing, torch.zeros(0, 0, dtype=torch.bool))
+
+    def of_rows(self, rows: Sequence[int]) -> TextColumns:
+        """The same text positions, for some of the rows."""
+        lengths = tuple(self.lengths[row] for row in rows) if self.lengths else ()
+        return replace(self, present=self.present[list(rows)], lengths=lengths)
+
+
+def of_rows(call: AttentionCall, rows: Sequence[int]) -> AttentionCall:
+    """Some rows of a call."""
+    chosen = list(rows)
+    mask, normaliser = call.mask, call.normaliser
+    return call._replace(
+        query=call.query[chosen],
+        key=call.key[chosen],
+        mask=mask[chosen] if mask is not None and mask.shape[0] > 1 else mask,
+        normaliser=normaliser[chosen] if normaliser is not None else None,
+    )
 
 
 def image_to_text(
