@@ -24,10 +24,9 @@ class SampleChoice:
     @classmethod
     def parse(cls, value: int | Sequence[str], *, name: str) -> SampleChoice:
         """A number, or a list of keys; ConfigError with the setting's `name` on anything else."""
-        if isinstance(value, int):
-            if not isinstance(value, bool) and value >= 0:
-                return cls(count=value)
-        elif not isinstance(value, str) and all(isinstance(key, str) for key in value):
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(count=value)
+        if isinstance(value, (list, tuple)) and all(isinstance(key, str) for key in value):
             return cls(keys=frozenset(value))
         raise ConfigError(
             f"{name}: expected a number of samples, 0 or more, or a list of the prompts' keys; got "

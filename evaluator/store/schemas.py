@@ -149,9 +149,13 @@ def table_note(path: Path) -> dict[str, object]:
 
 
 def _widened(table: pa.Table) -> pa.Table:
-    wider = {pa.float16(): pa.float32(), pa.list_(pa.float16()): pa.list_(pa.float32())}
     for place, field in enumerate(table.schema):
-        if (kind := wider.get(field.type)) is not None:
+        kind = field.type
+        if pa.types.is_float16(kind):
+            kind = pa.float32()
+        elif pa.types.is_list(kind) and pa.types.is_float16(kind.value_type):
+            kind = pa.list_(pa.float32())
+        if kind != field.type:
             table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
     return table
 
