@@ -17,9 +17,9 @@ mass of 1e-6, as a token among many thousands may have, is 3 % off (the smallest
 
 DuckDB 1.3 and polars 1.35 read such columns, and newer ones; DuckDB 1.2 takes them for bytes,
 polars 1.20 fails, and few functions of pyarrow take them: `evaluator.store.schemas.read_table`
-gives float32. Byte-stream-split takes another 9 % off float16, but DuckDB (2.0, too) and polars 1.35
-refuse it there; on float32, where all of them read it, it takes 11 % and is used. Dictionaries for
-numbers that repeat (step, timestep, token) save 0.5 %, and are not.
+gives float32. Byte-stream-split takes another 9 % off float16, but DuckDB (2.0, too) and polars
+1.35 refuse it there; on float32, where all of them read it, it takes 11 % and is used.
+Dictionaries for numbers that repeat (step, timestep, token) save 0.5 %, and are not.
 """
 
 from __future__ import annotations
