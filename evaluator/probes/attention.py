@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
 from evaluator.errors import ConfigError, ProbeError
 from evaluator.probes.attention_recorder import AttentionRecorder, Reading, Tally
@@ -25,17 +24,16 @@ from evaluator.probes.layers import (
     Grid,
     attention_layers,
     family_of,
-    image_grid,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
 from evaluator.probes.precision import parse_dtype, stored
 from evaluator.probes.samples import SampleChoice
 from evaluator.probes.schemas import ATTENTION_SCHEMA, ATTENTION_STATISTICS, PAIR_STATISTICS
-from evaluator.probes.sequences import TextColumns
+from evaluator.probes.sequences import TextColumns, text_columns
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.texts import check_ids, read_prompts
 from evaluator.probes.tokens import TokenizedPrompt
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -205,7 +203,11 @@ class AttentionObservation:
         arguments = encodings.arguments
         self._tokenized, given = read_prompts(self._pipeline, texts, arguments, num_positions)
         check_ids(given, encodings.ids)
-        self._columns = self._text_columns(latents, rows, num_positions)
+        places = [[token.position for token in prompt.tokens] for prompt in self._tokenized]
+        self._columns = text_columns(
+            self._pipeline, self.watch.denoiser_inputs, latents, rows, places, num_positions
+        )
+        self._positions_of_text = self._columns.positions.tolist()
         self._indistinct = encodings.indistinct()
         mapped = self._probe.maps.select(self._prompts, self._positions)
         self._mapped = [row for row in self._rows_of(mapped) if not self._indistinct[row]]
@@ -221,23 +223,6 @@ class AttentionObservation:
     def _rows_of(self, samples: Sequence[int]) -> list[int]:
         """Rows of the conditional branch that belong to these places in the batch."""
         return [row for row, sample in enumerate(self._samples) if sample in samples]
-
-    def _text_columns(self, latents: Tensor, rows: slice, num_positions: int) -> TextColumns:
-        """Where the tokens of this batch stand, and how large its images are."""
-        inputs = self.watch.denoiser_inputs
-        places = [{token.position for token in prompt.tokens} for prompt in self._tokenized]
-        self._positions_of_text = sorted(set().union(*places))
-        present = [[p in row for p in self._positions_of_text] for row in places]
-        lengths: tuple[int, ...] = ()
-        if family_of(self._pipeline).order == "packed":
-            lengths = tuple(inputs["encoder_attention_mask"][rows].sum(dim=1).tolist())
-        return TextColumns(
-            image=image_grid(denoiser_of(self._pipeline), latents, inputs),
-            num_text=num_positions,
-            positions=torch.tensor(self._positions_of_text, device=latents.device),
-            present=torch.tensor(present, device=latents.device),
-            lengths=lengths,
-        )
 
     def tables(self) -> Mapping[str, pa.Table]:
         """Everything that was asked for, by the name of its table; ProbeError if anything is amiss.
