@@ -70,63 +70,6 @@ class StatisticSums:
         return (self.sums / counts).cpu()
 
 
-class Tally:
-    """What is summed up of some rows at some steps, by layer or by group of layers."""
-
-    def __init__(self, label: Callable[[AttentionLayer, Grid], str], *, pairs: bool) -> None:
-        self.label = label
-        self._pairs = pairs
-        self._num_steps = 0
-        self._present: Tensor | None = None
-        self.statistics: dict[str, StatisticSums] = {}
-        """By label, in the order in which the layers ran."""
-        self.pairs: dict[str, StatisticSums] = {}
-        """The same, for pairs of tokens."""
-        self.heatmaps: HeatmapSums | None = None
-
-    def prepare(
-        self, *, num_steps: int, present: Tensor, heatmaps: HeatmapSums | None = None
-    ) -> None:
-        """What is only known once the run has begun; `present` (B, T) of the tally's rows."""
-        self._num_steps, self._present, self.heatmaps = num_steps, present, heatmaps
-
-    def digest(self, group: Sequence[Captured]) -> None:
-        """Add captures of equal form and label."""
-        calls = [captured.call for captured in group]
-        masks = [call.mask for call in calls if call.mask is not None]
-        normalisers = [call.normaliser for call in calls if call.normaliser is not None]
-        maps = text_maps(
-            _stacked([call.query for call in calls]),
-            _stacked([call.key for call in calls]),
-            _stacked(masks) if masks else None,
-            _stacked(normalisers),
-            scale=calls[0].scale,
-        )
-        label, grid = group[0].label, group[0].grid
-        places = [captured.place for captured in group]
-        statistics = attention_statistics(
-            maps.probabilities, grid, logs=maps.logs, present=self._present
-        )
-        self._add(self.statistics, label, grid, statistics, places)
-        if self._pairs:
-            found = pair_statistics(maps.probabilities)
-            self._add(self.pairs, label, grid, found, places)
-        if self.heatmaps is not None:
-            self.heatmaps.add(maps.probabilities, grid, places, label=label)
-
-    def _add(
-        self,
-        sums: dict[str, StatisticSums],
-        label: str,
-        grid: Grid,
-        values: Tensor,
-        places: Sequence[int],
-    ) -> None:
-        if label not in sums:
-            sums[label] = StatisticSums(grid, values.shape, self._num_steps, values.device)
-        sums[label].add(values, torch.tensor(places, device=values.device))
-
-
 class Reading(NamedTuple):
     """For whom one pass of the denoiser is recorded."""
 
@@ -268,6 +211,63 @@ class AttentionRecorder:
                 f"Expected every attention layer to run on an observed step; {silent[0].name} did "
                 "not. Turn off what skips layers, or remove attention from the probes."
             )
+
+
+class Tally:
+    """What is summed up of some rows at some steps, by layer or by group of layers."""
+
+    def __init__(self, label: Callable[[AttentionLayer, Grid], str], *, pairs: bool) -> None:
+        self.label = label
+        self._pairs = pairs
+        self._num_steps = 0
+        self._present: Tensor | None = None
+        self.statistics: dict[str, StatisticSums] = {}
+        """By label, in the order in which the layers ran."""
+        self.pairs: dict[str, StatisticSums] = {}
+        """The same, for pairs of tokens."""
+        self.heatmaps: HeatmapSums | None = None
+
+    def prepare(
+        self, *, num_steps: int, present: Tensor, heatmaps: HeatmapSums | None = None
+    ) -> None:
+        """What is only known once the run has begun; `present` (B, T) of the tally's rows."""
+        self._num_steps, self._present, self.heatmaps = num_steps, present, heatmaps
+
+    def digest(self, group: Sequence[Captured]) -> None:
+        """Add captures of equal form and label."""
+        calls = [captured.call for captured in group]
+        masks = [call.mask for call in calls if call.mask is not None]
+        normalisers = [call.normaliser for call in calls if call.normaliser is not None]
+        maps = text_maps(
+            _stacked([call.query for call in calls]),
+            _stacked([call.key for call in calls]),
+            _stacked(masks) if masks else None,
+            _stacked(normalisers),
+            scale=calls[0].scale,
+        )
+        label, grid = group[0].label, group[0].grid
+        places = [captured.place for captured in group]
+        statistics = attention_statistics(
+            maps.probabilities, grid, logs=maps.logs, present=self._present
+        )
+        self._add(self.statistics, label, grid, statistics, places)
+        if self._pairs:
+            found = pair_statistics(maps.probabilities)
+            self._add(self.pairs, label, grid, found, places)
+        if self.heatmaps is not None:
+            self.heatmaps.add(maps.probabilities, grid, places, label=label)
+
+    def _add(
+        self,
+        sums: dict[str, StatisticSums],
+        label: str,
+        grid: Grid,
+        values: Tensor,
+        places: Sequence[int],
+    ) -> None:
+        if label not in sums:
+            sums[label] = StatisticSums(grid, values.shape, self._num_steps, values.device)
+        sums[label].add(values, torch.tensor(places, device=values.device))
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
