@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from evaluator.records import Prompt
 
 
+STANDING = {"evaluator.rows": "standing"}
+"""Schema metadata of an observation's table that holds for its sample and all that follow, until
+another takes its place: a run leaves out what repeats within a shard."""
+
+
 @runtime_checkable
 class GenerativeModel(Protocol):
     """What makes (or reads) images."""
@@ -110,6 +115,8 @@ class Observation(Protocol):
 
     def tables(self) -> Mapping[str, pa.Table]:
         """Table name → rows. The int32 column `sample` says which prompt of the batch.
+
+        Tables whose schema has the metadata `STANDING` are kept where they change only.
 
         Raises ProbeError when something ran that should have been seen and was not.
         """

@@ -101,6 +101,9 @@ class GenerationConfig(NumericSection):
 Steps = Literal["all"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
 
 
+Samples = int | tuple[str, ...]
+
+
 class AttentionConfig(Section):
     """Statistics of the attention to the text."""
 
@@ -108,10 +111,25 @@ class AttentionConfig(Section):
     """`all`, how many steps spread over the run, or a list of step numbers."""
     layers: Literal["groups", "all"] = "groups"
     """Average layers of one kind, depth and resolution, or keep every layer."""
-    maps: int = Field(8, ge=0)
-    """Keep heat maps of the first N samples of the plan."""
+    maps: Samples = 8
+    """Keep heat maps of the first N samples of the plan, or of the prompts with these keys."""
     pairs: bool = False
     """Also tell how much the maps of every two tokens of a prompt have in common."""
+    full: Samples = 0
+    """Keep every step and layer, too, of the first N samples, or of the prompts with these keys."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """What statistics and heat maps are stored as; those in full are float32."""
+
+    @field_validator("maps", "full", mode="before")
+    @classmethod
+    def _number_or_keys(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        if isinstance(value, (list, tuple)) and all(isinstance(key, str) for key in value):
+            return tuple(value)
+        raise ValueError(
+            "expected a number of samples, 0 or more, or a list of the prompts' keys in quotes"
+        )
 
 
 class LatentsConfig(Section):

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
 from evaluator.errors import ConfigError, ProbeError
-from evaluator.probes.attention_recorder import AttentionRecorder
+from evaluator.probes.attention_recorder import AttentionRecorder, Reading, Tally
 from evaluator.probes.attention_table import (
     AttentionRows,
     attention_table,
@@ -25,14 +24,16 @@ from evaluator.probes.layers import (
     Grid,
     attention_layers,
     family_of,
-    image_grid,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
-from evaluator.probes.sequences import TextColumns
+from evaluator.probes.precision import parse_dtype, stored
+from evaluator.probes.samples import SampleChoice
+from evaluator.probes.schemas import ATTENTION_SCHEMA, ATTENTION_STATISTICS, PAIR_STATISTICS
+from evaluator.probes.sequences import TextColumns, text_columns
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.texts import check_ids, read_prompts
 from evaluator.probes.tokens import TokenizedPrompt
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,25 +58,30 @@ class AttentionProbe:
         *,
         steps: str | int | Sequence[int] = "all",
         layers: str = "groups",
-        maps: int = 0,
+        maps: int | Sequence[str] = 0,
         pairs: bool = False,
+        full: int | Sequence[str] = 0,
+        dtype: str = "float32",
     ) -> None:
         """Choose what to observe.
 
         `layers`: `groups` averages statistics over layers of equal block and resolution, `all`
-        keeps each. `maps`: samples at plan positions below it also give heat maps. `pairs`: how
-        much the maps of every two tokens have in common, too.
+        keeps each. `maps`: samples that also give heat maps: those at plan positions below a
+        number, or those of the prompts with these keys. `pairs`: how much the maps of every two
+        tokens have in common, too. `full`: samples, chosen as for `maps`, whose every step and
+        layer is kept in a table of its own. `dtype` of statistics and heat maps; that of the full
+        table is float32. A run writes float16, which few functions of pyarrow take as it is.
         """
         self.name = "attention"
         self.steps = StepChoice.parse(steps)
         if layers not in LAYERS:
             raise ConfigError(f"layers: expected one of {', '.join(LAYERS)}; got {layers!r}.")
-        if isinstance(maps, bool) or not isinstance(maps, int) or maps < 0:
-            raise ConfigError(f"maps: expected a number of samples, 0 or more; got {maps!r}.")
         self.layers = layers
         if not isinstance(pairs, bool):
             raise ConfigError(f"pairs: expected true or false; got {pairs!r}.")
-        self.maps = maps
+        self.maps = SampleChoice.parse(maps, name="maps")
+        self.full = SampleChoice.parse(full, name="full")
+        self.dtype = parse_dtype(dtype)
         self.pairs = pairs
 
     @contextmanager
@@ -123,20 +129,26 @@ class AttentionObservation:
         positions: Sequence[int],
     ) -> None:
         label = _group_name if probe.layers == "groups" else _layer_name
-        order = family_of(pipeline).order
-        self.recorder = AttentionRecorder(layers, label, order, pairs=probe.pairs)
+        self._compact = Tally(label, pairs=probe.pairs)
+        self._full = Tally(_layer_name, pairs=False)
+        self._full_samples = probe.full.select(prompts, positions)
+        self.recorder = AttentionRecorder(layers, family_of(pipeline).order)
         family = _family_or_none(getattr(pipeline, "scheduler", None))
-        self.watch = PipelineWatch(pipeline, self, steps=probe.steps, family=family)
+        # Only batches with a sample in full pay for every step.
+        steps = StepChoice() if self._full_samples else probe.steps
+        self.watch = PipelineWatch(pipeline, self, steps=steps, family=family)
         self._probe = probe
         self._pipeline = pipeline
         self._prompts = prompts
         self._positions = positions
+        self._steps: tuple[int, ...] = ()
         self._samples: list[int] = []
         self._tokenized: tuple[TokenizedPrompt, ...] = ()
         self._positions_of_text: list[int] = []
         self._columns = TextColumns.none()
         self._indistinct: list[bool] = []
         self._mapped: list[int] = []
+        self._full_rows: list[int] = []
         self._recorded: set[int] = set()
         self._times: dict[int, StepTime] = {}
 
@@ -153,8 +165,22 @@ class AttentionObservation:
         if not self._samples:
             self._prepare(latents, rows.conditional)
         self._recorded.add(step)
-        place = self.watch.observed.index(step)
-        self.recorder.begin(place, rows.conditional, self._columns)
+        self._begin(step, rows.conditional)
+
+    def _begin(self, step: int, rows: slice) -> None:
+        """Record the rows that this step is observed for: all of them, or those in full alone."""
+        whole = self.watch.observed.index(step)
+        if step not in self._steps and not self._full_rows:
+            return  # the model refused the prompts that were asked for in full
+        if step not in self._steps:
+            chosen = [rows.start + row for row in self._full_rows]
+            columns = self._columns.of_rows(self._full_rows)
+            self.recorder.begin(chosen, columns, [Reading(self._full, whole)])
+            return
+        readings = [Reading(self._compact, self._steps.index(step))]
+        if self._full_rows:
+            readings.append(Reading(self._full, whole, self._full_rows))
+        self.recorder.begin(rows, self._columns, readings)
 
     def denoiser_ends(self, step: int, output: Tensor, rows: BranchRows | None) -> None:
         """Stop recording: the text encoder and the decoder attend too."""
@@ -177,70 +203,73 @@ class AttentionObservation:
         arguments = encodings.arguments
         self._tokenized, given = read_prompts(self._pipeline, texts, arguments, num_positions)
         check_ids(given, encodings.ids)
-        self._columns = self._text_columns(latents, rows, num_positions)
-        self._indistinct = encodings.indistinct()
-        wanted = [position < self._probe.maps for position in self._positions]
-        self._mapped = [
-            row
-            for row, sample in enumerate(self._samples)
-            if sample < len(wanted) and wanted[sample] and not self._indistinct[row]
-        ]
-        num_steps = len(self.watch.observed)
-        maps = HeatmapSums(self._mapped, num_steps) if self._mapped else None
-        self.recorder.prepare(num_steps=num_steps, heatmaps=maps)
-
-    def _text_columns(self, latents: Tensor, rows: slice, num_positions: int) -> TextColumns:
-        """Where the tokens of this batch stand, and how large its images are."""
-        inputs = self.watch.denoiser_inputs
-        places = [{token.position for token in prompt.tokens} for prompt in self._tokenized]
-        self._positions_of_text = sorted(set().union(*places))
-        present = [[p in row for p in self._positions_of_text] for row in places]
-        lengths: tuple[int, ...] = ()
-        if family_of(self._pipeline).order == "packed":
-            lengths = tuple(inputs["encoder_attention_mask"][rows].sum(dim=1).tolist())
-        return TextColumns(
-            image=image_grid(denoiser_of(self._pipeline), latents, inputs),
-            num_text=num_positions,
-            positions=torch.tensor(self._positions_of_text, device=latents.device),
-            present=torch.tensor(present, device=latents.device),
-            lengths=lengths,
+        places = [[token.position for token in prompt.tokens] for prompt in self._tokenized]
+        self._columns = text_columns(
+            self._pipeline, self.watch.denoiser_inputs, latents, rows, places, num_positions
         )
+        self._positions_of_text = self._columns.positions.tolist()
+        self._indistinct = encodings.indistinct()
+        mapped = self._probe.maps.select(self._prompts, self._positions)
+        self._mapped = [row for row in self._rows_of(mapped) if not self._indistinct[row]]
+        self._full_rows = self._rows_of(self._full_samples)
+        whole = self.watch.observed
+        self._steps = self._probe.steps.select(len(whole)) if self._full_samples else whole
+        num_steps = len(self._steps)
+        maps = HeatmapSums(self._mapped, num_steps) if self._mapped else None
+        present = self._columns.present
+        self._compact.prepare(num_steps=num_steps, present=present, heatmaps=maps)
+        self._full.prepare(num_steps=len(whole), present=present[self._full_rows])
+
+    def _rows_of(self, samples: Sequence[int]) -> list[int]:
+        """Rows of the conditional branch that belong to these places in the batch."""
+        return [row for row, sample in enumerate(self._samples) if sample in samples]
 
     def tables(self) -> Mapping[str, pa.Table]:
         """Everything that was asked for, by the name of its table; ProbeError if anything is amiss.
 
-        `attention`, `attention_tokens` and `attention_layers`; `attention_pairs` with `pairs`;
-        `heatmaps` and `heatmaps_layers` with `maps`.
+        `attention`, `attention_tokens` and `attention_layers`; `attention_full` with `full`;
+        `attention_pairs` with `pairs`; `heatmaps` and `heatmaps_layers` with `maps`.
         """
         self._check()
-        recorder, steps = self.recorder, self.watch.observed
-        rows = AttentionRows(
-            statistics=recorder.statistics,
-            samples=self._samples,
-            prompts=self._tokenized,
-            indistinct=self._indistinct,
-            steps=steps,
-            times=self._times,
-            positions=self._positions_of_text,
-        )
+        probe, compact = self._probe, self._compact
+        rows = self._table_rows(compact, self._steps, range(len(self._samples)))
         tables = {
-            "attention": attention_table(rows),
+            "attention": stored(attention_table(rows), ATTENTION_STATISTICS, probe.dtype),
             "attention_tokens": token_table(self._samples, self._tokenized),
-            "attention_layers": layer_table(self._samples[0], list(recorder.facts.values())),
+            "attention_layers": layer_table(self._samples[0], list(self.recorder.facts.values())),
         }
-        if self._probe.pairs:
-            tables["attention_pairs"] = pair_table(rows, pairs=recorder.pairs)
-        if self._probe.maps:
+        if probe.full:
+            whole = self._table_rows(self._full, self.watch.observed, self._full_rows)
+            tables["attention_full"] = (
+                attention_table(whole) if self._full_rows else ATTENTION_SCHEMA.empty_table()
+            )
+        if probe.pairs:
+            pairs = pair_table(rows, pairs=compact.pairs)
+            tables["attention_pairs"] = stored(pairs, PAIR_STATISTICS, probe.dtype)
+        if probe.maps:
             mapped: dict[str, Any] = {
                 "rows": self._mapped,
                 "samples": self._samples,
                 "prompts": self._tokenized,
-                "steps": steps,
+                "steps": self._steps,
                 "positions": self._positions_of_text,
             }
-            tables["heatmaps"] = heatmap_table(recorder.heatmaps, **mapped)
-            tables["heatmaps_layers"] = layer_map_table(recorder.heatmaps, **mapped)
+            maps = heatmap_table(compact.heatmaps, **mapped)
+            by_layer = layer_map_table(compact.heatmaps, **mapped)
+            tables["heatmaps"] = stored(maps, ("map",), probe.dtype)
+            tables["heatmaps_layers"] = stored(by_layer, ("map",), probe.dtype)
         return tables
+
+    def _table_rows(self, tally: Tally, steps: Sequence[int], rows: Sequence[int]) -> AttentionRows:
+        return AttentionRows(
+            statistics=tally.statistics,
+            samples=[self._samples[row] for row in rows],
+            prompts=[self._tokenized[row] for row in rows],
+            indistinct=[self._indistinct[row] for row in rows],
+            steps=steps,
+            times=self._times,
+            positions=self._positions_of_text,
+        )
 
     def _check(self) -> None:
         if self.recorder.num_layer_runs == 0 or self.watch.num_calls == 0:

@@ -20,7 +20,7 @@ from evaluator.probes.attention_statistics import attention_statistics, log_norm
 from evaluator.probes.boundaries import AttentionCall, LayerBoundary
 from evaluator.probes.heatmaps import HeatmapSums
 from evaluator.probes.layers import AttentionLayer, Grid, Order
-from evaluator.probes.sequences import TextColumns, image_to_text
+from evaluator.probes.sequences import TextColumns, image_to_text, of_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +32,9 @@ MAX_PENDING_BYTES = 64 * 2**20
 class Captured(NamedTuple):
     """One layer on one step, conditional rows only."""
 
+    tally: Tally
     place: int
-    """Index into the observed steps."""
+    """Index into the tally's steps."""
     label: str
     grid: Grid
     call: AttentionCall
@@ -69,51 +70,43 @@ class StatisticSums:
         return (self.sums / counts).cpu()
 
 
+class Reading(NamedTuple):
+    """For whom one pass of the denoiser is recorded."""
+
+    tally: Tally
+    place: int
+    """Index into the tally's steps."""
+    rows: Sequence[int] | None = None
+    """Of the recorded rows, those that it takes; None takes all."""
+
+
 class AttentionRecorder:
     """Hooks on attention layers, there only between `begin` and `end`."""
 
-    def __init__(
-        self,
-        layers: Sequence[AttentionLayer],
-        label: Callable[[AttentionLayer, Grid], str],
-        order: Order,
-        *,
-        pairs: bool = False,
-    ) -> None:
+    def __init__(self, layers: Sequence[AttentionLayer], order: Order) -> None:
         self._layers = layers
-        self._label = label
         self._order = order
-        self._pairs = pairs
         self._thread = threading.get_ident()
-        self._place = 0
-        self._rows = slice(0)
+        self._readings: Sequence[Reading] = ()
+        self._rows: slice | list[int] = slice(0)
         self._columns = TextColumns.none()
-        self._num_steps = 0
         self._heard = 0
         self._handles: list[Any] = []
         self._open: LayerBoundary | None = None
         self._pending: list[Captured] = []
         self._pending_bytes = 0
-        self.statistics: dict[str, StatisticSums] = {}
-        """By label, in the order in which the layers ran."""
-        self.pairs: dict[str, StatisticSums] = {}
-        """The same, for pairs of tokens."""
         self.facts: dict[str, LayerFacts] = {}
         """By the layer's name, in the order in which the layers ran."""
-        self.heatmaps: HeatmapSums | None = None
         self.num_layer_runs = 0
         """Layer runs on observed steps."""
         self.unseen: set[str] = set()
         """Layers that ran on an observed step and were not seen exactly once."""
 
-    def prepare(self, *, num_steps: int, heatmaps: HeatmapSums | None) -> None:
-        """What is only known once the run has begun."""
-        self._num_steps = num_steps
-        self.heatmaps = heatmaps
-
-    def begin(self, place: int, rows: slice, columns: TextColumns) -> None:
-        """The denoiser starts on the observed step number `place`; record these batch rows."""
-        self._place, self._rows, self._columns = place, rows, columns
+    def begin(
+        self, rows: slice | list[int], columns: TextColumns, readings: Sequence[Reading]
+    ) -> None:
+        """The denoiser starts; record these batch rows, whose texts `columns` tells of."""
+        self._rows, self._columns, self._readings = rows, columns, readings
         for layer in self._layers:
             before, after = self._hooks(layer)
             self._handles.append(layer.module.register_forward_pre_hook(before))
@@ -180,10 +173,14 @@ class AttentionRecorder:
         self.facts.setdefault(
             layer.name, LayerFacts(layer, f"{layer.block}-{grid}", grid, query.shape[1])
         )
-        self._pending.append(Captured(self._place, self._label(layer, grid), grid, kept))
-        num_probabilities = kept.query[..., 0].numel() * kept.key.shape[2]
         # Rows that are not kept stay alive with those they share memory with.
-        self._pending_bytes += call.query.nbytes + kept.key.nbytes + 8 * num_probabilities
+        self._pending_bytes += call.query.nbytes
+        for reading in self._readings:
+            part = kept if reading.rows is None else of_rows(kept, reading.rows)
+            label = reading.tally.label(layer, grid)
+            self._pending.append(Captured(reading.tally, reading.place, label, grid, part))
+            num_probabilities = part.query[..., 0].numel() * part.key.shape[2]
+            self._pending_bytes += part.key.nbytes + 8 * num_probabilities
 
     def digest(self) -> None:
         """Turn what is pending into statistics: one pass for all captures of equal form."""
@@ -192,46 +189,12 @@ class AttentionRecorder:
             call = captured.call
             mask_form = None if call.mask is None else (call.mask.shape, call.mask.dtype)
             form = (captured.label, call.query.shape, call.key.shape, call.scale, mask_form)
-            alike[form].append(captured)
+            alike[captured.tally, *form].append(captured)
         self._pending, self._pending_bytes = [], 0
         for group in alike.values():
             device = group[0].call.query.device
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                self._digest_alike(group)
-
-    def _digest_alike(self, group: list[Captured]) -> None:
-        calls = [captured.call for captured in group]
-        masks = [call.mask for call in calls if call.mask is not None]
-        normalisers = [call.normaliser for call in calls if call.normaliser is not None]
-        maps = text_maps(
-            _stacked([call.query for call in calls]),
-            _stacked([call.key for call in calls]),
-            _stacked(masks) if masks else None,
-            _stacked(normalisers),
-            scale=calls[0].scale,
-        )
-        label, grid = group[0].label, group[0].grid
-        places = [captured.place for captured in group]
-        present = self._columns.present
-        statistics = attention_statistics(maps.probabilities, grid, logs=maps.logs, present=present)
-        self._add(self.statistics, label, grid, statistics, places)
-        if self._pairs:
-            found = pair_statistics(maps.probabilities)
-            self._add(self.pairs, label, grid, found, places)
-        if self.heatmaps is not None:
-            self.heatmaps.add(maps.probabilities, grid, places, label=label)
-
-    def _add(
-        self,
-        sums: dict[str, StatisticSums],
-        label: str,
-        grid: Grid,
-        values: Tensor,
-        places: Sequence[int],
-    ) -> None:
-        if label not in sums:
-            sums[label] = StatisticSums(grid, values.shape, self._num_steps, values.device)
-        sums[label].add(values, torch.tensor(places, device=values.device))
+                group[0].tally.digest(group)
 
     def check(self) -> None:
         """ProbeError if a layer ran and left no record, or none ran at all."""
@@ -250,6 +213,63 @@ class AttentionRecorder:
                 f"Expected every attention layer to run on an observed step; {silent[0].name} did "
                 "not. Turn off what skips layers, or remove attention from the probes."
             )
+
+
+class Tally:
+    """What is summed up of some rows at some steps, by layer or by group of layers."""
+
+    def __init__(self, label: Callable[[AttentionLayer, Grid], str], *, pairs: bool) -> None:
+        self.label = label
+        self._pairs = pairs
+        self._num_steps = 0
+        self._present: Tensor | None = None
+        self.statistics: dict[str, StatisticSums] = {}
+        """By label, in the order in which the layers ran."""
+        self.pairs: dict[str, StatisticSums] = {}
+        """The same, for pairs of tokens."""
+        self.heatmaps: HeatmapSums | None = None
+
+    def prepare(
+        self, *, num_steps: int, present: Tensor, heatmaps: HeatmapSums | None = None
+    ) -> None:
+        """What is only known once the run has begun; `present` (B, T) of the tally's rows."""
+        self._num_steps, self._present, self.heatmaps = num_steps, present, heatmaps
+
+    def digest(self, group: Sequence[Captured]) -> None:
+        """Add captures of equal form and label."""
+        calls = [captured.call for captured in group]
+        masks = [call.mask for call in calls if call.mask is not None]
+        normalisers = [call.normaliser for call in calls if call.normaliser is not None]
+        maps = text_maps(
+            _stacked([call.query for call in calls]),
+            _stacked([call.key for call in calls]),
+            _stacked(masks) if masks else None,
+            _stacked(normalisers),
+            scale=calls[0].scale,
+        )
+        label, grid = group[0].label, group[0].grid
+        places = [captured.place for captured in group]
+        statistics = attention_statistics(
+            maps.probabilities, grid, logs=maps.logs, present=self._present
+        )
+        self._add(self.statistics, label, grid, statistics, places)
+        if self._pairs:
+            found = pair_statistics(maps.probabilities)
+            self._add(self.pairs, label, grid, found, places)
+        if self.heatmaps is not None:
+            self.heatmaps.add(maps.probabilities, grid, places, label=label)
+
+    def _add(
+        self,
+        sums: dict[str, StatisticSums],
+        label: str,
+        grid: Grid,
+        values: Tensor,
+        places: Sequence[int],
+    ) -> None:
+        if label not in sums:
+            sums[label] = StatisticSums(grid, values.shape, self._num_steps, values.device)
+        sums[label].add(values, torch.tensor(places, device=values.device))
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

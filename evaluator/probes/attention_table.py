@@ -183,7 +183,7 @@ def token_table(samples: Sequence[int], prompts: Sequence[TokenizedPrompt]) -> p
 
 
 def layer_table(sample: int, facts: Sequence[LayerFacts]) -> pa.Table:
-    """Table of `LAYER_SCHEMA`, in the order in which the layers ran."""
+    """Table of `LAYER_SCHEMA`, in the order in which the layers ran; it is the whole batch's."""
     records = [
         (sample, f.layer.name, f.layer.kind, f.group, f.grid.height, f.grid.width, f.heads)
         for f in facts

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evaluator.errors import ProbeError
 from evaluator.probes.boundaries import AttentionCall
-from evaluator.probes.layers import Grid, Order, grid_of
+from evaluator.probes.layers import Grid, Order, family_of, grid_of, image_grid
+from evaluator.probes.watch import denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,52 @@ class TextColumns:
         """Before the run begins."""
         nothing = torch.zeros(0, dtype=torch.int64)
         return cls(Grid(0, 0), 0, nothing, torch.zeros(0, 0, dtype=torch.bool))
+
+    def of_rows(self, rows: Sequence[int]) -> TextColumns:
+        """The same text positions, for some of the rows."""
+        lengths = tuple(self.lengths[row] for row in rows) if self.lengths else ()
+        return replace(self, present=self.present[list(rows)], lengths=lengths)
+
+
+def text_columns(
+    pipeline: Any,
+    inputs: Mapping[str, Any],
+    latents: Tensor,
+    rows: slice,
+    places: Sequence[Sequence[int]],
+    num_positions: int,
+) -> TextColumns:
+    """Where the tokens of a batch stand, and how large its images are.
+
+    `inputs` are the keywords of the denoiser's call, `rows` its conditional branch; `places` (B)
+    the text positions of each row's tokens, `num_positions` those of all rows with padding.
+    """
+    sets = [set(row) for row in places]
+    positions = sorted(set().union(*sets))
+    lengths: tuple[int, ...] = ()
+    if family_of(pipeline).order == "packed":
+        lengths = tuple(inputs["encoder_attention_mask"][rows].sum(dim=1).tolist())
+    return TextColumns(
+        image=image_grid(denoiser_of(pipeline), latents, inputs),
+        num_text=num_positions,
+        positions=torch.tensor(positions, device=latents.device),
+        present=torch.tensor(
+            [[p in row for p in positions] for row in sets], device=latents.device
+        ),
+        lengths=lengths,
+    )
+
+
+def of_rows(call: AttentionCall, rows: Sequence[int]) -> AttentionCall:
+    """Some rows of a call."""
+    chosen = list(rows)
+    mask, normaliser = call.mask, call.normaliser
+    return call._replace(
+        query=call.query[chosen],
+        key=call.key[chosen],
+        mask=mask[chosen] if mask is not None and mask.shape[0] > 1 else mask,
+        normaliser=normaliser[chosen] if normaliser is not None else None,
+    )
 
 
 def image_to_text(

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from evaluator.data import EncodedImage, decode_image, encode_image
 from evaluator.errors import GenerationError, SampleError
+from evaluator.protocols import STANDING
 from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.embedding import LOSSLESS, EmbeddedRows, Embedder
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evaluator.protocols import GenerativeModel, Observation, Probe
+
+OWNER = ["key", "image_index"]
+"""The columns that say whose row it is."""
 
 
 @dataclass
@@ -130,7 +134,9 @@ class ShardMaker:
     ) -> None:
         """Name the rows by sample and drop those of the padding."""
         for name, table in observation.tables().items():
-            result.observed.setdefault(name, []).append(name_rows(table, samples))
+            rows, parts = name_rows(table, samples), result.observed.setdefault(name, [])
+            if not (parts and is_standing(table) and same_rows(parts[-1], rows)):
+                parts.append(rows)
 
     def _record_images(
         self, result: ShardResult, made: Sequence[Tensor | SampleError]
@@ -179,6 +185,18 @@ def name_rows(table: pa.Table, samples: Sequence[Sample]) -> pa.Table:
         column = table.column(name)
         columns[name] = column.cast(pa.string()) if _is_dictionary(column.type) else column
     return pa.table(columns)
+
+
+def is_standing(table: pa.Table) -> bool:
+    """Whether a table holds until another takes its place."""
+    metadata = table.schema.metadata or {}
+    return all(metadata.get(k.encode()) == v.encode() for k, v in STANDING.items())
+
+
+def same_rows(one: pa.Table, other: pa.Table) -> bool:
+    """Whether two tables differ in whose rows they are at most."""
+    equal: bool = one.drop_columns(OWNER).equals(other.drop_columns(OWNER))
+    return equal
 
 
 def _is_dictionary(kind: pa.DataType) -> bool:

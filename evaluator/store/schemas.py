@@ -92,7 +92,8 @@ def write_table(
     """Write one table with page checksums, and its kind and schema version in the metadata.
 
     The bytes depend on the table and the version of pyarrow only. Only strings are dictionary
-    encoded: on floats it costs time and space.
+    encoded: on floats it costs time and space. float32 is stored byte by byte (byte-stream-split);
+    float16 is not: DuckDB 2.0 and polars 1.35 cannot read it so.
     """
     note = {"kind": kind, "version": VERSION, **(metadata or {})}
     table = table.replace_schema_metadata({"evaluator.schema": json.dumps(note, sort_keys=True)})
@@ -103,6 +104,7 @@ def write_table(
             path,
             compression="zstd",
             use_dictionary=strings,
+            use_byte_stream_split=[f.name for f in table.schema if f.type == pa.float32()],
             write_statistics=strings,
             write_page_checksum=True,
             store_schema=True,
@@ -111,6 +113,9 @@ def write_table(
 
 def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one table, verifying page checksums and the schema version.
+
+    Columns of float16, or of lists of it, come as float32: most of pyarrow's functions do not take
+    float16. Vectors of a fixed length (features) come as they are.
 
     Raises CorruptShardError when the file is not what was written, FileNotFoundError when it is
     not there.
@@ -125,8 +130,7 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
                     f"'{note.get('kind')}' of version {note.get('version')}. A newer evaluator "
                     "may have written it: use that one."
                 )
-            table: pa.Table = file.read(columns=list(columns) if columns is not None else None)
-            return table
+            return _widened(file.read(columns=list(columns) if columns is not None else None))
     except (FileNotFoundError, CorruptShardError):
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -142,6 +146,18 @@ def table_note(path: Path) -> dict[str, object]:
         metadata = file.schema_arrow.metadata or {}
     note: dict[str, object] = json.loads(metadata.get(b"evaluator.schema", b"{}"))
     return note
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        kind = field.type
+        if pa.types.is_float16(kind):
+            kind = pa.float32()
+        elif pa.types.is_list(kind) and pa.types.is_float16(kind.value_type):
+            kind = pa.list_(pa.float32())
+        if kind != field.type:
+            table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
+    return table
 
 
 def _is_text(kind: pa.DataType) -> bool:

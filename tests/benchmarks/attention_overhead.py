@@ -98,6 +98,7 @@ def measure(name: str, case: Case, pairs: int) -> None:
     probes = {
         "one step alone": AttentionProbe(steps=[0]),
         "one step in five": AttentionProbe(steps=case.steps // 5),
+        "one step in five, one sample in full": AttentionProbe(steps=case.steps // 5, full=1),
         "every step": AttentionProbe(),
         "every step, pairs and maps": AttentionProbe(pairs=True, maps=1),
     }

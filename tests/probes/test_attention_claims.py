@@ -1,5 +1,6 @@
 """The three claims: found where they are planted, not where they are not; and as they are."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import evaluator
 from evaluator.errors import ProbeError
 from evaluator.probes import AttentionProbe
 from evaluator.probes.claims import bound, claims, localised, sharpening
+from evaluator.probes.precision import stored
+from evaluator.probes.schemas import ATTENTION_STATISTICS, PAIR_STATISTICS
 from evaluator.probes.words import Binding, colour_bindings
 from evaluator.records import Prompt
 
@@ -138,7 +141,21 @@ def test_a_colour_belongs_to_the_next_thing():
     assert colour_bindings("") == ()
 
 
-def digits_claims(*, trained):
+def digits_claims(*, trained, dtype="float32"):
+    texts, tables = digits_tables(trained)
+    found = claims(
+        stored(tables["attention"], ATTENTION_STATISTICS, dtype),
+        tables["attention_tokens"],
+        pairs=stored(tables["attention_pairs"], PAIR_STATISTICS, dtype),
+        texts=dict(enumerate(texts)),
+        shuffles=199,
+    )
+    return {claim.name: claim for claim in found}
+
+
+@functools.cache
+def digits_tables(trained):
+    """24 prompts of the digits world, and what attention says of them."""
     pipeline = DiffusionPipeline.from_pretrained(str(WEIGHTS), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     if not trained:
@@ -159,15 +176,7 @@ def digits_claims(*, trained):
             output_type="latent",
             generator=[torch.Generator().manual_seed(i) for i in range(len(texts))],
         )  # fmt: skip
-    tables = observation.tables()
-    found = claims(
-        tables["attention"],
-        tables["attention_tokens"],
-        pairs=tables["attention_pairs"],
-        texts=dict(enumerate(texts)),
-        shuffles=199,
-    )
-    return {claim.name: claim for claim in found}
+    return texts, observation.tables()
 
 
 def test_the_digits_model_as_it_is():
@@ -180,6 +189,16 @@ def test_the_digits_model_as_it_is():
     assert found["bound"].effect == pytest.approx(0.29, abs=0.1)
     assert found["sharpening"].verdict != "holds"
     assert abs(found["sharpening"].effect) < 0.002
+
+
+def test_half_precision_moves_no_claim_by_a_hundredth_of_its_interval():
+    single, half = (digits_claims(trained=True, dtype=d) for d in ("float32", "float16"))
+    for name, claim in single.items():
+        width = claim.high - claim.low
+        assert 0 < abs(half[name].effect - claim.effect) < width / 100
+        assert half[name].low == pytest.approx(claim.low, abs=width / 100)
+        assert half[name].high == pytest.approx(claim.high, abs=width / 100)
+        assert (half[name].verdict, half[name].p_value) == (claim.verdict, claim.p_value)
 
 
 def test_a_random_unet_as_it_is():
