@@ -19,6 +19,7 @@ from evaluator.probes.attention_table import (
     token_table,
 )
 from evaluator.probes.branches import BranchRows, samples_of
+from evaluator.probes.daam import map_layers, narrowed
 from evaluator.probes.heatmaps import HeatmapSums, heatmap_table, layer_map_table
 from evaluator.probes.layers import (
     AttentionLayer,
@@ -59,12 +60,16 @@ class AttentionProbe:
         layers: str = "groups",
         maps: int = 0,
         pairs: bool = False,
+        map_layers: Sequence[str] | None = None,
+        map_heads: Sequence[int] | None = None,
     ) -> None:
         """Choose what to observe.
 
         `layers`: `groups` averages statistics over layers of equal block and resolution, `all`
-        keeps each. `maps`: samples at plan positions below it also give heat maps. `pairs`: how
-        much the maps of every two tokens have in common, too.
+        keeps each. `maps`: samples at plan positions below it also give heat maps, of all layers
+        that DAAM takes and all heads, or of layers whose name or group fits one of `map_layers`
+        (`up-16x16`, `down_blocks.0.*`) and of the heads numbered in `map_heads`. `pairs`: how much
+        the maps of every two tokens have in common, too.
         """
         self.name = "attention"
         self.steps = StepChoice.parse(steps)
@@ -77,6 +82,12 @@ class AttentionProbe:
             raise ConfigError(f"pairs: expected true or false; got {pairs!r}.")
         self.maps = maps
         self.pairs = pairs
+        if isinstance(map_layers, str):
+            raise ConfigError(f"map_layers: expected a list of patterns; got {map_layers!r}.")
+        self.map_layers = map_layers
+        if map_heads is not None and (not map_heads or min(map_heads) < 0):
+            raise ConfigError(f"map_heads: expected numbers from 0 on; got {list(map_heads)}.")
+        self.map_heads = map_heads
 
     @contextmanager
     def attach(
@@ -129,6 +140,7 @@ class AttentionObservation:
         self.watch = PipelineWatch(pipeline, self, steps=probe.steps, family=family)
         self._probe = probe
         self._pipeline = pipeline
+        self._layers = layers
         self._prompts = prompts
         self._positions = positions
         self._samples: list[int] = []
@@ -186,8 +198,19 @@ class AttentionObservation:
             if sample < len(wanted) and wanted[sample] and not self._indistinct[row]
         ]
         num_steps = len(self.watch.observed)
-        maps = HeatmapSums(self._mapped, num_steps) if self._mapped else None
+        maps = self._heatmaps(num_steps) if self._mapped else None
         self.recorder.prepare(num_steps=num_steps, heatmaps=maps)
+
+    def _heatmaps(self, num_steps: int) -> HeatmapSums:
+        """Room for the maps of the mapped rows, from the layers that count."""
+        chosen = map_layers(
+            self._layers,
+            denoiser_of(self._pipeline),
+            self._columns.image,
+            pixels_per_latent=getattr(self._pipeline, "vae_scale_factor", 8),
+        )
+        chosen = narrowed(chosen, self._layers, self._probe.map_layers)
+        return HeatmapSums(self._mapped, num_steps, chosen, heads=self._probe.map_heads)
 
     def _text_columns(self, latents: Tensor, rows: slice, num_positions: int) -> TextColumns:
         """Where the tokens of this batch stand, and how large its images are."""

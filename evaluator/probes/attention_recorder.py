@@ -34,6 +34,7 @@ class Captured(NamedTuple):
 
     place: int
     """Index into the observed steps."""
+    layer: str
     label: str
     grid: Grid
     call: AttentionCall
@@ -178,7 +179,9 @@ class AttentionRecorder:
         self.facts.setdefault(
             layer.name, LayerFacts(layer, f"{layer.block}-{grid}", grid, query.shape[1])
         )
-        self._pending.append(Captured(self._place, self._label(layer, grid), grid, kept))
+        self._pending.append(
+            Captured(self._place, layer.name, self._label(layer, grid), grid, kept)
+        )
         num_probabilities = kept.query[..., 0].numel() * kept.key.shape[2]
         # Rows that are not kept stay alive with those they share memory with.
         self._pending_bytes += call.query.nbytes + kept.key.nbytes + 8 * num_probabilities
@@ -217,7 +220,8 @@ class AttentionRecorder:
             found = pair_statistics(maps.probabilities)
             self._add(self.pairs, label, grid, found, places)
         if self.heatmaps is not None:
-            self.heatmaps.add(maps.probabilities, grid, places, label=label)
+            layers = [captured.layer for captured in group]
+            self.heatmaps.add(maps.probabilities, grid, places, layers=layers, label=label)
 
     def _add(
         self,

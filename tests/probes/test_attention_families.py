@@ -380,8 +380,7 @@ def enlarged(image, size):
 
 @pytest.mark.parametrize("layers", ["groups", "all"])
 def test_word_maps_are_daams_sum_over_heads_layers_and_steps(tiny, models, layers):
-    """By DAAM's definition, from every head's own probabilities; the package `daam` itself (0.2)
-    wants diffusers 0.21 and transformers 4.30."""
+    """From every head's own probabilities; the package itself is in tests/parity."""
     model, prompts = models("sd"), tiny.prompts("a red zebra", "a dog")
     bare = kernel_probabilities(model, prompts)
     run = tiny.observe(model, prompts, AttentionProbe(layers=layers, maps=1))
