@@ -22,12 +22,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-# Before stand-ins are put in place: these ask whether matplotlib is installed.
 import diffusers
+import torch
+
+# Both, before stand-ins are in place: diffusers asks whether matplotlib is installed.
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline  # noqa: F401
+from torch import Tensor
 
 PROMPT = "a red seven on a blue background"
 WORDS = ("a", "red", "seven", "blue background")
