@@ -113,6 +113,10 @@ class AttentionConfig(Section):
     """Average layers of one kind, depth and resolution, or keep every layer."""
     maps: Samples = 8
     """Keep heat maps of the first N samples of the plan, or of the prompts with these keys."""
+    map_layers: tuple[str, ...] | None = None
+    """Heat maps of these layers alone: patterns of names or groups, `up-16x16`, `up_blocks.0.*`."""
+    map_heads: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Heat maps of these heads alone, counted from 0."""
     pairs: bool = False
     """Also tell how much the maps of every two tokens of a prompt have in common."""
     full: Samples = 0

@@ -18,11 +18,13 @@ from evaluator.probes.attention_table import (
     token_table,
 )
 from evaluator.probes.branches import BranchRows, samples_of
+from evaluator.probes.daam import map_layers, narrowed
 from evaluator.probes.heatmaps import HeatmapSums, heatmap_table, layer_map_table
 from evaluator.probes.layers import (
     AttentionLayer,
     Grid,
     attention_layers,
+    denoiser_of,
     family_of,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
@@ -62,15 +64,20 @@ class AttentionProbe:
         pairs: bool = False,
         full: int | Sequence[str] = 0,
         dtype: str = "float32",
+        map_layers: Sequence[str] | None = None,
+        map_heads: Sequence[int] | None = None,
     ) -> None:
         """Choose what to observe.
 
         `layers`: `groups` averages statistics over layers of equal block and resolution, `all`
         keeps each. `maps`: samples that also give heat maps: those at plan positions below a
-        number, or those of the prompts with these keys. `pairs`: how much the maps of every two
-        tokens have in common, too. `full`: samples, chosen as for `maps`, whose every step and
-        layer is kept in a table of its own. `dtype` of statistics and heat maps; that of the full
-        table is float32. A run writes float16, which few functions of pyarrow take as it is.
+        number, or those of the prompts with these keys; of all layers that DAAM takes and all
+        heads, or of layers whose name or group fits one of `map_layers` (`up-16x16`,
+        `down_blocks.0.*`) and of the heads numbered in `map_heads`. `pairs`: how much the maps of
+        every two tokens have in common, too. `full`: samples, chosen as for `maps`, whose every
+        step and layer is kept in a table of its own. `dtype` of statistics and heat maps; that of
+        the full table is float32. A run writes float16, which few functions of pyarrow take as it
+        is.
         """
         self.name = "attention"
         self.steps = StepChoice.parse(steps)
@@ -83,6 +90,12 @@ class AttentionProbe:
         self.full = SampleChoice.parse(full, name="full")
         self.dtype = parse_dtype(dtype)
         self.pairs = pairs
+        if isinstance(map_layers, str):
+            raise ConfigError(f"map_layers: expected a list of patterns; got {map_layers!r}.")
+        self.map_layers = map_layers
+        if map_heads is not None and (not map_heads or min(map_heads) < 0):
+            raise ConfigError(f"map_heads: expected numbers from 0 on; got {list(map_heads)}.")
+        self.map_heads = map_heads
 
     @contextmanager
     def attach(
@@ -139,6 +152,7 @@ class AttentionObservation:
         self.watch = PipelineWatch(pipeline, self, steps=steps, family=family)
         self._probe = probe
         self._pipeline = pipeline
+        self._layers = layers
         self._prompts = prompts
         self._positions = positions
         self._steps: tuple[int, ...] = ()
@@ -215,10 +229,21 @@ class AttentionObservation:
         whole = self.watch.observed
         self._steps = self._probe.steps.select(len(whole)) if self._full_samples else whole
         num_steps = len(self._steps)
-        maps = HeatmapSums(self._mapped, num_steps) if self._mapped else None
+        maps = self._heatmaps(num_steps) if self._mapped else None
         present = self._columns.present
         self._compact.prepare(num_steps=num_steps, present=present, heatmaps=maps)
         self._full.prepare(num_steps=len(whole), present=present[self._full_rows])
+
+    def _heatmaps(self, num_steps: int) -> HeatmapSums:
+        """Room for the maps of the mapped rows, from the layers that count."""
+        chosen = map_layers(
+            self._layers,
+            denoiser_of(self._pipeline),
+            self._columns.image,
+            pixels_per_latent=getattr(self._pipeline, "vae_scale_factor", 8),
+        )
+        chosen = narrowed(chosen, self._layers, self._probe.map_layers)
+        return HeatmapSums(self._mapped, num_steps, chosen, heads=self._probe.map_heads)
 
     def _rows_of(self, samples: Sequence[int]) -> list[int]:
         """Rows of the conditional branch that belong to these places in the batch."""

@@ -35,6 +35,7 @@ class Captured(NamedTuple):
     tally: Tally
     place: int
     """Index into the tally's steps."""
+    layer: str
     label: str
     grid: Grid
     call: AttentionCall
@@ -178,7 +179,8 @@ class AttentionRecorder:
         for reading in self._readings:
             part = kept if reading.rows is None else of_rows(kept, reading.rows)
             label = reading.tally.label(layer, grid)
-            self._pending.append(Captured(reading.tally, reading.place, label, grid, part))
+            captured = Captured(reading.tally, reading.place, layer.name, label, grid, part)
+            self._pending.append(captured)
             num_probabilities = part.query[..., 0].numel() * part.key.shape[2]
             self._pending_bytes += part.key.nbytes + 8 * num_probabilities
 
@@ -257,7 +259,8 @@ class Tally:
             found = pair_statistics(maps.probabilities)
             self._add(self.pairs, label, grid, found, places)
         if self.heatmaps is not None:
-            self.heatmaps.add(maps.probabilities, grid, places, label=label)
+            layers = [captured.layer for captured in group]
+            self.heatmaps.add(maps.probabilities, grid, places, layers=layers, label=label)
 
     def _add(
         self,

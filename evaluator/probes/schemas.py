@@ -141,6 +141,7 @@ HEATMAP_SCHEMA = pa.schema(
     [
         pa.field("sample", pa.int32(), nullable=False),
         ("step", pa.int16()),
+        ("num_steps", pa.int16()),
         ("word", pa.int16()),
         ("token", pa.int16()),
         ("token_text", _NAME),
@@ -149,7 +150,9 @@ HEATMAP_SCHEMA = pa.schema(
         ("map", _VECTOR),
     ]
 )
-"""One row for each (sample, observed step or −1 for all of them, content token)."""
+"""One row for each (mapped sample, observed step or −1 for all of them, token); begin and end of
+text are word −1. The mean over heads and layers of the sum over `num_steps` steps, as DAAM has it
+(`evaluator.probes.daam`): divided by `num_steps` it is a probability."""
 
 LATENT_STATISTICS = (
     "mean",

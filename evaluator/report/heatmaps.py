@@ -156,10 +156,15 @@ def _overall(rows: Sequence[_Row]) -> dict[int, tuple[str, Map]]:
 
 
 def _by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
-    """Word → its tokens' text and the mean of their maps, in the order of the prompt."""
+    """Word → its tokens' text and the mean of their maps, in the order of the prompt.
+
+    Where two encoders read the prompt, a word has tokens of both, and the first one's name it.
+    """
     maps: dict[int, list[Map]] = defaultdict(list)
     texts: dict[int, dict[int, str]] = defaultdict(dict)
     for row in rows:
+        if row["word"] < 0:
+            continue  # begin and end of text
         values = np.array(row["map"], dtype=np.float64).reshape(row["height"], row["width"])
         group = maps[row["word"]]
         if not group or group[0].shape == values.shape:
@@ -167,7 +172,9 @@ def _by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
         texts[row["word"]][row["token"]] = row["token_text"] or ""
     words = {}
     for word in sorted(maps):
-        text = "".join(text for _, text in sorted(texts[word].items())).replace("</w>", "")
+        first = min(texts[word])
+        ours = [texts[word][t] for i, t in enumerate(sorted(texts[word])) if t == first + i]
+        text = "".join(ours).replace("</w>", "")
         words[word] = (plain(text, limit=24) or f"word {word}", np.mean(maps[word], axis=0))
     return words
 

@@ -380,8 +380,7 @@ def enlarged(image, size):
 
 @pytest.mark.parametrize("layers", ["groups", "all"])
 def test_word_maps_are_daams_sum_over_heads_layers_and_steps(tiny, models, layers):
-    """By DAAM's definition, from every head's own probabilities; the package `daam` itself (0.2)
-    wants diffusers 0.21 and transformers 4.30."""
+    """From every head's own probabilities; the package itself is in tests/parity."""
     model, prompts = models("sd"), tiny.prompts("a red zebra", "a dog")
     bare = kernel_probabilities(model, prompts)
     run = tiny.observe(model, prompts, AttentionProbe(layers=layers, maps=1))
@@ -399,6 +398,24 @@ def test_word_maps_are_daams_sum_over_heads_layers_and_steps(tiny, models, layer
                     total += np.mean([enlarged(m.reshape(side, side), 16) for m in own], axis=0)
                     count += 1
         np.testing.assert_allclose(word_map.values, total / count, atol=1e-6)
+
+
+def test_heat_maps_cut_off_each_head_after_its_sum_over_steps(tiny, models):
+    """By brute force, from every head's own probabilities: 8x8 and 4x4, the middle left out."""
+    model, prompts = models("sd"), tiny.prompts("a red zebra", "a dog")
+    bare = kernel_probabilities(model, prompts)
+    run = tiny.observe(model, prompts, AttentionProbe(maps=1))
+    heads = []
+    for name, calls in bare.items():
+        if not name.startswith("mid"):
+            side = int(calls[0].shape[2] ** 0.5)
+            over_steps = sum(seen[2].double() for seen in calls)  # (heads, N, T)
+            heads += [head.T.reshape(-1, side, side).numpy() for head in over_steps]
+    for row in run.rows("heatmaps", step=-1):
+        of_heads = [enlarged(head[row["token"]], 8) for head in heads]
+        assert min(float(one.min()) for one in of_heads) < 0
+        expected = np.mean([one.clip(min=0) for one in of_heads], axis=0)
+        np.testing.assert_allclose(np.reshape(row["map"], (8, 8)), expected, atol=1e-5)
 
 
 def test_word_maps_of_one_step_and_layer_are_those_rows_alone(tiny, models):
