@@ -9,7 +9,7 @@ from evaluator.report.claims import ClaimsFound, Told
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import number
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 720.0, 24.0, 24.0, 74.0, 44.0
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 900.0, 24.0, 24.0, 70.0, 44.0
 TITLE = "Three claims about attention"
 
 
@@ -19,10 +19,10 @@ def draw_claims(found: ClaimsFound) -> ET.Element:
     said = "; ".join(f"{told.says}: {_numbers(told)}. {told.words}" for told in found.claims)
     svg = canvas("claims", TITLE, said, _WIDTH, height)
     text(svg, 8, 18, TITLE, kind="title")
-    element(svg, "circle", "dot s0", cx=_LEFT + 186, cy=14, r=4)
-    text(svg, _LEFT + 196, 18, "effect, 95 % interval over prompts")
-    _diamond(svg, _LEFT + 400, 14)
-    text(svg, _LEFT + 410, 18, "mean effect of shuffled tokens")
+    element(svg, "circle", "dot s0", cx=_WIDTH - 430, cy=14, r=4)
+    text(svg, _WIDTH - 420, 18, "effect and 95 % interval over prompts")
+    _diamond(svg, _WIDTH - 192, 14)
+    text(svg, _WIDTH - 182, 18, "mean effect of shuffled tokens")
     for i, told in enumerate(found.claims):
         _row(svg, told, _TOP + i * _ROW)
     return svg
@@ -37,6 +37,7 @@ def _numbers(told: Told) -> str:
 
 def _row(svg: ET.Element, told: Told, y: float) -> None:
     text(svg, 8, y + 8, told.says, kind="title")
+    text(svg, _WIDTH - _RIGHT, y + 8, told.verdict, kind="title", anchor="end")
     middle, left, right = y + 28, _LEFT, _WIDTH - _RIGHT
     if told.claim is None:
         text(svg, left, middle + 4, told.words)

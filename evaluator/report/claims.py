@@ -56,6 +56,15 @@ class Told(NamedTuple):
     words: str
     """What comes out, or why nothing does."""
 
+    @property
+    def verdict(self) -> str:
+        """The same in a few words."""
+        if self.claim is None or self.claim.num_prompts < 2:
+            return "cannot be told"
+        if self.claim.verdict == "holds" and self.claim.p_value > SIGNIFICANT:
+            return "no more than shuffled tokens"
+        return self.claim.verdict
+
 
 class PairKind(NamedTuple):
     """How much words of one kind overlap: means over prompts."""

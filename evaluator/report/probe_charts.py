@@ -66,8 +66,8 @@ def _texts(table: pa.Table, name: str) -> list[str]:
     return [plain(value, limit=40) for value in table.column(name).to_pylist()]
 
 
-def _means(x: Floats, y: Floats) -> list[Mean]:
-    """Mean and interval of `y` at each finite value of `x`, ascending."""
+def _means(x: Floats, y: Floats, *, least: float = -math.inf) -> list[Mean]:
+    """Mean and interval of `y`, which is never below `least`, at each finite `x`, ascending."""
     found = []
     for at in np.unique(x[np.isfinite(x)]):
         values = y[(x == at) & np.isfinite(y)]
@@ -76,7 +76,7 @@ def _means(x: Floats, y: Floats) -> list[Mean]:
         mean, half = float(values.mean()), 0.0
         if len(values) > 1:
             half = student_t(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
-        found.append(Mean(float(at), mean, mean - half, mean + half))
+        found.append(Mean(float(at), mean, max(mean - half, least), mean + half))
     return found
 
 
@@ -135,7 +135,7 @@ def _interpolate(table: pa.Table) -> Iterable[Chart]:
     for i, name in enumerate(spaces[:NUM_COLOURS]):
         y, space = _column(table, name), plain(name.removeprefix("distance_"), limit=40)
         lines = [
-            _line(mode, _means(x[modes == mode], y[modes == mode]))
+            _line(mode, _means(x[modes == mode], y[modes == mode], least=0.0))
             for mode in sorted(set(modes.tolist()), reverse=True)
         ]
         said = (

@@ -32,6 +32,25 @@ SIDE = 1600
 """Longest side of a picture in the report."""
 
 
+_CAPTIONS = {
+    ("denoise", "x0.png"): "The image itself, then what one step predicts of it, from little noise "
+    "to much.",
+    ("directions", "similarity.png"): "Cosine of the prompts’ text embeddings, their mean taken "
+    "away.",
+    ("directions", "strip.png"): "One row a seed; to the right the embedding is moved further.",
+    ("interpolate", "strip.png"): "One row a path, from one end to the other.",
+    ("jacobian", "spectra.png"): "Singular values of the Jacobian along the trajectory.",
+    ("jacobian", "vectors.png"): "Singular vectors as images: the directions that the denoiser "
+    "lets through most.",
+    ("ood", "ood.png"): "The most and the least unusual images.",
+    ("roundtrip", "worst.png"): "The images that the autoencoder loses most of, and what becomes "
+    "of them.",
+}
+"""What a picture of a verb shows, where the verb itself does not say."""
+_REDRAWN = {("denoise", "errors.png"), ("jacobian", "ranks.png")}
+"""Pictures of what the report draws from the table itself."""
+
+
 class ProbePicture(NamedTuple):
     """A picture of a verb, copied beside the page."""
 
@@ -96,12 +115,16 @@ def read_probes(
             table = _table(path, verb) if verb in drawn else None
         except _Unreadable as error:
             found.faults.append(f"probes/{place}: {error}")
-        captions = _captions(record)
-        pictures = list(_pictures(path, captions, folder, number, f"probes/{place}", found.faults))
+        captions = {name: says for (of, name), says in _CAPTIONS.items() if of == verb}
+        captions |= {name: says for name, says in _captions(record).items() if says}
+        left_out = {name for of, name in _REDRAWN if of == verb and table is not None}
+        files = [file for file in _picture_files(path) if file[0] not in left_out]
+        copies = folder / "probes" / f"{number:02d}"
+        pictures = list(_pictures(files, captions, copies, f"probes/{place}", found.faults))
         found.complete.append(_result(record, place, verb, made_from, pictures, table))
     if len(places) > MAX_FOLDERS:
         more = len(places) - MAX_FOLDERS
-        found.faults.append(f"probes/: {more} further folders are not shown.")
+        found.faults.append(f"probes/: {more} further folders are not shown")
     return found
 
 
@@ -170,32 +193,35 @@ def _captions(record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _picture_files(path: Path) -> list[tuple[str, Path]]:
+    files = _inside(path, directories=False)
+    return sorted(file for file in files if file[0].lower().endswith(".png"))
+
+
 def _pictures(
-    path: Path,
+    files: Sequence[tuple[str, Path]],
     captions: Mapping[str, str],
-    folder: Path,
-    number: int,
+    copies: Path,
     place: str,
     faults: list[str],
 ) -> Iterator[ProbePicture]:
     """Copies of the folder's pictures, named by number alone."""
-    files = sorted(f for f in _inside(path, directories=False) if f[0].lower().endswith(".png"))
     for i, (name, file) in enumerate(files[:MAX_PICTURES]):
-        said = f"{place}/{plain(name, limit=80)}"
         try:
             image = decode(_content(file, MAX_PICTURE_BYTES))
         except _Unreadable as error:
             faults.append(f"{place}: {error}")
             continue
         if image is None:
-            faults.append(f"{said} is no picture that can be shown")
+            faults.append(f"{place}: {plain(name, limit=80)} is no picture that can be shown")
             continue
-        (folder / "probes").mkdir(exist_ok=True)
-        copy = f"probes/{number:02d}-{i:02d}.png"
-        fitted(image, SIDE).save(folder / copy)
-        yield ProbePicture(copy, captions.get(name) or plain(name, limit=80))
+        copies.mkdir(parents=True, exist_ok=True)
+        copy = copies / f"{i:02d}.png"
+        fitted(image, SIDE).save(copy)
+        said = captions.get(name) or plain(name, limit=80)
+        yield ProbePicture(f"{copies.parent.name}/{copies.name}/{copy.name}", said)
     if len(files) > MAX_PICTURES:
-        faults.append(f"{place}: {len(files) - MAX_PICTURES} further pictures are not shown.")
+        faults.append(f"{place}: {len(files) - MAX_PICTURES} further pictures are not shown")
 
 
 def _result(
@@ -222,7 +248,7 @@ def _result(
     return ProbeResult(
         place=place,
         verb=verb,
-        made=plain(record.get("made") or "", limit=40),
+        made=plain(record.get("made") or "", limit=40).replace("T", " ").replace("+00:00", " UTC"),
         model=f"{name} {fingerprint}".strip(),
         lines=told,
         warning=warning,

@@ -24,10 +24,13 @@ MAX_NUMBERED = 9
 COLUMNS = ("key", "image_index", "token", "other", "word", "other_word", "token_text", "other_text",
            "soft_iou", "cosine", "js")  # fmt: skip
 _MEASURES = {
-    "soft_iou": "Soft IoU (1: the same places)",
-    "cosine": "Cosine (1: the same places)",
-    "js": "Jensen–Shannon (0: the same places)",
+    "soft_iou": "Soft IoU: 1 for the same places",
+    "cosine": "Cosine: 1 for the same places",
+    "js": "Jensen–Shannon: 0 for the same places",
 }
+_PLACES = {"soft_iou": 2, "cosine": 2, "js": 3}
+_DISTANCES = ("js",)
+"""Measures that are low where words agree; bright is agreement in every matrix."""
 _LETTER, _WIDTH, _GAP = 6.3, 330.0, 16.0
 
 Matrix = NDArray[np.float64]
@@ -91,8 +94,14 @@ def pair_grid(pairs: pa.Table, prompt: str) -> PairGrid | None:
             value = row[f"{measure}_mean"]
             matrix[one, other] = matrix[other, one] = math.nan if value is None else value
     names = _names(pairs)
-    words = [names.get(word, f"word {word}") for word in kept]
+    words = _distinct([names.get(word, f"word {word}") for word in kept])
     return PairGrid(prompt, words, len(places) - len(kept), values)
+
+
+def _distinct(words: Sequence[str]) -> list[str]:
+    """Repeated words with a number: `a`, `a (2)`."""
+    counts = [words[: i + 1].count(word) for i, word in enumerate(words)]
+    return [word if n == 1 else f"{word} ({n})" for word, n in zip(words, counts, strict=True)]
 
 
 def _names(pairs: pa.Table) -> dict[int, str]:
@@ -123,13 +132,14 @@ def draw_pairs(grid: PairGrid, slug: str) -> ET.Element:
     cell = (panel - left) / len(grid.words)
     top = 52 + 0.72 * _LETTER * max(len(word) for word in grid.words)
     height = top + cell * len(grid.words) + 14
-    title = "Words that look at the same places"
+    title = plain(grid.prompt, limit=100) or "Words that share their places"
     svg = canvas(slug, title, _said(grid), 3 * panel + 2 * _GAP + 40, height)
     text(svg, 8, 18, title, kind="title")
     for i, (measure, says) in enumerate(_MEASURES.items()):
         x = i * (panel + _GAP)
         text(svg, x + left, 38, says)
-        _matrix(svg, grid.words, grid.values[measure], x + left, top, cell)
+        _labels(svg, grid.words, x + left, top, cell)
+        _matrix(svg, grid, measure, x + left, top, cell)
     return svg
 
 
@@ -149,28 +159,30 @@ def _said(grid: PairGrid) -> str:
     return said
 
 
-def _matrix(
-    svg: ET.Element, words: Sequence[str], values: Matrix, x: float, y: float, cell: float
-) -> None:
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+def _labels(svg: ET.Element, words: Sequence[str], x: float, y: float, cell: float) -> None:
+    """The words beside the rows, and aslant over the columns."""
     for i, word in enumerate(words):
         text(svg, x - 6, y + (i + 0.5) * cell + 4, word, anchor="end")
         place = (x + (i + 0.5) * cell + 3, y - 6)
         label = text(svg, *place, word)
         label.set("transform", f"rotate(-45 {place[0]:.2f} {place[1]:.2f})")
-    for i in range(len(words)):
-        for j in range(len(words)):
-            value = float(values[i, j])
-            if not math.isfinite(value):
-                continue
-            share = (value - low) / (high - low) if high > low else 0.5
-            size = {"width": cell - 1, "height": cell - 1}
-            box = element(svg, "rect", "cell", x=x + j * cell, y=y + i * cell, **size)
-            box.set("fill", heat_hex(share))
-            says = f"{words[i]}, {words[j]}: {number(value)}"
-            ET.SubElement(box, "title").text = plain(says)
-            if len(words) <= MAX_NUMBERED:
-                kind = "on-bright" if share > 0.62 else "on-dark"
-                middle = (x + (j + 0.5) * cell - 0.5, y + (i + 0.5) * cell + 4)
-                text(svg, *middle, number(value, places=2), kind=kind, anchor="middle")
+
+
+def _matrix(svg: ET.Element, grid: PairGrid, measure: str, x: float, y: float, cell: float) -> None:
+    """Cells from the least agreement of these words (dark) to the most (bright)."""
+    words, values = grid.words, grid.values[measure]
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    for i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        value = float(values[i, j])
+        share = (value - low) / (high - low) if high > low else 0.5
+        share = 1 - share if measure in _DISTANCES else share
+        size = {"width": cell - 1, "height": cell - 1}
+        box = element(svg, "rect", "cell", x=x + j * cell, y=y + i * cell, **size)
+        box.set("fill", heat_hex(share))
+        ET.SubElement(box, "title").text = plain(f"{words[i]}, {words[j]}: {number(value)}")
+        if len(words) <= MAX_NUMBERED:
+            kind = "on-bright" if share > 0.62 else "on-dark"
+            middle = (x + (j + 0.5) * cell - 0.5, y + (i + 0.5) * cell + 4)
+            shown = number(value, places=_PLACES[measure])
+            text(svg, *middle, shown, kind=kind, anchor="middle")
