@@ -244,7 +244,7 @@ def _result(
         told.pop()
     warning, note = _compared(model, made_from)
     name = redacted(plain(model.get("id") or "", limit=200))
-    fingerprint = plain(model.get("fingerprint") or "", limit=8).removesuffix("…")
+    fingerprint = plain(model.get("fingerprint") or "")[:8]
     return ProbeResult(
         place=place,
         verb=verb,
