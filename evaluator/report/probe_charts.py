@@ -147,18 +147,28 @@ def _interpolate(table: pa.Table) -> Iterable[Chart]:
 
 
 def _directions(table: pa.Table) -> Iterable[Chart]:
+    """One chart a pair of prompts; older tables have a single pair, without a column for it."""
     x, y = _column(table, "strength"), _column(table, "score")
     shuffled = np.array([bool(v) for v in table.column("shuffled").to_pylist()])
-    lines = [_line("the direction", _means(x[~shuffled], y[~shuffled]))]
-    if shuffled.any():
-        lines.append(_line("its entries shuffled", _means(x[shuffled], y[shuffled])))
-    said = (
-        "Cosine of the images to the second prompt minus that to the first, against how far the "
-        f"embedding was moved; lines are means over seeds, {_BAND}. A direction that means nothing "
-        "stays level, as its shuffled entries do."
-    )
-    title = "Effect of a direction"
-    yield Chart("effect", title, said, "strength", "difference of cosines", lines, 0.0)
+    several = "pair" in table.column_names
+    pair = _column(table, "pair") if several else np.zeros(len(x))
+    for i, at in enumerate(np.unique(pair)[:NUM_COLOURS]):
+        here, named = pair == at, ""
+        if {"from", "to"} <= set(table.column_names):
+            first = int(np.flatnonzero(here)[0])
+            ends = (plain(table.column(end)[first].as_py(), limit=120) for end in ("from", "to"))
+            named = ", from “{}” to “{}”".format(*ends)
+        lines = [_line("the direction", _means(x[here & ~shuffled], y[here & ~shuffled]))]
+        if (here & shuffled).any():
+            means = _means(x[here & shuffled], y[here & shuffled])
+            lines.append(_line("its entries shuffled", means))
+        said = (
+            "Cosine of the images to the second prompt minus that to the first, against how far "
+            f"the embedding was moved{named}; lines are means over seeds, {_BAND}. A direction "
+            "that means nothing stays level, as its shuffled entries do."
+        )
+        title = f"Effect of direction {i + 1}" if several else "Effect of the direction"
+        yield Chart(f"effect-{i}", title, said, "strength", "difference of cosines", lines, 0.0)
 
 
 def _ood(table: pa.Table) -> Iterable[Chart]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,12 +116,11 @@ def read_probes(
             table = _table(path, verb) if verb in drawn else None
         except _Unreadable as error:
             found.faults.append(f"probes/{place}: {error}")
-        captions = {name: says for (of, name), says in _CAPTIONS.items() if of == verb}
-        captions |= {name: says for name, says in _captions(record).items() if says}
+        captions = _captions(record)
         left_out = {name for of, name in _REDRAWN if of == verb and table is not None}
         files = [file for file in _picture_files(path) if file[0] not in left_out]
         copies = folder / "probes" / f"{number:02d}"
-        pictures = list(_pictures(files, captions, copies, f"probes/{place}", found.faults))
+        pictures = list(_pictures(files, verb, captions, copies, place, found.faults))
         found.complete.append(_result(record, place, verb, made_from, pictures, table))
     if len(places) > MAX_FOLDERS:
         more = len(places) - MAX_FOLDERS
@@ -200,12 +200,14 @@ def _picture_files(path: Path) -> list[tuple[str, Path]]:
 
 def _pictures(
     files: Sequence[tuple[str, Path]],
+    verb: str,
     captions: Mapping[str, str],
     copies: Path,
     place: str,
     faults: list[str],
 ) -> Iterator[ProbePicture]:
     """Copies of the folder's pictures, named by number alone."""
+    place = f"probes/{place}"
     for i, (name, file) in enumerate(files[:MAX_PICTURES]):
         try:
             image = decode(_content(file, MAX_PICTURE_BYTES))
@@ -218,7 +220,9 @@ def _pictures(
         copies.mkdir(parents=True, exist_ok=True)
         copy = copies / f"{i:02d}.png"
         fitted(image, SIDE).save(copy)
-        said = captions.get(name) or plain(name, limit=80)
+        # Several of a kind are numbered: strip-1.png, strip-2.png.
+        known = _CAPTIONS.get((verb, re.sub(r"-\d+\.png$", ".png", name)))
+        said = captions.get(name) or known or plain(name, limit=80)
         yield ProbePicture(f"{copies.parent.name}/{copies.name}/{copy.name}", said)
     if len(files) > MAX_PICTURES:
         faults.append(f"{place}: {len(files) - MAX_PICTURES} further pictures are not shown")

@@ -247,6 +247,18 @@ def test_a_shuffled_direction_is_a_line_of_its_own() -> None:
     assert named["its entries shuffled"] == ([1.0], pytest.approx([0.1]))
 
 
+def test_every_pair_of_prompts_has_a_chart_of_its_own() -> None:
+    table = pa.table({
+        "pair": [0, 0, 1, 1], "from": ["red"] * 2 + ["small"] * 2, "to": ["blue"] * 2 + ["big"] * 2,
+        "strength": [0.0, 1.0] * 2, "shuffled": [False] * 4, "score": [0.0, 1.0, 5.0, 6.0],
+    })  # fmt: skip
+    first, second = probe_charts(result("directions", table), "p")
+    assert "from “red” to “blue”" in first.description
+    assert "from “small” to “big”" in second.description
+    assert list(second.series[0].y) == [5.0, 6.0]
+    assert first.slug != second.slug
+
+
 def test_scores_and_errors_are_drawn_as_shares_of_images() -> None:
     table = pa.table({"set": ["held-out"] * 4 + ["images"] * 2, "euclidean": [4.0, 1, 2, 3, 9, 8],
                       "euclidean_p": [None] * 4 + [0.2, 0.2]})  # fmt: skip
