@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from evaluator.errors import CorruptShardError
 from evaluator.probes.stabilization import COLUMNS as NOISE_COLUMNS
@@ -41,6 +42,10 @@ from evaluator.store.rundir import RunDirectory
 
 MAX_OBSERVED = 16_384
 """Samples whose attention and latents enter the curves; of larger runs, evenly spaced shards."""
+
+MAX_PAIR_ROWS = 8_000_000
+"""Rows of a shard's `attention_pairs` that are read: every layer and step of long prompts is more
+than a gigabyte."""
 
 MAX_FAULTS = 20
 
@@ -150,7 +155,7 @@ def _observe(
     found.tokens = found.tokens or token_steps(attention, samples)
     if found.pairs.full and not with_claims:
         return
-    pairs = _optional(run, index, "attention_pairs", _PAIRS, found)
+    pairs = _pairs(run, index, found)
     if pairs is not None and not found.pairs.full:
         found.pairs.add(pairs, samples)
     if with_claims:
@@ -159,12 +164,26 @@ def _observe(
             found.claims.add(samples, attention, tokens, pairs)
 
 
+def _pairs(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
+    """The table `attention_pairs`, unless it is larger than a report can hold."""
+    path = run.shard_path(index) / "attention_pairs.parquet"
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        rows = 0  # reading it says what is wrong
+    if rows > MAX_PAIR_ROWS:
+        reason = f"has {rows:,} rows, more than a report reads ({MAX_PAIR_ROWS:,})"
+        _say(found, f"{path.name} of shard {index:05d} {reason}: pairs of it are left out")
+        return None
+    return _optional(run, index, "attention_pairs", _PAIRS, found)
+
+
 def _optional(
     run: RunDirectory, index: int, kind: str, columns: tuple[str, ...] | None, found: Survey
 ) -> pa.Table | None:
     """A table of a shard, with those of `columns` that it has; None when it cannot be had."""
     try:
-        return _widened(run.read(index, f"{kind}.parquet", kind=kind, columns=columns))
+        return run.read(index, f"{kind}.parquet", kind=kind, columns=columns)
     except FileNotFoundError:
         if kind == "samples":
             found.faults.append(f"shard {index:05d} has no samples.parquet")
@@ -173,14 +192,10 @@ def _optional(
     return None
 
 
-def _widened(table: pa.Table) -> pa.Table:
-    """The table with float16 as float32: Arrow computes little on half precision."""
-    for i, column in enumerate(table.schema):
-        if pa.types.is_float16(column.type):
-            table = table.set_column(i, column.name, table.column(i).cast(pa.float32()))
-    return table
-
-
 def _note(found: Survey, error: CorruptShardError) -> None:
+    _say(found, plain(error, limit=500))
+
+
+def _say(found: Survey, fault: str) -> None:
     if len(found.faults) < MAX_FAULTS:
-        found.faults.append(plain(error, limit=500))
+        found.faults.append(fault)

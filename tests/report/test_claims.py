@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from evaluator.probes.claims import Claim, claims
-from evaluator.report import claim_tables, write_report
+from evaluator.report import claim_tables, survey, write_report
 from evaluator.report.claim_chart import draw_claims
 from evaluator.report.claim_tables import ClaimTables
 from evaluator.report.claims import PAIR_KINDS, as_json, claims_found, in_words
@@ -118,8 +118,8 @@ def test_without_pairs_it_says_how_to_have_them() -> None:
     bound = found.claims[1]
     assert bound.claim is None
     assert bound.words == (
-        "Cannot be told: there is no attention_pairs.parquet: set probes.attention.pairs to true "
-        "for a new run."
+        "Cannot be told: no attention_pairs.parquet could be read: a run with "
+        "probes.attention.pairs: true has it."
     )
     assert found.kinds == ()
     assert "cannot be told" in [t.text for t in draw_claims(found).iter("text")]
@@ -196,3 +196,27 @@ def test_a_run_without_attention_says_why_there_is_nothing(make_run: Make) -> No
         folder / "index.html"
     ).read_text(encoding="utf-8")
     assert not (folder / "claims.json").exists()
+
+
+def test_pairs_beyond_what_fits_are_left_out_and_named(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "MAX_PAIR_ROWS", 10)
+    folder = write_report(make_run(num_samples=6, pairs=True)).parent
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "attention_pairs.parquet of shard 00000 has" in page
+    assert "more than a report reads (10): pairs of it are left out" in page
+    claims_here = json.loads((folder / "claims.json").read_text(encoding="utf-8"))["claims"]
+    assert "effect" in claims_here[0]
+    assert "effect" not in claims_here[1]
+
+
+def test_a_run_of_many_shards_is_read_at_a_few_of_them(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "MAX_SHARDS", 2)
+    folder = write_report(make_run(num_samples=20, shard_size=4, pairs=True)).parent
+    record = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    assert (record["num_shards"], record["num_prompts"]) == (2, 8)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "8 prompts of 2 shards, evenly spaced over the run" in page
