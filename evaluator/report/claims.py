@@ -36,7 +36,9 @@ _LACKING = {
     "bound": "no prompt names two coloured objects",
     "sharpening": "no prompt has content words at two known noise levels or more",
 }
-NO_PAIRS = "no attention_pairs.parquet could be read: a run with probes.attention.pairs: true has it"
+NO_PAIRS = (
+    "no attention_pairs.parquet could be read: a run with probes.attention.pairs: true has it"
+)
 PAIR_KINDS = (
     "a colour and its own object",
     "a colour and another object",
