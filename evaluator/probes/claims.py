@@ -29,8 +29,10 @@ NUM_SHUFFLES = 999
 LEVEL = 0.95
 
 Row = Mapping[str, Any]
-Contrast = Callable[[np.random.Generator | None], float]
-"""One prompt's contrast; with a generator, that of shuffled tokens."""
+Contrast = Callable[["Arrange"], "NDArray[np.float64]"]
+"""One prompt's contrast under each arrangement of its tokens: (number of arrangements,)."""
+Arrange = Callable[["NDArray[Any]"], "NDArray[Any]"]
+"""(T,) → (number of arrangements, T): the tokens as they are, or shuffled many times."""
 
 
 class Claim(NamedTuple):
@@ -121,10 +123,16 @@ def bound(
     for rows in _by_key(pairs):
         text = texts.get(rows[0]["key"], "")
         bindings = colour_bindings(text)
+        if not bindings:
+            continue
         words = text.split()
-        content = [i for i, word in enumerate(words) if is_content(word)]
+        overlaps = _overlaps(rows, measure, len(words))
+        # A truncated prompt has words that nothing is known of.
+        seen = {int(word) for word in np.flatnonzero(np.isfinite(overlaps).any(axis=0))}
+        bindings = tuple(binding for binding in bindings if set(binding) <= seen)
+        content = [i for i, word in enumerate(words) if is_content(word) and i in seen]
         if bindings:
-            contrasts.append(_binding(_overlaps(rows, measure, len(words)), bindings, content))
+            contrasts.append(_binding(overlaps, bindings, content))
     return _claim("bound", contrasts, seed, shuffles)
 
 
@@ -183,24 +191,43 @@ def _by_key(table: pa.Table) -> list[list[Row]]:
     return list(found.values())
 
 
+def _as_they_are(tokens: NDArray[Any]) -> NDArray[Any]:
+    return tokens[None]
+
+
+def _shuffled(generator: np.random.Generator, count: int) -> Arrange:
+    def arrange(tokens: NDArray[Any]) -> NDArray[Any]:
+        many = np.repeat(tokens[None], count, axis=0)
+        shuffled: NDArray[Any] = generator.permuted(many, axis=1)
+        return shuffled
+
+    return arrange
+
+
 def _difference(values: NDArray[np.float64], content: NDArray[np.bool_]) -> Contrast:
-    def contrast(shuffle: np.random.Generator | None) -> float:
-        chosen = content if shuffle is None else shuffle.permutation(content)
-        return float(values[~chosen].mean() - values[chosen].mean())
+    def contrast(arrange: Arrange) -> NDArray[np.float64]:
+        chosen = arrange(content)
+        inside, outside = chosen @ values, ~chosen @ values
+        difference: NDArray[np.float64] = outside / (~content).sum() - inside / content.sum()
+        return difference
 
     return contrast
 
 
 def _chosen(values: NDArray[np.float64], content: NDArray[np.bool_]) -> Contrast:
-    def contrast(shuffle: np.random.Generator | None) -> float:
-        chosen = content if shuffle is None else shuffle.permutation(content)
-        return float(values[chosen].mean())
+    def contrast(arrange: Arrange) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = arrange(content) @ values / content.sum()
+        return means
 
     return contrast
 
 
 def _overlaps(rows: Sequence[Row], measure: str, num_words: int) -> NDArray[np.float64]:
-    """(W, W): mean overlap of every two words over their tokens, steps, layers and images."""
+    """(W, W): mean overlap of every two words over their tokens, steps, layers and images.
+
+    An encoder may read more words than the prompt has: templates come after it.
+    """
+    num_words = max([num_words, *(1 + max(row["word"], row["other_word"]) for row in rows)])
     sums, counts = np.zeros((2, num_words, num_words))
     for row in rows:
         value, one, other = row[measure], row["word"], row["other_word"]
@@ -216,15 +243,14 @@ def _overlaps(rows: Sequence[Row], measure: str, num_words: int) -> NDArray[np.f
 def _binding(
     overlaps: NDArray[np.float64], bindings: Sequence[Binding], content: Sequence[int]
 ) -> Contrast:
-    def contrast(shuffle: np.random.Generator | None) -> float:
-        named = dict(zip(content, content, strict=True))
-        if shuffle is not None:
-            named = dict(zip(content, shuffle.permutation(content).tolist(), strict=True))
-        found = [
-            overlaps[named[b.colour], named[b.own]] - overlaps[named[b.colour], named[b.other]]
-            for b in bindings
-        ]
-        return float(np.mean(found))
+    def contrast(arrange: Arrange) -> NDArray[np.float64]:
+        arranged = arrange(np.array(content))
+        named = np.repeat(np.arange(len(overlaps))[None], len(arranged), axis=0)
+        named[:, content] = arranged
+        colours, own, others = (named[:, list(of)] for of in zip(*bindings, strict=True))
+        found = overlaps[colours, own] - overlaps[colours, others]
+        means: NDArray[np.float64] = found.mean(axis=1)
+        return means
 
     return contrast
 
@@ -239,16 +265,16 @@ def _claim(name: str, contrasts: Sequence[Contrast], seed: int, shuffles: int) -
         )
     from scipy import stats
 
-    values = np.array([contrast(None) for contrast in contrasts], np.float64)
+    values = np.concatenate([contrast(_as_they_are) for contrast in contrasts])
     num, effect = len(values), float(values.mean())
     deviation = float(values.std(ddof=1)) if num > 1 else math.nan
     half = math.inf
     if num > 1:
         half = float(stats.t.ppf((1 + LEVEL) / 2, num - 1)) * deviation / math.sqrt(num)
-    shuffle = np.random.default_rng(seed)
-    null = [float(np.mean([c(shuffle) for c in contrasts])) for _ in range(shuffles)]
+    arrange = _shuffled(np.random.default_rng(seed), shuffles)
+    null = sum((contrast(arrange) for contrast in contrasts), np.zeros(shuffles)) / num
     # Sums in another order differ in the last digits: what is equal counts as at least as large.
-    at_least = sum(value >= effect - 1e-12 for value in null)
+    at_least = int((null >= effect - 1e-12).sum())
     return Claim(
         name=name,
         effect=effect,
@@ -256,6 +282,6 @@ def _claim(name: str, contrasts: Sequence[Contrast], seed: int, shuffles: int) -
         high=effect + half,
         standardised=effect / deviation if deviation > 0 else math.nan,
         num_prompts=num,
-        null=float(np.mean(null)) if null else math.nan,
+        null=float(null.mean()) if shuffles else math.nan,
         p_value=(1 + at_least) / (1 + shuffles),
     )

@@ -35,17 +35,20 @@ SIGMA_TOLERANCE = 0.05
 def schedule_warnings(
     scheduler: Any,
     *,
-    num_steps: int,
+    num_steps: int | None,
     mu: float | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> tuple[str, ...]:
     """What is suspicious about the schedule, one sentence each; empty if nothing is.
 
-    Those that start with `Note:` are usual in some families and only worth knowing.
+    Without `num_steps`, about the steps that the scheduler was last set to. Those that start with
+    `Note:` are usual in some families and only worth knowing.
     """
     family = schedule_family(scheduler)
     steps = describe_schedule(scheduler, num_steps=num_steps, mu=mu, sigmas=sigmas)
-    fresh = with_timesteps(scheduler, num_steps, mu=mu, sigmas=sigmas)
+    fresh = scheduler
+    if num_steps is not None:
+        fresh = with_timesteps(scheduler, num_steps, mu=mu, sigmas=sigmas)
     try:
         training = training_schedule(scheduler)
     except ProbeError:

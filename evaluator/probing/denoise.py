@@ -103,12 +103,15 @@ def probe_denoise(
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
         "unconditional": unconditional, "guidance_scale": guidance,
     }  # fmt: skip
+    num_images = len(shown.images)
+    found = DenoiseFound(probed.name, conditioned, num_images, levels, notes, folder.path)
     folder.finish(
         {"levels": levels, "conditioned": conditioned, "notes": notes},
         arguments=arguments,
         provenance=provenance(probed, images=shown),
+        lines=found.lines(),
     )
-    return DenoiseFound(probed.name, conditioned, len(shown.images), levels, notes, folder.path)
+    return found
 
 
 def _load(request: ModelRequest, timesteps: int | Sequence[float]) -> ProbedModel:

@@ -10,20 +10,38 @@ from markupsafe import Markup
 
 from evaluator.report.census import Census
 from evaluator.report.charts import attention_charts, latent_charts, schedule_charts, timing_bars
+from evaluator.report.claim_chart import draw_claims
+from evaluator.report.claims import FILE as CLAIMS_FILE
+from evaluator.report.claims import as_json, claims_found
 from evaluator.report.gallery import SHEET_SIDE
 from evaluator.report.heatmaps import SIDE, TILE
 from evaluator.report.origin import Origin
-from evaluator.report.page import Drawing, GridText, Page, chart_rules
+from evaluator.report.page import (
+    ClaimsText,
+    Drawing,
+    GridText,
+    Page,
+    ProbeText,
+    chart_rules,
+)
+from evaluator.report.probe_charts import components, probe_charts
+from evaluator.report.probe_folders import ProbeResult, ProbeResults
 from evaluator.report.results import Metrics
 from evaluator.report.sheet import Row, Tile, grid, write_sheet
 from evaluator.report.survey import Survey
 from evaluator.report.svg import Chart, draw, inline, standalone
 from evaluator.report.token_steps import draw_token_steps
+from evaluator.report.word_pairs import draw_pairs
 
-_SECTIONS = ("results", "samples", "attention", "latents", "schedule", "timings", "provenance")
+_SECTIONS = (
+    *("results", "samples", "attention", "claims", "latents", "schedule", "probes"),
+    *("timings", "provenance"),
+)
 
 
-def compose(folder: Path, origin: Origin, metrics: Metrics, found: Survey) -> Page:
+def compose(
+    folder: Path, origin: Origin, metrics: Metrics, found: Survey, probes: ProbeResults
+) -> Page:
     """Write every figure into `folder` and return the page that shows them."""
     write_sheets(folder, found)
     headline, remarks = summary(found.census, metrics)
@@ -52,16 +70,43 @@ def compose(folder: Path, origin: Origin, metrics: Metrics, found: Survey) -> Pa
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
         attention_charts=_drawn(folder, attention_charts(found.attention)),
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
+        pairs=[
+            _written(folder, draw_pairs(grid, f"pairs-{i}"), f"pairs-{i}.svg")
+            for i, grid in enumerate(found.pairs.grids)
+        ],
+        claims=_claims(folder, found),
         latent_charts=_drawn(folder, latent_charts(found.latents)),
         latent_extent=_latent_extent(found) + sampled,
         latent_warnings=[str(collapse)] if (collapse := found.noise.finding()) else [],
         schedule_charts=_drawn(folder, schedule),
+        schedule_says=found.schedule_says,
+        probes=[_probe(folder, i, result) for i, result in enumerate(probes.complete)],
+        probe_faults=probes.faults,
         timings=_written(folder, bars, "timings.svg") if bars is not None else None,
         workers=sorted(found.timings.by_worker.items()),
         provenance=origin.provenance,
         config=origin.config,
         faults=found.faults,
     )
+
+
+def _claims(folder: Path, found: Survey) -> ClaimsText | None:
+    """Compute the claims, and write their numbers and their drawing beside the page."""
+    claims = claims_found(found.claims)
+    if claims is None:
+        return None
+    (folder / CLAIMS_FILE).write_text(as_json(claims, found.census.planned), encoding="utf-8")
+    shards = f"{claims.num_shards:,} {_plural(claims.num_shards, 'shard', 'shards')}"
+    extent = f"{claims.num_prompts:,} prompts of {shards}"
+    if claims.num_shards < found.census.num_committed_shards or claims.sampled:
+        extent += ", evenly spaced over the run"
+    drawing = _written(folder, draw_claims(claims), "claims.svg")
+    return ClaimsText(drawing, claims.claims, claims.kinds, extent, CLAIMS_FILE)
+
+
+def _probe(folder: Path, number: int, result: ProbeResult) -> ProbeText:
+    charts = _drawn(folder, probe_charts(result, f"probe-{number:02d}"))
+    return ProbeText(result, charts, components(result))
 
 
 def write_sheets(folder: Path, found: Survey) -> None:

@@ -25,6 +25,8 @@ class Origin(NamedTuple):
     """config.yaml without secrets; empty when it is missing."""
     provenance: list[tuple[str, str]]
     """`model.revision`, value; nested names are joined by dots."""
+    made_from: Mapping[str, Any]
+    """What provenance.json says of the model, as it stands there."""
 
 
 def read_origin(run: RunDirectory) -> Origin:
@@ -36,12 +38,15 @@ def read_origin(run: RunDirectory) -> Origin:
         config = None
     config = config if isinstance(config, Mapping) else {}
     model = config.get("model")
+    record = _record(_init_text(run, "provenance.json"))
+    made_from = record.get("model")
     said = [model.get(name) for name in ("kind", "id")] if isinstance(model, Mapping) else []
     return Origin(
         title=plain(config.get("name") or "", limit=200) or plain(run.path.resolve().name),
         model=redacted(plain(" ".join(str(part) for part in said if part), limit=300)),
         config=redacted(plain_lines(text)),
-        provenance=_provenance(_init_text(run, "provenance.json")),
+        provenance=_provenance(record),
+        made_from=made_from if isinstance(made_from, Mapping) else {},
     )
 
 
@@ -52,11 +57,15 @@ def _init_text(run: RunDirectory, name: str) -> str:
         return ""
 
 
-def _provenance(text: str) -> list[tuple[str, str]]:
+def _record(text: str) -> Mapping[str, Any]:
     try:
         record = json.loads(text or "{}")
-    except ValueError:
-        return []
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, Mapping) else {}
+
+
+def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for name, value in _leaves(record, ""):
         line = redacted(f"{plain(name, limit=200)}: {plain(value, limit=500)}")

@@ -14,8 +14,11 @@ from markupsafe import Markup
 
 from evaluator import __version__
 from evaluator.report.census import FailedSample, Work, Worker
+from evaluator.report.claims import PairKind, Told
 from evaluator.report.gallery import Picture
 from evaluator.report.heatmaps import HeatSample
+from evaluator.report.probe_charts import FactTable
+from evaluator.report.probe_folders import ProbeResult
 from evaluator.report.results import Result
 from evaluator.report.text import number
 
@@ -29,6 +32,24 @@ class Drawing(NamedTuple):
     svg: Markup
     file: str
     description: str
+
+
+class ClaimsText(NamedTuple):
+    """The claims about attention, fit to show."""
+
+    drawing: Drawing
+    told: Sequence[Told]
+    kinds: Sequence[PairKind]
+    extent: str
+    file: str
+
+
+class ProbeText(NamedTuple):
+    """One folder of a verb, with its charts."""
+
+    found: ProbeResult
+    charts: Sequence[Drawing]
+    facts: FactTable | None
 
 
 class GridText(NamedTuple):
@@ -62,10 +83,15 @@ class Page:
     tokens: Drawing | None
     attention_charts: Sequence[Drawing]
     attention_extent: str
+    pairs: Sequence[Drawing]
+    claims: ClaimsText | None
     latent_charts: Sequence[Drawing]
     latent_extent: str
     latent_warnings: Sequence[str]
     schedule_charts: Sequence[Drawing]
+    schedule_says: Sequence[str] | None
+    probes: Sequence[ProbeText]
+    probe_faults: Sequence[str]
     timings: Drawing | None
     workers: Sequence[tuple[Worker, Work]]
     provenance: Sequence[tuple[str, str]]

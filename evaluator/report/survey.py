@@ -9,12 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from evaluator.errors import CorruptShardError
 from evaluator.probes.stabilization import COLUMNS as NOISE_COLUMNS
 from evaluator.probes.stabilization import NoiseContent
 from evaluator.report.census import Census, Timings
+from evaluator.report.claim_tables import (
+    ATTENTION_COLUMNS,
+    MAX_SHARDS,
+    PAIR_COLUMNS,
+    TOKEN_COLUMNS,
+    ClaimTables,
+)
 from evaluator.report.curves import (
     ATTENTION_MEASURES,
     LATENT_MEASURES,
@@ -26,17 +35,24 @@ from evaluator.report.heatmaps import COLUMNS as HEAT_COLUMNS
 from evaluator.report.heatmaps import HeatMaps
 from evaluator.report.text import plain
 from evaluator.report.token_steps import TokenSteps, token_steps
+from evaluator.report.word_pairs import COLUMNS as WORD_PAIR_COLUMNS
+from evaluator.report.word_pairs import WordPairs
 from evaluator.store import schemas
 from evaluator.store.rundir import RunDirectory
 
 MAX_OBSERVED = 16_384
 """Samples whose attention and latents enter the curves; of larger runs, evenly spaced shards."""
 
+MAX_PAIR_ROWS = 8_000_000
+"""Rows of a shard's `attention_pairs` that are read: every layer and step of long prompts is more
+than a gigabyte."""
+
 MAX_FAULTS = 20
 
 _SAMPLES = ("key", "image_index", "seed", "prompt", "truncated", "error")
-_ATTENTION = ("key", "image_index", "step", "log_snr", "layer", "token", "token_text", "word",
-              "branch", *ATTENTION_MEASURES)  # fmt: skip
+_ATTENTION = tuple(dict.fromkeys(("image_index", "token_text", "branch", *ATTENTION_COLUMNS,
+                                  *ATTENTION_MEASURES)))  # fmt: skip
+_PAIRS = tuple(dict.fromkeys((*WORD_PAIR_COLUMNS, *PAIR_COLUMNS)))
 _LATENTS = tuple(dict.fromkeys(("nonfinite", *LATENT_MEASURES, *NOISE_COLUMNS)))
 
 
@@ -52,7 +68,11 @@ class Survey:
     latents: LatentCurves = field(default_factory=LatentCurves)
     noise: NoiseContent = field(default_factory=NoiseContent)
     tokens: TokenSteps | None = None
+    pairs: WordPairs = field(default_factory=WordPairs)
+    claims: ClaimTables = field(default_factory=ClaimTables)
     schedule: pa.Table | None = None
+    schedule_says: list[str] | None = None
+    """What the checks said when the schedule was recorded; None of an older run."""
     every: int = 1
     """Every how manieth committed shard the curves are from."""
     kept_images: bool = False
@@ -67,14 +87,34 @@ def survey(run: RunDirectory, folder: Path) -> Survey:
     census = Census(planned=run.num_samples, num_shards=run.num_shards)
     found = Survey(census, Gallery(folder), HeatMaps(folder))
     found.every = _every(run, len(committed))
-    for number, index in enumerate(committed):
-        _read_shard(run, index, found, with_curves=number % found.every == 0)
+    of_curves = set(committed[:: found.every])
+    of_claims = _spread(committed[:: found.every], MAX_SHARDS)
+    found.claims.num_shards = len(of_claims)
+    for index in committed:
+        samples = _read_shard(run, index, found)
+        if samples is not None and index in of_curves:
+            _observe(run, index, samples, found, with_claims=index in of_claims)
+    _read_schedule(run.path / "schedule.parquet", found)
+    return found
+
+
+def _spread(indices: list[int], most: int) -> set[int]:
+    """At most so many of them, evenly spaced."""
+    places = np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int)
+    return {indices[place] for place in places}
+
+
+def _read_schedule(path: Path, found: Survey) -> None:
+    if not path.exists():
+        return
     try:
-        path = run.path / "schedule.parquet"
-        found.schedule = schemas.read_table(path, kind="schedule") if path.exists() else None
+        found.schedule = schemas.read_table(path, kind="schedule")
     except CorruptShardError as error:
         _note(found, error)
-    return found
+        return
+    says = schemas.table_note(path).get("warnings")
+    if isinstance(says, list):
+        found.schedule_says = [plain(line, limit=500) for line in says]
 
 
 def _every(run: RunDirectory, num_committed: int) -> int:
@@ -82,10 +122,11 @@ def _every(run: RunDirectory, num_committed: int) -> int:
     return max(1, -(-num_committed * size // MAX_OBSERVED))
 
 
-def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bool) -> None:
+def _read_shard(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
+    """Counts and pictures of a shard; returns its samples."""
     samples = _optional(run, index, "samples", _SAMPLES, found)
     if samples is None:
-        return
+        return None
     found.census.add(samples)
     start, tar = run.shard_starts[index], run.shard_path(index) / "images.tar"
     found.kept_images = found.kept_images or tar.exists()
@@ -97,13 +138,44 @@ def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bo
         heat = _optional(run, index, "heatmaps", HEAT_COLUMNS, found)
         if heat is not None and set(HEAT_COLUMNS) <= set(heat.column_names):
             found.heat.add(heat, samples, tar, start)
-    if with_curves:
-        if (attention := _optional(run, index, "attention", _ATTENTION, found)) is not None:
-            found.attention.add(attention)
-            found.tokens = found.tokens or token_steps(attention, samples)
-        if (latents := _optional(run, index, "latents", _LATENTS, found)) is not None:
-            found.latents.add(latents)
-            found.noise.add(latents)
+    return samples
+
+
+def _observe(
+    run: RunDirectory, index: int, samples: pa.Table, found: Survey, *, with_claims: bool
+) -> None:
+    """What the probes saw of a shard."""
+    if (latents := _optional(run, index, "latents", _LATENTS, found)) is not None:
+        found.latents.add(latents)
+        found.noise.add(latents)
+    attention = _optional(run, index, "attention", _ATTENTION, found)
+    if attention is None:
+        return
+    found.attention.add(attention)
+    found.tokens = found.tokens or token_steps(attention, samples)
+    if found.pairs.full and not with_claims:
+        return
+    pairs = _pairs(run, index, found)
+    if pairs is not None and not found.pairs.full:
+        found.pairs.add(pairs, samples)
+    if with_claims:
+        tokens = _optional(run, index, "attention_tokens", TOKEN_COLUMNS, found)
+        if tokens is not None:
+            found.claims.add(samples, attention, tokens, pairs)
+
+
+def _pairs(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
+    """The table `attention_pairs`, unless it is larger than a report can hold."""
+    path = run.shard_path(index) / "attention_pairs.parquet"
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        rows = 0  # reading it says what is wrong
+    if rows > MAX_PAIR_ROWS:
+        reason = f"has {rows:,} rows, more than a report reads ({MAX_PAIR_ROWS:,})"
+        _say(found, f"{path.name} of shard {index:05d} {reason}: pairs of it are left out")
+        return None
+    return _optional(run, index, "attention_pairs", _PAIRS, found)
 
 
 def _optional(
@@ -121,5 +193,9 @@ def _optional(
 
 
 def _note(found: Survey, error: CorruptShardError) -> None:
+    _say(found, plain(error, limit=500))
+
+
+def _say(found: Survey, fault: str) -> None:
     if len(found.faults) < MAX_FAULTS:
-        found.faults.append(plain(error, limit=500))
+        found.faults.append(fault)

@@ -27,10 +27,18 @@ def plain(text: object, *, limit: int | None = None) -> str:
     That leaves out escape sequences, characters that XML forbids, and those that reverse the
     direction of what follows them. Longer than `limit`, it ends with an ellipsis.
     """
-    spaced = re.sub(r"\s+", " ", _ESCAPE_SEQUENCE.sub("", str(text)))
-    kept = "".join(c for c in spaced if unicodedata.category(c)[0] != "C" or c in "\u200d\u200c")
-    kept = kept.strip()
+    kept = _visible(re.sub(r"\s+", " ", _ESCAPE_SEQUENCE.sub("", str(text)))).strip()
     return kept if limit is None or len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
+
+
+def _visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c)[0] != "C" or c in "\u200d\u200c")
+
+
+def preformatted(text: str, *, limit: int = 400) -> str:
+    """One line as `plain` leaves it, but with its spaces, so that columns stay in line."""
+    line = _visible(re.sub(r"\s", " ", _ESCAPE_SEQUENCE.sub("", text))).rstrip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def plain_lines(text: str) -> str:

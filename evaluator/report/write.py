@@ -13,6 +13,8 @@ from evaluator.errors import RunDirectoryError
 from evaluator.report.compose import compose, summary
 from evaluator.report.origin import read_origin
 from evaluator.report.page import GENERATOR, render
+from evaluator.report.probe_charts import DRAWN
+from evaluator.report.probe_folders import read_probes
 from evaluator.report.results import as_csv, as_markdown, read_metrics
 from evaluator.report.survey import survey
 from evaluator.store.rundir import RunDirectory
@@ -44,7 +46,8 @@ def fill(run: RunDirectory, folder: Path) -> None:
     markdown = as_markdown(origin.title, metrics.results, [headline, *remarks])
     (folder / "results.md").write_text(markdown, encoding="utf-8")
     (folder / "results.csv").write_text(as_csv(metrics.results), encoding="utf-8")
-    page = render(compose(folder, origin, metrics, found))
+    probes = read_probes(run.path, origin.made_from, folder, drawn=tuple(DRAWN))
+    page = render(compose(folder, origin, metrics, found, probes))
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 

@@ -165,7 +165,8 @@ class RunJob:
     def _record_schedule(self, *, steps: int | None) -> None:
         """Keep the noise schedule beside the shards, unless it is there.
 
-        That of so many steps, or as the pipeline set it when it last ran.
+        That of so many steps, or as the pipeline set it when it last ran. What the checks say of
+        it goes into the table's metadata.
         """
         scheduler = getattr(self.model.pipeline, "scheduler", None)
         path = self.run.path / "schedule.parquet"
@@ -173,16 +174,18 @@ class RunJob:
             return
         from evaluator.errors import ProbeError
         from evaluator.probes.schedule import describe_schedule
+        from evaluator.probes.schedule_checks import schedule_warnings
         from evaluator.probes.scheduler_sources import pipeline_sigmas
 
         pipeline = type(self.model.pipeline).__name__
         sigmas = None if steps is None else pipeline_sigmas(pipeline, steps)
         try:
             table = describe_schedule(scheduler, num_steps=steps, sigmas=sigmas)
+            said = {"warnings": schedule_warnings(scheduler, num_steps=steps, sigmas=sigmas)}
         except ProbeError:
             return  # a schedule that cannot be described stops no run; the report says so
         staged = self.run.stage("schedule")
-        schemas.write_table(table, staged / "schedule.parquet", kind="schedule")
+        schemas.write_table(table, staged / "schedule.parquet", kind="schedule", metadata=said)
         os.replace(staged / "schedule.parquet", path)
         self.run.discard(staged)
 

@@ -44,6 +44,10 @@ class Recipe:
     probes: bool = True
     timings: bool = True
     metrics: bool = True
+    pairs: bool = False
+    """Whether the attention probe also told of pairs, and which word each token is of."""
+    says: tuple[str, ...] | None = None
+    """What the checks said of the schedule."""
     collapsed: bool = False
     """Whether the latents lose their noise from step 4 on."""
 
@@ -110,12 +114,41 @@ def attention_table(positions: range) -> pa.Table:
                         "word": -1 if special else token - 1, "branch": "conditional",
                         "mass": 0.1 + rng.normal(0, 0.01), "top10_share": 0.2 + sharp / 2,
                         "sharpness": None if i == 3 and step == 0 else sharp,
+                        "entropy": None if i == 3 and step == 0 else 1 - sharp,
                     })  # fmt: skip
     table = pa.Table.from_pylist(rows)
     for name in ("layer", "token_text", "branch"):
         at = table.column_names.index(name)
         table = table.set_column(at, name, table.column(name).dictionary_encode())
     return table
+
+
+def tokens_table(positions: range) -> pa.Table:
+    rows = [
+        {"key": f"k{i:04d}", "image_index": 0, "token": token,
+         "word": token - 1 if 0 < token <= len(tokens_of(i)) else -1,
+         "word_text": word if not word.startswith("<|") else None}
+        for i in positions
+        for token, word in enumerate(["<|startoftext|>", *tokens_of(i), "<|endoftext|>"])
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def pairs_table(positions: range) -> pa.Table:
+    """Overlap falls with the distance of two words, more in some steps than in others."""
+    rows = [
+        {"key": f"k{i:04d}", "image_index": 0, "step": step, "log_snr": -5.0 + step,
+         "layer": "mid-4x4", "token": one + 1, "other": other + 1, "token_text": words[one],
+         "other_text": words[other], "word": one, "other_word": other,
+         "soft_iou": 1 / (1 + other - one + 0.1 * step), "cosine": 1 - 0.1 * (other - one),
+         "js": 0.02 * (other - one) + 0.001 * i}
+        for i in positions
+        for words in [tokens_of(i)]
+        for step in (0, 3)
+        for one in range(len(words))
+        for other in range(one + 1, len(words))
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
 
 
 def latents_table(positions: range, *, collapsed: bool = False) -> pa.Table:
@@ -223,7 +256,9 @@ def build(path: Path, recipe: Recipe) -> RunDirectory:
         if index not in recipe.missing_shards:
             commit(run, index, recipe)
     if recipe.probes:
-        schemas.write_table(schedule_table(), path / "schedule.parquet", kind="schedule")
+        said = None if recipe.says is None else {"warnings": recipe.says}
+        target = path / "schedule.parquet"
+        schemas.write_table(schedule_table(), target, kind="schedule", metadata=said)
     if recipe.metrics:
         counts = {"planned": num, "committed": num, "errors": 1, "truncated": 2}
         record = {"format": 1, "complete": True, "samples": counts, "metrics": METRICS}
@@ -241,6 +276,9 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
         tables["attention"] = attention_table(made)
         tables["latents"] = latents_table(made, collapsed=recipe.collapsed)
         tables["heatmaps"] = heatmaps_table(made)
+    if recipe.probes and recipe.pairs:
+        tables["attention_tokens"] = tokens_table(made)
+        tables["attention_pairs"] = pairs_table(made)
     staged = run.stage(f"{index:05d}.0")
     rows: dict[str, int | None] = {}
     for kind, table in tables.items():

@@ -189,3 +189,22 @@ def test_latents_that_lose_their_noise_are_a_warning_with_the_first_bad_step(
     page = write_report(make_run(collapsed=True)).read_text()
     assert "From step 4 (log-SNR -4.00) on the latents hold less noise" in page
     assert "hold less noise" not in (full_report / "index.html").read_text()
+
+
+def test_the_checks_of_the_schedule_stand_beside_it(
+    make_run: Callable[..., RunDirectory], full_report: Path
+) -> None:
+    says = ("Betas are <odd>.", "Note: init_noise_sigma is 14.6, not 1.")
+    run = make_run(num_samples=3, says=says)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert '<p class="warning">⚠ Betas are &lt;odd&gt;.</p>' in page
+    assert '<p class="note">Note: init_noise_sigma' in page
+    older = (full_report / "index.html").read_text(encoding="utf-8")
+    assert "found nothing suspicious" not in older, "a run from before has none, and says nothing"
+
+
+def test_a_schedule_without_findings_says_that_it_was_checked(
+    make_run: Callable[..., RunDirectory],
+) -> None:
+    page = write_report(make_run(num_samples=3, says=())).read_text(encoding="utf-8")
+    assert "The checks of the schedule found nothing suspicious." in page
