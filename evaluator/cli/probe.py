@@ -20,6 +20,7 @@ from evaluator.cli.probe_options import (
     ModelArgument,
     OptionalExtractorOption,
     OutputOption,
+    Pair,
     PromptOption,
     SeedOption,
     SetOption,
@@ -211,8 +212,8 @@ def directions(
     )  # fmt: skip
     print_lines(
         probe_directions(
-            request, pairs=[(first, last) for first, last in pair], base=base, strengths=_numbers("--strengths", strengths),
-            seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
+            request, pairs=[(first, last) for first, last in pair], base=base,
+            strengths=_numbers("--strengths", strengths), seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
         ).lines()
     )  # fmt: skip
 
