@@ -24,7 +24,6 @@ from evaluator.probes.layers import (
     AttentionLayer,
     Grid,
     attention_layers,
-    denoiser_of,
     family_of,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
@@ -35,7 +34,7 @@ from evaluator.probes.sequences import TextColumns, text_columns
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.texts import check_ids, read_prompts
 from evaluator.probes.tokens import TokenizedPrompt
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
