@@ -79,6 +79,7 @@ class PipelineWatch:
         self.encodings = PromptEncodings()
         self.observed: tuple[int, ...] = ()
         """Indices of the observed steps; known from the first denoiser call or step on."""
+        self._num_steps = 0
         self.num_calls = 0
         """Calls of `scheduler.step` so far."""
         self._pipeline = pipeline
@@ -138,8 +139,16 @@ class PipelineWatch:
             # Only pipelines know how many timesteps they take (image-to-image skips some).
             known = getattr(self._pipeline, "_num_timesteps", None)
             num_calls = known if isinstance(known, int) else len(scheduler.timesteps)
-            self.observed = self._choice.select(num_steps_of(scheduler, num_calls))
-        return place_of_call(scheduler, self.num_calls)
+            self._num_steps = num_steps_of(scheduler, num_calls)
+            self.observed = self._choice.select(self._num_steps)
+        place = place_of_call(scheduler, self.num_calls)
+        if place.step >= self._num_steps:
+            raise ProbeError(
+                f"Expected one run of {self._num_steps} steps for all prompts of a batch; a probe "
+                "that is attached saw another step. Generate them in one call of the pipeline, or "
+                "attach the probe for each call."
+            )
+        return place
 
     def _before_denoiser(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         place = self._place()

@@ -241,6 +241,20 @@ def test_guidance_of_three_branches_is_refused(tiny):
         tiny.observe(Thrice(pipeline), tiny.prompts("a dog"), LatentsProbe())
 
 
+@pytest.mark.parametrize("probe", [LatentsProbe(steps=2), AttentionProbe(steps=1)])
+def test_prompts_that_are_generated_one_by_one_are_an_error(tiny, shared_pipeline, probe):
+    """The rows of one call would be taken for those of another."""
+
+    class OneByOne(tiny.model):
+        def generate(self, prompts):
+            return torch.cat([super(OneByOne, self).generate([prompt]) for prompt in prompts])
+
+    model = OneByOne(shared_pipeline, steps=3)
+    with pytest.raises(ProbeError, match="one run of 3 steps for all prompts of a batch"):
+        tiny.observe(model, tiny.prompts("a dog", "a red fox"), probe)
+    assert tiny.observe(model, tiny.prompts("a dog"), probe).tables
+
+
 def test_a_step_that_another_network_takes_is_an_error(tiny):
     pipeline = tiny.stable_diffusion()
 

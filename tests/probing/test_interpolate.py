@@ -97,9 +97,11 @@ def test_what_a_walk_needs_is_asked_for(unconditional: Path, tmp_path: Path):
         DIGITS,
         device="cpu",
         steps=4,
-        overrides=("model.scheduler={name: DDIMInverseScheduler}",),
+        overrides=(
+            "model.scheduler={name: PNDMScheduler, arguments: {prediction_type: v_prediction}}",
+        ),
     )
-    with pytest.raises(ProbeError, match="DDIMInverseScheduler"):
+    with pytest.raises(ProbeError, match="PNDMScheduler with prediction_type"):
         probe_interpolate(unknown, images=IMAGES, pairs=1, output=tmp_path / "out")
     found = probe_interpolate(
         ModelRequest(str(unconditional), device="cpu", steps=2), pairs=2, frames=3,
