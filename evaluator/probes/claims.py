@@ -119,17 +119,12 @@ def bound(
     """
     contrasts: list[Contrast] = []
     for rows in _by_key(pairs):
-        text = texts.get(rows[0]["key"])
-        if text is None:
-            continue
+        text = texts.get(rows[0]["key"], "")
+        bindings = colour_bindings(text)
         words = text.split()
-        overlaps = _overlaps(rows, measure, words)
-        # What was cut off, or never observed, says nothing.
-        seen = np.isfinite(overlaps).any(axis=1)
-        bindings = [b for b in colour_bindings(text) if seen[list(b)].all()]
-        content = [i for i, word in enumerate(words) if seen[i] and is_content(word)]
+        content = [i for i, word in enumerate(words) if is_content(word)]
         if bindings:
-            contrasts.append(_binding(overlaps, bindings, content))
+            contrasts.append(_binding(_overlaps(rows, measure, len(words)), bindings, content))
     return _claim("bound", contrasts, seed, shuffles)
 
 
@@ -204,20 +199,11 @@ def _chosen(values: NDArray[np.float64], content: NDArray[np.bool_]) -> Contrast
     return contrast
 
 
-def _overlaps(rows: Sequence[Row], measure: str, words: Sequence[str]) -> NDArray[np.float64]:
-    """(W, W): mean overlap of every two words over their tokens, steps, layers and images.
-
-    NaN for words that no row is about.
-    """
-    sums, counts = np.zeros((2, len(words), len(words)))
+def _overlaps(rows: Sequence[Row], measure: str, num_words: int) -> NDArray[np.float64]:
+    """(W, W): mean overlap of every two words over their tokens, steps, layers and images."""
+    sums, counts = np.zeros((2, num_words, num_words))
     for row in rows:
         value, one, other = row[measure], row["word"], row["other_word"]
-        if max(one, other) >= len(words):
-            raise ProbeError(
-                f"Expected the texts that were generated; that of {row['key']} has {len(words)} "
-                f"words, its attention speaks of word {max(one, other) + 1}. Give the prompts of "
-                "this run, as its encoders read them."
-            )
         if isinstance(value, float) and math.isfinite(value) and one != other:
             for place in ((one, other), (other, one)):
                 sums[place] += value
