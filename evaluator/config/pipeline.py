@@ -53,7 +53,10 @@ class ControlNetConfig(NumericSection):
 
 
 class RefinerConfig(NumericSection):
-    """A second pipeline that takes the last steps over, as SDXL's refiner does."""
+    """A second pipeline that takes the last steps over, as SDXL's refiner does.
+
+    It goes on with the first one's scheduler, prompts, guidance and further arguments.
+    """
 
     id: str
     """Hub id or folder of the refiner."""
@@ -88,7 +91,8 @@ class DiffusersModelConfig(Section):
     refiner: RefinerConfig | None = None
     """A pipeline that takes the last steps over; probes watch the first one."""
     arguments: dict[str, Any] = Field({})
-    """Further arguments for every call of the pipeline, such as `eta` or `clip_skip`."""
+    """Further arguments for every call of the pipeline, such as `eta` or `clip_skip`; a text for
+    single encoders (`prompt_2`) is one for all samples."""
     compile: bool = Field(False, strict=True)
     """Compile the denoiser with torch.compile: faster after the first batch, and the images may
     differ in the last bits. Attention cannot be observed then."""

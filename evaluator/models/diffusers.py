@@ -98,7 +98,7 @@ class DiffusersModel:
     def _call(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
         """The pipeline's output; what it says against its settings becomes a GenerationError."""
         try:
-            return self._run(arguments, generators)
+            output = self._run(arguments, generators)
         except EvaluatorError:
             raise
         except (NotImplementedError, ValueError) as error:
@@ -107,6 +107,19 @@ class DiffusersModel:
                 f"{self._config.id}: expected settings that {type(self._pipeline).__name__} can "
                 f"follow, got: {reason}. Check generation, model.scheduler and model.arguments."
             ) from error
+        self._check_size(output.images)
+        return output
+
+    def _check_size(self, images: np.ndarray[Any, Any]) -> None:
+        """Raise GenerationError where (B, H, W, C) images have another size than was asked for."""
+        asked = (self._arguments.get("height"), self._arguments.get("width"))
+        made = images.shape[1:3]
+        if None not in asked and asked != made:
+            raise GenerationError(
+                f"expected images of generation.height x width = {asked[0]}x{asked[1]}, got "
+                f"{made[0]}x{made[1]}: {type(self._pipeline).__name__} rounds to what its patches "
+                "and autoencoder can make. Ask for that size."
+            )
 
     def _run(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
         if self._refiner is None:
@@ -208,20 +221,8 @@ class DiffusersModel:
                 f"{self._config.id}: expected finite pixels, got NaN or infinity for "
                 f"{', '.join(sorted(set(bad))[:5])}. Try model.dtype: float32 or bfloat16."
             )
-        self._check_size(values)
         pixels = (values * 255).round().to(torch.uint8).permute(0, 3, 1, 2)
         return pixels.expand(-1, 3, -1, -1).contiguous()
-
-    def _check_size(self, values: Tensor) -> None:
-        """Raise GenerationError where a pipeline rounded the size that it was asked for."""
-        asked = (self._arguments.get("height"), self._arguments.get("width"))
-        made = (int(values.shape[1]), int(values.shape[2]))
-        if None not in asked and asked != made:
-            raise GenerationError(
-                f"expected images of generation.height x width = {asked[0]}x{asked[1]}, got "
-                f"{made[0]}x{made[1]}: {type(self._pipeline).__name__} rounds to what its patches "
-                "and autoencoder can make. Ask for that size."
-            )
 
     def _hash_of_all_that_decides(self) -> str:
         """SHA-256 over weights, scheduler and settings.

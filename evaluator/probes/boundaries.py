@@ -145,7 +145,7 @@ def _watch_backend(original: Any) -> Any:
             return original(**given)
         query, key = (given[name].transpose(1, 2) for name in ("query", "key"))
         causal = bool(given.get("is_causal"))
-        mask = given.get("attn_mask")
+        mask = _by_key(given.get("attn_mask"), key)
         call = _call(query, key, mask, is_causal=causal, scale=given.get("scale"))
         # Most backends end in F.scaled_dot_product_attention: it must not report a second time,
         # but may know the normaliser.
@@ -155,12 +155,18 @@ def _watch_backend(original: Any) -> Any:
             output = original(**given)
         finally:
             _thread.sink = sink
-        if len(inner) == 1 and inner[0].query.shape == query.shape:
-            call = call._replace(normaliser=inner[0].normaliser)
-        sink(call)
+        # What it was given there counts: backends read a mask of two dimensions differently.
+        sink(inner[0] if len(inner) == 1 and inner[0].query.shape == query.shape else call)
         return output
 
     return backend
+
+
+def _by_key(mask: Tensor | None, key: Tensor) -> Tensor | None:
+    """A mask (B, T) as (B, 1, 1, T), which is what backends with kernels of their own read."""
+    if mask is not None and mask.shape == (key.shape[0], key.shape[2]):
+        return mask[:, None, None, :]
+    return mask
 
 
 def _watch_scores(original: Any, module: Any) -> Any:

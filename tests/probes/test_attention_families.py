@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry, dispatch_attention_fn
 from scipy.special import xlogy
 
 from evaluator.errors import ProbeError
 from evaluator.probes import AttentionProbe, LatentsProbe
+from evaluator.probes.boundaries import LayerBoundary
 from evaluator.probes.daam import daam_maps
 from evaluator.probes.schemas import PAIR_STATISTICS
 from tests.tiny import FAMILIES, TEXTLESS, call_arguments
@@ -446,3 +447,21 @@ def test_layers_that_attend_to_the_text_alone_are_observed_twice_a_block(tiny):
     assert torch.equal(run.images, bare)
     assert {row["name"] for row in run.rows("attention_layers")} == attending
     assert {row["layer"] for row in run.rows("attention")} == attending
+
+
+@pytest.mark.parametrize("backend", ["native", "_native_math"])
+def test_a_mask_of_keys_is_read_as_the_backend_reads_it(backend):
+    """(B, T), with as many samples as positions, could be taken for one of positions."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 3, 3, 2, 4, generator=generator).unbind(0)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    heard = []
+    boundary = LayerBoundary(torch.nn.Module(), heard.append)
+    boundary.open()
+    try:
+        output = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend)
+    finally:
+        boundary.close()
+    (call,) = heard
+    logits = (call.query @ call.key.mT * call.scale).masked_fill(~call.mask, -torch.inf)
+    torch.testing.assert_close(logits.softmax(-1) @ value.transpose(1, 2), output.transpose(1, 2))
