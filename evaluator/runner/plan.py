@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,16 +10,12 @@ import pyarrow as pa
 from evaluator.config.schema import GenerationConfig, RunConfig, SeedRange
 from evaluator.errors import ConfigError
 from evaluator.records import Prompt, Shard
+from evaluator.runner.named import check_named
 from evaluator.seeds import prompt_seeds
 from evaluator.store.schemas import PLAN
 
 if TYPE_CHECKING:
     from evaluator.data import Pack
-
-MAX_HINTS = 10
-"""Unknown keys that get a near miss, each from one pass over the keys."""
-MAX_COMPARED = 10_000
-"""Keys that an unknown one is compared with letter by letter."""
 
 
 def prompts_per_shard(config: RunConfig) -> int:
@@ -29,11 +24,8 @@ def prompts_per_shard(config: RunConfig) -> int:
 
 
 def make_plan(config: RunConfig, keys: Sequence[str], content: Sequence[str]) -> pa.Table:
-    """The plan, one row a sample: shard, key, image index, seed, hash of the prompt's content.
-
-    ConfigError where the probes name keys that no prompt has, or the seeds do not suffice.
-    """
-    _check_named(config, keys)
+    """The plan, one row a sample: shard, key, image index, seed, hash of the prompt's content."""
+    check_named(config, keys)
     generation = config.generation
     per_prompt, per_shard = generation.images_per_prompt, prompts_per_shard(config)
     seeds = _seeds(generation, keys)
@@ -46,40 +38,6 @@ def make_plan(config: RunConfig, keys: Sequence[str], content: Sequence[str]) ->
         pa.array([content[i // per_prompt] for i in rows], pa.string()),
     ]
     return pa.table(columns, schema=PLAN)
-
-
-def _check_named(config: RunConfig, keys: Sequence[str]) -> None:
-    """Raise ConfigError with every key that the probes name and no prompt has."""
-    attention = config.probes.attention
-    if attention is None or not keys:
-        return
-    known = frozenset(keys)
-    unknown: dict[str, list[str]] = {}
-    for name, chosen in (("maps", attention.maps), ("full", attention.full)):
-        for key in () if isinstance(chosen, int) else chosen:
-            if key not in known:
-                unknown.setdefault(key, []).append(f"probes.attention.{name}")
-    if not unknown:
-        return
-    limit = config.prompts.limit
-    of = f"the first {limit} prompts" if limit is not None else "the prompts"
-    faults = [
-        f"{' and '.join(places)}: {key!r}{_near_miss(key, keys) if i < MAX_HINTS else ''}"
-        for i, (key, places) in enumerate(unknown.items())
-    ]
-    raise ConfigError(
-        f"expected keys of {of} of {config.prompts.source} ({keys[0]!r} to {keys[-1]!r}); got "
-        f"{len(faults)} that none of them has:",
-        tuple(faults),
-    )
-
-
-def _near_miss(key: str, keys: Sequence[str]) -> str:
-    """A key that is the same but for case and leading zeros, or one written much like it."""
-    plain = key.lower().lstrip("0")
-    near = [known for known in keys if known.lower().lstrip("0") == plain]
-    near = near or difflib.get_close_matches(key, keys[:MAX_COMPARED], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _seeds(generation: GenerationConfig, keys: Sequence[str]) -> list[int]:

@@ -1,0 +1,48 @@
+"""Prompts that a configuration names by key: they must be there before anything is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from evaluator.config.schema import RunConfig
+from evaluator.errors import ConfigError
+
+MAX_HINTS = 10
+"""Unknown keys that get a near miss, each from one pass over the keys."""
+MAX_COMPARED = 10_000
+"""Keys that an unknown one is compared with letter by letter."""
+
+
+def check_named(config: RunConfig, keys: Sequence[str]) -> None:
+    """Raise ConfigError with every key that the probes name and no prompt has."""
+    attention = config.probes.attention
+    if attention is None or not keys:
+        return
+    known = frozenset(keys)
+    unknown: dict[str, list[str]] = {}
+    for name, chosen in (("maps", attention.maps), ("full", attention.full)):
+        for key in () if isinstance(chosen, int) else chosen:
+            if key not in known:
+                unknown.setdefault(key, []).append(f"probes.attention.{name}")
+    if not unknown:
+        return
+    limit = config.prompts.limit
+    of = f"the first {limit} prompts" if limit is not None else "the prompts"
+    faults = [
+        f"{' and '.join(places)}: {key!r}{_near_miss(key, keys) if i < MAX_HINTS else ''}"
+        for i, (key, places) in enumerate(unknown.items())
+    ]
+    raise ConfigError(
+        f"expected keys of {of} of {config.prompts.source} ({keys[0]!r} to {keys[-1]!r}); got "
+        f"{len(faults)} that none of them has:",
+        tuple(faults),
+    )
+
+
+def _near_miss(key: str, keys: Sequence[str]) -> str:
+    """A key that is the same but for case and leading zeros, or one written much like it."""
+    plain = key.lower().lstrip("0")
+    near = [known for known in keys if known.lower().lstrip("0") == plain]
+    near = near or difflib.get_close_matches(key, keys[:MAX_COMPARED], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
