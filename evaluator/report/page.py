@@ -32,11 +32,11 @@ class Drawing(NamedTuple):
 
 
 class GridText(NamedTuple):
-    """What is said of the picture of words by step."""
+    """What is said of a picture of words by step or by layer."""
 
     prompt: str
     words: str
-    steps: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,7 @@ class Page:
     heat: Sequence[HeatSample]
     no_heat: str
     grid: GridText | None
+    layers: GridText | None
     tokens: Drawing | None
     attention_charts: Sequence[Drawing]
     attention_extent: str

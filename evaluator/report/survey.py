@@ -23,7 +23,7 @@ from evaluator.report.curves import (
 )
 from evaluator.report.gallery import Gallery
 from evaluator.report.heatmaps import COLUMNS as HEAT_COLUMNS
-from evaluator.report.heatmaps import HeatMaps
+from evaluator.report.heatmaps import LAYER_COLUMNS, MAX_LAYER_BYTES, HeatMaps
 from evaluator.report.text import plain
 from evaluator.report.token_steps import TokenSteps, token_steps
 from evaluator.store import schemas
@@ -97,6 +97,7 @@ def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bo
         heat = _optional(run, index, "heatmaps", HEAT_COLUMNS, found)
         if heat is not None and set(HEAT_COLUMNS) <= set(heat.column_names):
             found.heat.add(heat, samples, tar, start)
+            _add_layers(run, index, found)
     if with_curves:
         if (attention := _optional(run, index, "attention", _ATTENTION, found)) is not None:
             found.attention.add(attention)
@@ -104,6 +105,15 @@ def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bo
         if (latents := _optional(run, index, "latents", _LATENTS, found)) is not None:
             found.latents.add(latents)
             found.noise.add(latents)
+
+
+def _add_layers(run: RunDirectory, index: int, found: Survey) -> None:
+    """Heat maps by layer of the first sample that has any."""
+    path = run.shard_path(index) / "heatmaps_layers.parquet"
+    if found.heat.layers is None and path.exists() and path.stat().st_size <= MAX_LAYER_BYTES:
+        maps = _optional(run, index, "heatmaps_layers", LAYER_COLUMNS, found)
+        if maps is not None and set(LAYER_COLUMNS) <= set(maps.column_names):
+            found.heat.add_layers(maps)
 
 
 def _optional(
