@@ -72,14 +72,6 @@ class LayerGrid(NamedTuple):
     rows: Sequence[tuple[str, Sequence[Image.Image]]]
 
 
-class _First(NamedTuple):
-    """The sample that the grids are of."""
-
-    sample: SampleId
-    prompt: str
-    image: Image.Image | None
-
-
 @dataclass
 class HeatMaps:
     """The first samples of the plan that have heat maps."""
@@ -88,7 +80,6 @@ class HeatMaps:
     samples: list[HeatSample] = field(default_factory=list)
     grid: StepGrid | None = None
     layers: LayerGrid | None = None
-    _first: _First | None = None
 
     @property
     def full(self) -> bool:
@@ -105,14 +96,14 @@ class HeatMaps:
             if added is None:
                 continue
             self.samples.append(added)
-            if self._first is None:
-                self._first = _First(sample, prompt, images.get(sample))
-                self.grid = _step_grid(self._first, rows)
+            if self.grid is None:
+                self.grid = _step_grid(prompt, rows, images.get(sample))
 
-    def add_layers(self, maps: pa.Table) -> None:
-        """Maps by layer of the first sample, from the same shard's `heatmaps_layers`."""
-        if self._first is not None and self.layers is None:
-            self.layers = _layer_grid(self._first, _rows(maps, self._first.sample))
+    def add_layers(self, maps: pa.Table, samples: pa.Table, tar: Path) -> None:
+        """Draw the first sample of a shard's `heatmaps_layers`."""
+        for sample, (_, prompt) in _positions(maps, samples, 0, 1).items():
+            image = dict(read_images(tar, [sample])).get(sample)
+            self.layers = _layer_grid(prompt, _rows(maps, sample), image)
 
     def _sample(
         self, position: int, prompt: str, rows: Sequence[_Row], image: Image.Image | None
@@ -207,7 +198,7 @@ def _by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
     return words
 
 
-def _step_grid(first: _First, rows: Sequence[_Row]) -> StepGrid | None:
+def _step_grid(prompt: str, rows: Sequence[_Row], image: Image.Image | None) -> StepGrid | None:
     """Words × steps of one prompt; None when maps were kept for all steps together only."""
     steps = sorted({row["step"] for row in rows if row["step"] != ALL_STEPS})
     if len(steps) < 2:
@@ -215,10 +206,10 @@ def _step_grid(first: _First, rows: Sequence[_Row]) -> StepGrid | None:
     chosen = np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
     steps = [steps[i] for i in chosen]
     columns = [_by_word(row for row in rows if row["step"] == step) for step in steps]
-    return StepGrid(first.prompt, steps, _lines(columns, first.image))
+    return StepGrid(prompt, steps, _lines(columns, image))
 
 
-def _layer_grid(first: _First, rows: Sequence[_Row]) -> LayerGrid | None:
+def _layer_grid(prompt: str, rows: Sequence[_Row], image: Image.Image | None) -> LayerGrid | None:
     """Words × layers of one prompt, the mean of each layer's steps, from the first to run on."""
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     if len(layers) < 2:
@@ -227,7 +218,7 @@ def _layer_grid(first: _First, rows: Sequence[_Row]) -> LayerGrid | None:
     layers = [layers[i] for i in chosen]
     columns = [_by_word(row for row in rows if row["layer"] == layer) for layer in layers]
     names = [plain(layer, limit=60) for layer in layers]
-    return LayerGrid(first.prompt, names, _lines(columns, first.image))
+    return LayerGrid(prompt, names, _lines(columns, image))
 
 
 def layer_caption(layer: str) -> str:

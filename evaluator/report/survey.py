@@ -91,13 +91,14 @@ def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bo
     found.kept_images = found.kept_images or tar.exists()
     if not found.gallery.full:
         found.gallery.add(samples, tar, start)
+    if found.heat.layers is None:
+        _add_layers(run, index, samples, found)
     if (timings := _optional(run, index, "timings", None, found)) is not None:
         found.timings.add(timings)
     if not found.heat.full:
         heat = _optional(run, index, "heatmaps", HEAT_COLUMNS, found)
         if heat is not None and set(HEAT_COLUMNS) <= set(heat.column_names):
             found.heat.add(heat, samples, tar, start)
-            _add_layers(run, index, found)
     if with_curves:
         if (attention := _optional(run, index, "attention", _ATTENTION, found)) is not None:
             found.attention.add(attention)
@@ -107,13 +108,13 @@ def _read_shard(run: RunDirectory, index: int, found: Survey, *, with_curves: bo
             found.noise.add(latents)
 
 
-def _add_layers(run: RunDirectory, index: int, found: Survey) -> None:
-    """Heat maps by layer of the first sample that has any."""
+def _add_layers(run: RunDirectory, index: int, samples: pa.Table, found: Survey) -> None:
+    """Heat maps by layer, unless the file is larger than a report can hold."""
     path = run.shard_path(index) / "heatmaps_layers.parquet"
-    if found.heat.layers is None and path.exists() and path.stat().st_size <= MAX_LAYER_BYTES:
+    if path.exists() and path.stat().st_size <= MAX_LAYER_BYTES:
         maps = _optional(run, index, "heatmaps_layers", LAYER_COLUMNS, found)
         if maps is not None and set(LAYER_COLUMNS) <= set(maps.column_names):
-            found.heat.add_layers(maps)
+            found.heat.add_layers(maps, samples, run.shard_path(index) / "images.tar")
 
 
 def _optional(
