@@ -24,7 +24,9 @@ MAX_STEPS = 10
 SIDE = 160
 """Longest side of a heat map picture."""
 TILE = 64
-"""Side of a picture in the grid of words and steps."""
+"""Side of a picture in the grids of words by step and by layer."""
+GRID_OPACITY = 0.86
+"""Of the heat in those: a bright image under it would be taken for heat in pictures so small."""
 ALL_STEPS = -1
 COLUMNS = ("key", "image_index", "step", "word", "token", "token_text", "height", "width", "map")
 LAYER_COLUMNS = (*COLUMNS, "layer")
@@ -125,7 +127,9 @@ class HeatMaps:
         return HeatSample(position, prompt, file, shown, words)
 
 
-def overlay(values: Map, image: Image.Image | None, side: int) -> Image.Image:
+def overlay(
+    values: Map, image: Image.Image | None, side: int, *, opacity: float = 0.72
+) -> Image.Image:
     """A heat map, scaled to its own maximum, over the grey image (or alone)."""
     top = np.nanmax(values, initial=0.0)
     scaled = np.nan_to_num(values / top if top > 0 else values * 0.0)
@@ -140,7 +144,7 @@ def overlay(values: Map, image: Image.Image | None, side: int) -> Image.Image:
     colours = Image.fromarray(heat_colours(smooth))
     if image is None:
         return colours
-    return Image.blend(ground.convert("L").convert("RGB"), colours, 0.72)
+    return Image.blend(ground.convert("L").convert("RGB"), colours, opacity)
 
 
 def _positions(
@@ -238,5 +242,6 @@ def _lines(
     lines = []
     for word in sorted(words)[:MAX_WORDS]:
         maps = [column.get(word, ("", nothing))[1] for column in columns]
-        lines.append((words[word], [overlay(values, image, TILE) for values in maps]))
+        tiles = [overlay(values, image, TILE, opacity=GRID_OPACITY) for values in maps]
+        lines.append((words[word], tiles))
     return lines

@@ -249,10 +249,10 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
     if recipe.timings:
         tables["timings"] = timings_table(positions, index)
     if recipe.probes:
+        tables["heatmaps_layers"] = layer_maps_table(made)
         tables["attention"] = attention_table(made)
         tables["latents"] = latents_table(made, collapsed=recipe.collapsed)
         tables["heatmaps"] = heatmaps_table(made)
-        tables["heatmaps_layers"] = layer_maps_table(made)
     staged = run.stage(f"{index:05d}.0")
     rows: dict[str, int | None] = {}
     for kind, table in tables.items():
