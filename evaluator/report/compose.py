@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
+from PIL import Image
 
 from evaluator.report.census import Census
 from evaluator.report.charts import attention_charts, latent_charts, schedule_charts, timing_bars
@@ -14,7 +15,7 @@ from evaluator.report.claim_chart import draw_claims
 from evaluator.report.claims import FILE as CLAIMS_FILE
 from evaluator.report.claims import as_json, claims_found
 from evaluator.report.gallery import SHEET_SIDE
-from evaluator.report.heatmaps import SIDE, TILE
+from evaluator.report.heatmaps import SIDE, TILE, layer_caption
 from evaluator.report.origin import Origin
 from evaluator.report.page import (
     ClaimsText,
@@ -67,6 +68,7 @@ def compose(
         heat=found.heat.samples,
         no_heat="No heatmaps.parquet in the committed shards: no heat maps were asked for.",
         grid=_grid_text(found) if steps else None,
+        layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
         attention_charts=_drawn(folder, attention_charts(found.attention)),
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
@@ -124,11 +126,21 @@ def write_sheets(folder: Path, found: Survey) -> None:
             rows.append(Row(sample.prompt or f"sample {sample.position}", [*first, *words]))
         write_sheet(folder / "attention.png", rows, side=SIDE)
     if steps:
-        lines = [Row(word, [Tile(picture, "") for picture in line]) for word, line in steps.rows]
-        word, line = steps.rows[-1]
         captions = [f"step {step}" for step in steps.steps]
-        lines[-1] = Row(word, [Tile(p, c) for p, c in zip(line, captions, strict=True)])
-        write_sheet(folder / "attention-steps.png", lines, side=TILE, margin=110)
+        _write_grid(folder / "attention-steps.png", steps.rows, captions)
+    if (layers := found.heat.layers) is not None:
+        captions = [layer_caption(layer) for layer in layers.layers]
+        _write_grid(folder / "attention-layers.png", layers.rows, captions)
+
+
+def _write_grid(
+    path: Path, rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str]
+) -> None:
+    """A line of pictures for each word; the captions stand under the last."""
+    lines = [Row(word, [Tile(picture, "") for picture in line]) for word, line in rows]
+    word, line = rows[-1]
+    lines[-1] = Row(word, [Tile(p, c) for p, c in zip(line, captions, strict=True)])
+    write_sheet(path, lines, side=TILE, lines=2, margin=110)
 
 
 def summary(census: Census, metrics: Metrics) -> tuple[str, list[str]]:
@@ -181,6 +193,13 @@ def _grid_text(found: Survey) -> GridText:
     assert steps is not None
     words = ", ".join(f"“{word}”" for word, _ in steps.rows)
     return GridText(steps.prompt, words, ", ".join(str(step) for step in steps.steps))
+
+
+def _layers_text(found: Survey) -> GridText:
+    layers = found.heat.layers
+    assert layers is not None
+    words = ", ".join(f"“{word}”" for word, _ in layers.rows)
+    return GridText(layers.prompt, words, ", ".join(layers.layers))
 
 
 def _drawn(folder: Path, charts: Sequence[Chart]) -> list[Drawing]:

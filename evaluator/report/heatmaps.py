@@ -24,9 +24,15 @@ MAX_STEPS = 10
 SIDE = 160
 """Longest side of a heat map picture."""
 TILE = 64
-"""Side of a picture in the grid of words and steps."""
+"""Side of a picture in the grids of words by step and by layer."""
+GRID_OPACITY = 0.86
+"""Of the heat in those: a bright image under it would be taken for heat in pictures so small."""
 ALL_STEPS = -1
 COLUMNS = ("key", "image_index", "step", "word", "token", "token_text", "height", "width", "map")
+LAYER_COLUMNS = (*COLUMNS, "layer")
+MAX_LAYERS = 12
+MAX_LAYER_BYTES = 256 * 2**20
+"""Of a file `heatmaps_layers.parquet`; every step and layer of a large model is gigabytes."""
 
 Map = NDArray[np.float64]
 _Row = Mapping[str, Any]
@@ -60,6 +66,14 @@ class StepGrid(NamedTuple):
     rows: Sequence[tuple[str, Sequence[Image.Image]]]
 
 
+class LayerGrid(NamedTuple):
+    """The same with a column for each layer or group of layers, all steps together."""
+
+    prompt: str
+    layers: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Image.Image]]]
+
+
 @dataclass
 class HeatMaps:
     """The first samples of the plan that have heat maps."""
@@ -67,6 +81,7 @@ class HeatMaps:
     folder: Path
     samples: list[HeatSample] = field(default_factory=list)
     grid: StepGrid | None = None
+    layers: LayerGrid | None = None
 
     @property
     def full(self) -> bool:
@@ -84,7 +99,13 @@ class HeatMaps:
                 continue
             self.samples.append(added)
             if self.grid is None:
-                self.grid = _step_grid(prompt, rows)
+                self.grid = _step_grid(prompt, rows, images.get(sample))
+
+    def add_layers(self, maps: pa.Table, samples: pa.Table, tar: Path) -> None:
+        """Draw the first sample of a shard's `heatmaps_layers`."""
+        for sample, (_, prompt) in _positions(maps, samples, 0, 1).items():
+            image = dict(read_images(tar, [sample])).get(sample)
+            self.layers = _layer_grid(prompt, _rows(maps, sample), image)
 
     def _sample(
         self, position: int, prompt: str, rows: Sequence[_Row], image: Image.Image | None
@@ -106,7 +127,9 @@ class HeatMaps:
         return HeatSample(position, prompt, file, shown, words)
 
 
-def overlay(values: Map, image: Image.Image | None, side: int) -> Image.Image:
+def overlay(
+    values: Map, image: Image.Image | None, side: int, *, opacity: float = 0.72
+) -> Image.Image:
     """A heat map, scaled to its own maximum, over the grey image (or alone)."""
     top = np.nanmax(values, initial=0.0)
     scaled = np.nan_to_num(values / top if top > 0 else values * 0.0)
@@ -121,7 +144,7 @@ def overlay(values: Map, image: Image.Image | None, side: int) -> Image.Image:
     colours = Image.fromarray(heat_colours(smooth))
     if image is None:
         return colours
-    return Image.blend(ground.convert("L").convert("RGB"), colours, 0.72)
+    return Image.blend(ground.convert("L").convert("RGB"), colours, opacity)
 
 
 def _positions(
@@ -179,18 +202,46 @@ def _by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
     return words
 
 
-def _step_grid(prompt: str, rows: Sequence[_Row]) -> StepGrid | None:
+def _step_grid(prompt: str, rows: Sequence[_Row], image: Image.Image | None) -> StepGrid | None:
     """Words × steps of one prompt; None when maps were kept for all steps together only."""
     steps = sorted({row["step"] for row in rows if row["step"] != ALL_STEPS})
     if len(steps) < 2:
         return None
     chosen = np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
     steps = [steps[i] for i in chosen]
-    by_step = {step: _by_word(row for row in rows if row["step"] == step) for step in steps}
-    words = {w: text for maps in by_step.values() for w, (text, _) in maps.items()}
+    columns = [_by_word(row for row in rows if row["step"] == step) for step in steps]
+    return StepGrid(prompt, steps, _lines(columns, image))
+
+
+def _layer_grid(prompt: str, rows: Sequence[_Row], image: Image.Image | None) -> LayerGrid | None:
+    """Words × layers of one prompt, the mean of each layer's steps, from the first to run on."""
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    if len(layers) < 2:
+        return None
+    chosen = np.unique(np.linspace(0, len(layers) - 1, MAX_LAYERS).round().astype(int))
+    layers = [layers[i] for i in chosen]
+    columns = [_by_word(row for row in rows if row["layer"] == layer) for layer in layers]
+    names = [plain(layer, limit=60) for layer in layers]
+    return LayerGrid(prompt, names, _lines(columns, image))
+
+
+def layer_caption(layer: str) -> str:
+    """A layer or group in two short lines: `up 1.0.0` of a path, `down 8x8` of `down-8x8`."""
+    if "." not in layer:
+        return " ".join(layer.rsplit("-", 1))
+    numbers = ".".join(part for part in layer.split(".") if part.isdigit())
+    return f"{layer.split('.')[0].removesuffix('blocks').strip('_')} {numbers}"
+
+
+def _lines(
+    columns: Sequence[Mapping[int, tuple[str, Map]]], image: Image.Image | None
+) -> list[tuple[str, list[Image.Image]]]:
+    """A line of pictures for each word, over the image."""
+    words = {w: text for maps in columns for w, (text, _) in maps.items()}
     nothing = np.full((1, 1), np.nan)
     lines = []
     for word in sorted(words)[:MAX_WORDS]:
-        maps = [by_step[step].get(word, ("", nothing))[1] for step in steps]
-        lines.append((words[word], [overlay(values, None, TILE) for values in maps]))
-    return StepGrid(prompt, steps, lines)
+        maps = [column.get(word, ("", nothing))[1] for column in columns]
+        tiles = [overlay(values, image, TILE, opacity=GRID_OPACITY) for values in maps]
+        lines.append((words[word], tiles))
+    return lines

@@ -53,11 +53,11 @@ class ProbeText(NamedTuple):
 
 
 class GridText(NamedTuple):
-    """What is said of the picture of words by step."""
+    """What is said of a picture of words by step or by layer."""
 
     prompt: str
     words: str
-    steps: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,7 @@ class Page:
     heat: Sequence[HeatSample]
     no_heat: str
     grid: GridText | None
+    layers: GridText | None
     tokens: Drawing | None
     attention_charts: Sequence[Drawing]
     attention_extent: str

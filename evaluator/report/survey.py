@@ -32,7 +32,7 @@ from evaluator.report.curves import (
 )
 from evaluator.report.gallery import Gallery
 from evaluator.report.heatmaps import COLUMNS as HEAT_COLUMNS
-from evaluator.report.heatmaps import HeatMaps
+from evaluator.report.heatmaps import LAYER_COLUMNS, MAX_LAYER_BYTES, HeatMaps
 from evaluator.report.text import plain
 from evaluator.report.token_steps import TokenSteps, token_steps
 from evaluator.report.word_pairs import COLUMNS as WORD_PAIR_COLUMNS
@@ -132,6 +132,8 @@ def _read_shard(run: RunDirectory, index: int, found: Survey) -> pa.Table | None
     found.kept_images = found.kept_images or tar.exists()
     if not found.gallery.full:
         found.gallery.add(samples, tar, start)
+    if found.heat.layers is None:
+        _add_layers(run, index, samples, found)
     if (timings := _optional(run, index, "timings", None, found)) is not None:
         found.timings.add(timings)
     if not found.heat.full:
@@ -176,6 +178,15 @@ def _pairs(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
         _say(found, f"{path.name} of shard {index:05d} {reason}: pairs of it are left out")
         return None
     return _optional(run, index, "attention_pairs", _PAIRS, found)
+
+
+def _add_layers(run: RunDirectory, index: int, samples: pa.Table, found: Survey) -> None:
+    """Heat maps by layer, unless the file is larger than a report can hold."""
+    path = run.shard_path(index) / "heatmaps_layers.parquet"
+    if path.exists() and path.stat().st_size <= MAX_LAYER_BYTES:
+        maps = _optional(run, index, "heatmaps_layers", LAYER_COLUMNS, found)
+        if maps is not None and set(LAYER_COLUMNS) <= set(maps.column_names):
+            found.heat.add_layers(maps, samples, run.shard_path(index) / "images.tar")
 
 
 def _optional(

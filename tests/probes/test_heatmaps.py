@@ -61,6 +61,30 @@ def test_maps_of_some_heads_leave_the_others_out():
         beyond.add(fine, Grid(8, 8), [0, 1], layers=["fine", "fine"])
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([(5, 8, 64), (5, 8, 32), (5, 8, 16)], 221_184),  # Stable Diffusion 1.5, 512 pixels
+        ([(10, 10, 64), (50, 20, 32)], 4_112_384),  # SDXL, 1,024 pixels
+        ([(57, 24, 64)], 16_384),  # Flux, 1,024 pixels
+    ],
+)
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_bytes_of_all_steps_together_are_bounded_however_many_they_are(layers, expected, num_steps):
+    """For one token of one sample, as the docstring says."""
+    names = [f"{side}.{i}" for count, _, side in layers for i in range(count)]
+    grids = {name: Grid(*[int(name.split(".")[0])] * 2) for name in names}
+    sums = HeatmapSums([0], num_steps, MapLayers(Grid(64, 64), grids))
+    for step in range(num_steps):
+        for count, heads, side in layers:
+            maps = torch.ones(1, 1, heads, 1, side * side)
+            for i in range(count):
+                sums.add(maps, Grid(side, side), [step], layers=[f"{side}.{i}"])
+    kept = [sums._at_size, *(one.sums for one in sums._apart.values())]
+    assert sum(tensor.nbytes for tensor in kept) == expected
+    torch.testing.assert_close(sums.maps()[-1], torch.full((1, 1, 64, 64), float(num_steps)))
+
+
 def test_enlarging_little_by_little_gives_the_same(monkeypatch):
     _, coarse = random_maps()
     found = []

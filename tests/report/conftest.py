@@ -192,6 +192,17 @@ def heatmaps_table(positions: range) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+def layer_maps_table(positions: range) -> pa.Table:
+    """The same words in three groups of layers, each with a resolution of its own."""
+    rows = [
+        row | {"layer": layer, "height": side, "width": side,
+               "map": np.full(side * side, 0.1, np.float32)}
+        for row in heatmaps_table(positions).to_pylist() if row["step"] >= 0
+        for layer, side in (("down-8x8", 8), ("mid-4x4", 4), ("up_blocks.1.attentions.0.attn2", 8))
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
 def timings_table(positions: range, shard: int) -> pa.Table:
     rows = [
         {
@@ -273,6 +284,7 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
     if recipe.timings:
         tables["timings"] = timings_table(positions, index)
     if recipe.probes:
+        tables["heatmaps_layers"] = layer_maps_table(made)
         tables["attention"] = attention_table(made)
         tables["latents"] = latents_table(made, collapsed=recipe.collapsed)
         tables["heatmaps"] = heatmaps_table(made)
