@@ -102,6 +102,9 @@ def read_probes(
     table is wanted.
     """
     found = ProbeResults()
+    if (run / "probes").is_symlink():
+        found.faults.append("probes is a link: what it leads to is not read")
+        return found
     places = sorted(_inside(run / "probes", directories=True))
     for number, (name, path) in enumerate(places[:MAX_FOLDERS]):
         place = plain(name, limit=80) or "?"

@@ -80,6 +80,7 @@ def pair_grid(pairs: pa.Table, prompt: str) -> PairGrid | None:
     """The matrices of one sample's rows; None where it has no pair of different words."""
     means = pairs.group_by(["word", "other_word"], use_threads=False)
     rows = means.aggregate([(measure, "mean") for measure in _MEASURES]).to_pylist()
+    rows = [row for row in rows if -1 not in (row["word"], row["other_word"])]
     rows = [row for row in rows if row["word"] != row["other_word"]]
     places = sorted({row[name] for row in rows for name in ("word", "other_word")})
     if not places:

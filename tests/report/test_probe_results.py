@@ -146,6 +146,16 @@ def test_a_linked_result_is_not_read(make_run: Make, tmp_path: Path) -> None:
     assert "line of the link" not in page
 
 
+def test_linked_probes_are_not_read(make_run: Make, tmp_path: Path) -> None:
+    run = make_run(num_samples=3, probes=False)
+    leave(run, "custom", "line of the link")
+    os.replace(run.path / "probes", tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", run.path / "probes")
+    page = outline(write_report(run).parent).visible
+    assert "probes is a link: what it leads to is not read" in page
+    assert "line of the link" not in page
+
+
 def test_pictures_that_are_none_or_too_many_are_counted(
     make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

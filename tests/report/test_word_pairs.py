@@ -65,6 +65,7 @@ def test_pairs_within_one_word_are_no_grid() -> None:
     table = rows(["red"], {(0, 0): [0.7]})
     assert pair_grid(table, "red") is None
     assert pair_grid(table.slice(0, 0), "red") is None
+    assert pair_grid(rows(["red", "end"], {(0, -1): [0.5]}), "red") is None, "no word: the end"
 
 
 def test_every_cell_says_its_words_and_number() -> None:
