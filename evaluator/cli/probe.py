@@ -9,6 +9,7 @@ import typer
 from evaluator.cli.printing import print_lines
 from evaluator.cli.probe_options import (
     AllowCodeOption,
+    AttachOption,
     ClassOption,
     DeviceOption,
     DtypeOption,
@@ -19,12 +20,15 @@ from evaluator.cli.probe_options import (
     ModelArgument,
     OptionalExtractorOption,
     OutputOption,
+    Pair,
     PromptOption,
     SeedOption,
     SetOption,
     StepsOption,
+    TakesPairs,
     WeightsOption,
     model_request,
+    parse_pair,
 )
 from evaluator.cli.probe_spectra import jacobian, ood
 
@@ -57,22 +61,23 @@ def anatomy(
     dtype: DtypeOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Take a pipeline apart: components, latents, tokens, embeddings, scheduler, guidance."""
-    from evaluator.probing.anatomy import PROMPT, probe_anatomy
+    from evaluator.probing.anatomy import probe_anatomy
 
     request = model_request(
         model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
-        allow_code=allow_code,
+        attach=attach, allow_code=allow_code,
     )  # fmt: skip
-    print_lines(probe_anatomy(request, prompt=prompt or PROMPT, output=output).lines())
+    print_lines(probe_anatomy(request, prompt=prompt, output=output).lines())
 
 
 @probe.command()
 def denoise(
     model: ModelArgument,
-    images: ImagesOption,
+    images: ImagesOption = None,
     limit: LimitOption = 64,
     timesteps: Annotated[
         str, typer.Option(help="How many, spread over the run, or which: 900,500,100.")
@@ -86,6 +91,7 @@ def denoise(
     dtype: DtypeOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Noise real images and measure how well the model predicts the noise."""
@@ -93,7 +99,7 @@ def denoise(
 
     request = model_request(
         model, device=device, dtype=dtype, guidance=guidance, seed=seed, overrides=overrides,
-        allow_code=allow_code,
+        attach=attach, allow_code=allow_code,
     )  # fmt: skip
     print_lines(
         probe_denoise(
@@ -106,19 +112,20 @@ def denoise(
 @probe.command()
 def roundtrip(
     model: ModelArgument,
-    images: ImagesOption,
+    images: ImagesOption = None,
     limit: LimitOption = 256,
     output: OutputOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Encode and decode real images: what the autoencoder loses, and the scale of its latents."""
     from evaluator.probing.roundtrip import probe_roundtrip
 
     request = model_request(
-        model, device=device, dtype=dtype, overrides=overrides, allow_code=allow_code
+        model, device=device, dtype=dtype, overrides=overrides, attach=attach, allow_code=allow_code
     )
     print_lines(probe_roundtrip(request, images=images, limit=limit, output=output).lines())
 
@@ -145,6 +152,7 @@ def interpolate(
     guidance: GuidanceOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Walk between two seeds or images: a strip, and how smoothly features change along it."""
@@ -152,7 +160,7 @@ def interpolate(
 
     request = model_request(
         model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
-        overrides=overrides, allow_code=allow_code,
+        overrides=overrides, attach=attach, allow_code=allow_code,
     )  # fmt: skip
     print_lines(
         probe_interpolate(
@@ -162,11 +170,16 @@ def interpolate(
     )  # fmt: skip
 
 
-@probe.command()
+@probe.command(cls=TakesPairs)
 def directions(
     model: ModelArgument,
     pair: Annotated[
-        tuple[str, str], typer.Option(help="Two prompts: from the first to the second.")
+        list[Pair],
+        typer.Option(
+            parser=parse_pair,
+            metavar="FROM TO",
+            help="Two prompts: from the first to the second. May be repeated.",
+        ),
     ],
     base: Annotated[
         str | None, typer.Option(help="Prompt that is moved; default: the pair's first.")
@@ -187,6 +200,7 @@ def directions(
     guidance: GuidanceOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Move a prompt's embedding along the difference of two prompts, and see where images go."""
@@ -194,12 +208,12 @@ def directions(
 
     request = model_request(
         model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
-        overrides=overrides, allow_code=allow_code,
+        overrides=overrides, attach=attach, allow_code=allow_code,
     )  # fmt: skip
     print_lines(
         probe_directions(
-            request, pair=pair, base=base, strengths=_numbers("--strengths", strengths),
-            seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
+            request, pairs=[(first, last) for first, last in pair], base=base,
+            strengths=_numbers("--strengths", strengths), seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
         ).lines()
     )  # fmt: skip
 

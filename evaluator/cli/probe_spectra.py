@@ -9,6 +9,7 @@ import typer
 from evaluator.cli.printing import print_lines
 from evaluator.cli.probe_options import (
     AllowCodeOption,
+    AttachOption,
     DeviceOption,
     DtypeOption,
     LimitOption,
@@ -45,11 +46,18 @@ def jacobian(
         int | None, typer.Option(min=1, help="Copies differentiated at once; fewer need less room.")
     ] = None,
     steps: StepsOption = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Of the guided denoiser; default: 1, the conditional denoiser alone."
+        ),
+    ] = None,
     output: OutputOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """Numerical rank of the denoiser's Jacobian along its trajectories, and its directions."""
@@ -57,8 +65,8 @@ def jacobian(
 
     request = JacobianRequest(
         model=model_request(
-            model, device=device, dtype=dtype, steps=steps, seed=seed, overrides=overrides,
-            allow_code=allow_code,
+            model, device=device, dtype=dtype, steps=steps, guidance=guidance, seed=seed,
+            overrides=overrides, attach=attach, allow_code=allow_code,
         ),
         prompts=tuple(prompt or ()),
         class_label=class_label,
@@ -74,8 +82,12 @@ def jacobian(
 
 def ood(
     model: ModelArgument,
-    reference: Annotated[str, typer.Option(help="Images that are usual.")],
-    images: Annotated[str | None, typer.Option(help="Images to score.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Images that are usual; default: the run's first reference.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images to score; default: those that the run kept.")
+    ] = None,
     outliers: Annotated[
         str | None, typer.Option(help="Images known to be unusual: how well scores tell them.")
     ] = None,
@@ -87,13 +99,20 @@ def ood(
     dtype: DtypeOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    attach: AttachOption = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
     """How unusual images are among a reference set: in the model's latents, or in features."""
     from evaluator.probing.ood import probe_ood
 
     request = model_request(
-        model, device=device, dtype=dtype, seed=seed, overrides=overrides, allow_code=allow_code
+        model,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        overrides=overrides,
+        attach=attach,
+        allow_code=allow_code,
     )
     print_lines(
         probe_ood(

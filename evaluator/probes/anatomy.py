@@ -93,10 +93,17 @@ class Anatomy(NamedTuple):
     guidance: GuidanceLayout
     guidance_embedded: bool
     """Whether the guidance scale is an input of the denoiser (distilled guidance)."""
+    truncated: bool
+    """Whether any text encoder reads less than the whole prompt."""
 
 
 def take_apart(
-    pipeline: Any, step: FirstStep, guidance: GuidanceLayout, *, image: tuple[int, int] | None
+    pipeline: Any,
+    step: FirstStep,
+    guidance: GuidanceLayout,
+    *,
+    image: tuple[int, int] | None,
+    truncated: bool = False,
 ) -> Anatomy:
     """Everything about a pipeline, whose first step for two prompts was watched."""
     inputs = step.calls[0].inputs if step.calls else {}
@@ -117,6 +124,7 @@ def take_apart(
         guidance_embedded=bool(
             denoiser_config.get("guidance_embeds") or denoiser_config.get("time_cond_proj_dim")
         ),
+        truncated=truncated,
     )
 
 

@@ -6,7 +6,8 @@
 `scaling_factor` and `shift_factor` are those of Stable Diffusion, SDXL, SD3 and Flux (Rombach et
 al. 2022, appendix G: scaled to unit standard deviation); `latents_mean` and `latents_std` hold one
 number a channel (Wan, Qwen-Image). Sana's autoencoder has no distribution, all others are read at
-their mode: no noise is drawn. A pipeline without an autoencoder works on pixels.
+their mode: no noise is drawn. A pipeline without an autoencoder works on pixels; where its images
+are grey, they are the mean of the three channels.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class LatentSpace:
         config = {} if self.autoencoder is None else self.autoencoder.config
         self.scaling_factor = _number(config.get("scaling_factor"), default=1.0)
         self.shift_factor = _number(config.get("shift_factor"), default=0.0)
+        self._is_grey = _num_channels(pipeline) == 1 and self.autoencoder is None
         self.channel_mean = config.get("latents_mean")
         """One number a channel, or None."""
         self.channel_std = config.get("latents_std")
@@ -58,7 +60,7 @@ class LatentSpace:
         import torch
 
         if self.autoencoder is None:
-            return pixels
+            return pixels.mean(dim=1, keepdim=True) if self._is_grey else pixels
         with torch.no_grad(), _exact_enough(self.autoencoder) as vae:
             inputs = pixels.to(self._device or vae.device, vae.dtype)
             encoded = vae.encode(inputs.unsqueeze(2) if _is_video(vae) else inputs)
@@ -70,7 +72,7 @@ class LatentSpace:
         import torch
 
         if self.autoencoder is None:
-            return raw
+            return raw.expand(-1, 3, *raw.shape[2:]) if self._is_grey else raw
         with torch.no_grad(), _exact_enough(self.autoencoder) as vae:
             inputs = raw.to(self._device or vae.device, vae.dtype)
             if _is_video(vae):
@@ -156,6 +158,15 @@ def scale_factor(pipeline: Any) -> int:
         return int(ratio)
     blocks = vae.config.get("block_out_channels") or (1,)
     return int(2 ** (len(blocks) - 1))
+
+
+def _num_channels(pipeline: Any) -> int | None:
+    """Channels of what the denoiser works on; None where it does not say."""
+    for name in ("unet", "transformer"):
+        if (denoiser := getattr(pipeline, name, None)) is not None:
+            channels: int | None = denoiser.config.get("in_channels")
+            return channels
+    return None
 
 
 def _mode(encoded: Any) -> Any:

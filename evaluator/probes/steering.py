@@ -25,6 +25,7 @@ from evaluator.probes.noise import (
 )
 from evaluator.probes.patching import replaced
 from evaluator.probes.steps import place_of_call
+from evaluator.probes.watch import denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,6 +238,34 @@ def predictions_along(
         return found
     _require_started(pipeline, steering)
     return found
+
+
+@contextmanager
+def without_class(pipeline: Any) -> Iterator[None]:
+    """While inside, the denoiser is told the class that stands for none, whichever was asked for.
+
+    Classifier-free guidance trains it as one more class behind the last (DiT's label dropout).
+    """
+    import torch
+
+    denoiser = denoiser_of(pipeline)
+    null = getattr(denoiser, "config", {}).get("num_embeds_ada_norm")
+    if null is None:
+        raise ProbeError(
+            f"Expected a model that was trained without a class too; {type(pipeline).__name__}'s "
+            "knows no class that stands for none. Give the images' classes."
+        )
+
+    def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("class_labels") is not None:
+            kwargs = {**kwargs, "class_labels": torch.full_like(kwargs["class_labels"], null)}
+        return args, kwargs
+
+    handle = denoiser.register_forward_pre_hook(replace, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _require_started(pipeline: Any, steering: _Steering) -> None:

@@ -40,11 +40,14 @@ class DenoiserCall:
     dtype: torch.dtype
     """What the first input is given as."""
 
+    rows: int
+    """Rows of the call that was recorded: 2 where guidance batches both branches."""
+
     def __call__(self, noisy: Tensor) -> Tensor:
-        """(B, …) inputs => (B, …) outputs; everything else is repeated B times."""
-        repeat = len(noisy)
-        args = [_repeated(value, repeat) for value in self.args]
-        kwargs = {name: _repeated(value, repeat) for name, value in self.kwargs.items()}
+        """(R·B, …) inputs, branch by branch => (R·B, …) outputs; the rest is repeated B times."""
+        repeat = len(noisy) // self.rows
+        args = [_repeated(value, repeat, self.rows) for value in self.args]
+        kwargs = {name: _repeated(value, repeat, self.rows) for name, value in self.kwargs.items()}
         if self.key is None:
             args[0] = noisy.to(self.dtype)
         else:
@@ -63,7 +66,10 @@ class TrajectoryPoint:
     """(…) x_t, as the scheduler received it."""
     x0: Tensor
     """(…) what the denoiser took the clean latents to be."""
-    call: DenoiserCall
+    calls: tuple[DenoiserCall, ...]
+    """What the denoiser was asked in this step: once, or for each branch of the guidance."""
+    weights: tuple[float, ...]
+    """Factor of each row of the calls, in order: 1 without guidance, else 1 − g and g."""
     scheduler: Any
     family: NoiseFamily
     input_scale: float
@@ -71,21 +77,34 @@ class TrajectoryPoint:
     output_scale: float
     """What the denoiser's answer is multiplied by before the scheduler sees it; −1 in places."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the denoiser computes in."""
+        return self.calls[0].dtype
+
     def denoise(self, latents: Tensor) -> Tensor:
         """(B, …) x_t => (B, …) predicted x0, each row by itself; differentiable."""
-        output = _without_variance(self.call(self.input_scale * latents), latents)
-        output = self.output_scale * output.to(latents)
+        scaled = self.input_scale * latents
+        parts: list[Tensor] = []
+        for call in self.calls:
+            answer = _without_variance(call(torch.cat([scaled] * call.rows)), latents)
+            parts += answer.to(latents).chunk(call.rows)
+        weighted = [weight * part for weight, part in zip(self.weights, parts, strict=True)]
+        output = self.output_scale * torch.stack(weighted).sum(0)
         alpha, sigma = (latents.new_tensor(value) for value in self.level)
         levels = {"alpha": alpha, "sigma": sigma}
         return predict(self.scheduler, self.family, latents, output, **levels).x0
 
 
 @contextmanager
-def recorded_trajectory(pipeline: Any, steps: StepChoice) -> Iterator[list[TrajectoryPoint]]:
+def recorded_trajectory(
+    pipeline: Any, steps: StepChoice, *, guidance: float = 1.0
+) -> Iterator[list[TrajectoryPoint]]:
     """Generate one sample inside; the list holds the chosen steps' points on the way out.
 
-    Raises ProbeError where the denoiser's input is not x_t alone: with classifier-free guidance it
-    sees every sample twice, and the guided answer is no denoiser's.
+    With classifier-free guidance of the scale g the function is the guided one, u + g·(c − u), of
+    the two answers that the denoiser gives in a step. Raises ProbeError where the denoiser's input
+    is not x_t alone, and where the scheduler is given something else than that sum.
     """
     denoiser = denoiser_of(pipeline)
     if denoiser is None or is_compiled(denoiser):
@@ -94,7 +113,12 @@ def recorded_trajectory(pipeline: Any, steps: StepChoice) -> Iterator[list[Traje
             f"Expected a pipeline with a UNet or transformer that can be differentiated; got "
             f"{found}. Leave torch.compile out."
         )
-    recorder = _Recorder(pipeline, denoiser, steps)
+    if getattr(pipeline, "controlnet", None) is not None:
+        raise ProbeError(
+            f"Expected a denoiser that sees x_t alone; got {type(pipeline).__name__}, whose "
+            "ControlNet sees it too. Leave it out: --set model.controlnet=null."
+        )
+    recorder = _Recorder(pipeline, denoiser, steps, guidance)
     keep = denoiser.register_forward_pre_hook(recorder.keep_call, with_kwargs=True)
     try:
         with recorder.watch.attached(hook_denoiser=True):
@@ -125,12 +149,13 @@ def frozen(module: Any) -> Iterator[None]:
 class _Recorder:
     """Listens to one run, and makes a point of every chosen step."""
 
-    def __init__(self, pipeline: Any, denoiser: Any, steps: StepChoice) -> None:
+    def __init__(self, pipeline: Any, denoiser: Any, steps: StepChoice, guidance: float) -> None:
         self.points: list[TrajectoryPoint] = []
         self._scheduler = pipeline.scheduler
         self._family = noise_family(pipeline.scheduler)
         self.watch = PipelineWatch(pipeline, self, steps=steps, family=self._family)
         self._denoiser = denoiser
+        self._guidance = guidance
         self._last: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self._calls: list[tuple[DenoiserCall, Tensor, Tensor]] = []
 
@@ -148,7 +173,7 @@ class _Recorder:
         if not args:
             key = "sample" if "sample" in kwargs else "hidden_states"
         given = args[0] if key is None else kwargs[key]
-        call = DenoiserCall(self._denoiser, args, dict(kwargs), key, given.dtype)
+        call = DenoiserCall(self._denoiser, args, dict(kwargs), key, given.dtype, len(given))
         self._calls.append((call, given.detach().clone(), output.detach().clone()))
 
     def stepping(self, step: int, latents: Tensor, call: StepCall | None) -> None:
@@ -156,29 +181,56 @@ class _Recorder:
         calls, self._calls = self._calls, []
         if call is None:
             return
-        if len(calls) != 1 or len(latents) != 1 or calls[0][1].shape != latents.shape:
-            rows = [len(given) for _, given, _ in calls]
+        # some pipelines step both branches, which are one sample
+        x_t, given = latents.detach()[:1].clone(), call.model_output.detach()[:1]
+        num_rows = sum(made.rows for made, _, _ in calls)
+        same = all(torch.equal(row, latents[0]) for row in latents[1:])
+        fits = all(seen.shape[1:] == latents.shape[1:] for _, seen, _ in calls)
+        if num_rows not in (1, 2) or not same or not fits:
+            rows = [(len(seen), *seen.shape[1:]) for _, seen, _ in calls]
             raise ProbeError(
-                f"Expected one call of the denoiser with one sample in each step, as without "
-                f"classifier-free guidance; got {rows} rows of {tuple(latents.shape[1:])} in the "
-                "calls of a step. Set the guidance scale to 1, and leave conditions that are "
-                "concatenated to the latents out."
+                f"Expected a denoiser that is asked about one sample of {tuple(latents.shape[1:])} "
+                f"in each step, once or for both branches of classifier-free guidance; got {rows}. "
+                "Leave conditions that are concatenated to the latents out."
             )
-        made, seen, output = calls[0]
-        given, answer = (_without_variance(x, latents) for x in (call.model_output, output))
-        input_scale = _factor(seen, latents, "the denoiser's input is not x_t times a number")
-        output_scale = _factor(given, answer, "the scheduler is not given the denoiser's answer")
+        seen_rows = torch.cat([seen for _, seen, _ in calls])
+        why = "the denoiser's input is not x_t times a number"
+        input_scale = _factor(seen_rows, torch.cat([x_t] * num_rows), why)
+        answers = torch.cat([_without_variance(output, latents) for _, _, output in calls])
+        given = _without_variance(given, latents)
+        weights, output_scale = _combination(given, answers, self._guidance)
         level = call.time.level
         assert level is not None
-        x_t = latents.detach().clone()
         alpha, sigma = (x_t.new_tensor(value) for value in level)
         levels = {"alpha": alpha, "sigma": sigma}
-        x0 = predict(self._scheduler, self._family, x_t, given.detach(), **levels).x0
+        x0 = predict(self._scheduler, self._family, x_t, given, **levels).x0
         point = TrajectoryPoint(
-            step, call.time.timestep, level, x_t[0], x0[0], made, self._scheduler, self._family,
-            input_scale, output_scale,
+            step, call.time.timestep, level, x_t[0], x0[0], tuple(made for made, _, _ in calls),
+            weights, self._scheduler, self._family, input_scale, output_scale,
         )  # fmt: skip
         self.points.append(point)
+
+
+def _combination(
+    given: Tensor, answers: Tensor, guidance: float
+) -> tuple[tuple[float, ...], float]:
+    """Factors of (R, …) answers, and of their sum, that make what the scheduler is given (1, …).
+
+    Which of two is the conditional one is seen by trying; ProbeError where neither fits.
+    """
+    otherwise = "the scheduler is not given the denoiser's answer"
+    if len(answers) == 1:
+        return (1.0,), _factor(given, answers, otherwise)
+    otherwise = f"the scheduler is not given u + {guidance:g}·(c − u) of the two answers"
+    orders = [(1 - guidance, guidance), (guidance, 1 - guidance)]
+    sums = [first * answers[:1] + second * answers[1:] for first, second in orders]
+    # where both answers are the same either order is right
+    best = min(range(2), key=lambda i: min(_distance(given, sums[i]), _distance(given, -sums[i])))
+    return orders[best], _factor(given, sums[best], otherwise)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).norm())
 
 
 def _factor(found: Tensor, of: Tensor, otherwise: str) -> float:
@@ -191,19 +243,22 @@ def _factor(found: Tensor, of: Tensor, otherwise: str) -> float:
         if float((a - factor * b).norm()) <= TOLERANCE * float(a.norm()) + 1e-12:
             return factor
     raise ProbeError(
-        f"Expected a denoiser that is a function of x_t; got a pipeline where {otherwise}. Choose "
-        "another pipeline or scheduler for this probe."
+        f"Expected a denoiser that is a function of x_t; got a pipeline where {otherwise}, as "
+        "where guidance is rescaled or normalised. Ask for --guidance 1, or switch that off with "
+        "--set model.arguments."
     )
 
 
-def _repeated(value: Any, times: int) -> Any:
-    """Tensors of one sample, in whatever they are nested, for `times` samples."""
-    if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == 1:
-        return value.expand(times, *value.shape[1:])
+def _repeated(value: Any, times: int, rows: int) -> Any:
+    """Tensors of `rows` rows, in whatever they are nested, each row `times` times."""
+    if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == rows:
+        if rows == 1:
+            return value.expand(times, *value.shape[1:])
+        return value.repeat_interleave(times, dim=0)
     if isinstance(value, Mapping):
-        return {name: _repeated(item, times) for name, item in value.items()}
+        return {name: _repeated(item, times, rows) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_repeated(item, times) for item in value)
+        return type(value)(_repeated(item, times, rows) for item in value)
     return value
 
 
@@ -215,4 +270,4 @@ def _answer(output: Any) -> Tensor:
 
 def _without_variance(output: Tensor, latents: Tensor) -> Tensor:
     """Drop the second half of the channels where the model also predicts the variance."""
-    return output if output.shape == latents.shape else output[:, : latents.shape[1]]
+    return output if output.shape[1:] == latents.shape[1:] else output[:, : latents.shape[1]]

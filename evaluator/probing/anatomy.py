@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluator.errors import ConfigError
+from evaluator.models.arguments import guidance_argument
 from evaluator.probes.anatomy import Anatomy, Latents, Scheduler, Tokenizer, take_apart
 from evaluator.probes.first_step import FirstStep, first_step
 from evaluator.probes.guidance import guidance_layout
 from evaluator.probes.latent_space import image_size
-from evaluator.probing.inputs import ModelRequest, ProbedModel, load_model
+from evaluator.probing.inputs import (
+    ModelRequest,
+    ProbedModel,
+    first_prompts,
+    load_model,
+    require_asked_for,
+)
+from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
@@ -27,7 +36,10 @@ class AnatomyFound:
 
     model: str
     prompt: str
+    guidance_scale: float | None
+    """None where the pipeline has no guidance."""
     anatomy: Anatomy
+    notes: tuple[str, ...]
     folder: Path
 
     def lines(self) -> list[str]:
@@ -41,34 +53,62 @@ class AnatomyFound:
             "",
             *_latents(parts.latents),
             *_scheduler(parts.scheduler),
-            *_guidance(parts),
+            *_guidance(parts, self.guidance_scale),
             "",
             *told,
             *[""] * bool(told),
+            *(f"note: {note}" for note in self.notes),
             f"written: {self.folder}",
         ]
 
 
 def probe_anatomy(
-    request: ModelRequest, *, prompt: str = PROMPT, output: Path | None = None
+    request: ModelRequest, *, prompt: str | None = None, output: Path | None = None
 ) -> AnatomyFound:
-    """Load a model, watch its first step, and take it apart."""
+    """Load a model, watch its first step, and take it apart.
+
+    Without a prompt that of the configuration's first, else one of seven words, is followed.
+    """
+    place = output_place("anatomy", request, output)
     probed = load_model(request)
-    anatomy = anatomy_of(probed, prompt)
-    folder = open_folder("anatomy", probed.name, output)
-    arguments = {"model": request.model, "prompt": prompt}
+    require_asked_for(probed, prompt=prompt is not None, class_label=False)
+    followed = _own_prompt(probed) if prompt is None else prompt
+    anatomy = anatomy_of(probed, followed)
+    guided = guidance_argument(inspect.signature(probed.pipeline.__call__).parameters)
+    scale = None if guided is None else probed.config.generation.guidance_scale
+    notes = probed.notes
+    if anatomy.truncated:
+        notes += ("the prompt is longer than what a text encoder reads: its end is cut off",)
+    folder = open_folder("anatomy", probed.name, place)
     folder.finish(
-        {**anatomy._asdict(), "guidance_sentence": anatomy.guidance.sentence()},
-        arguments=arguments,
+        {
+            **anatomy._asdict(),
+            "guidance_sentence": anatomy.guidance.sentence(),
+            "guidance_scale": scale,
+            "notes": notes,
+        },
+        arguments={"model": request.model, "prompt": followed if probed.takes_text else None},
         provenance=provenance(probed),
     )
-    return AnatomyFound(probed.name, prompt, anatomy, folder.path)
+    return AnatomyFound(probed.name, followed, scale, anatomy, notes, folder.path)
+
+
+def _own_prompt(probed: ProbedModel) -> str:
+    """The configuration's first prompt, if its words tell an order."""
+    for own in first_prompts(probed, 1) if probed.takes_text else ():
+        if own.text and _turned(own.text) != own.text:
+            return own.text
+    return PROMPT
+
+
+def _turned(prompt: str) -> str:
+    return " ".join(reversed(prompt.split()))
 
 
 def anatomy_of(probed: ProbedModel, prompt: str = PROMPT) -> Anatomy:
     """Three first steps of two samples, compared; nothing is denoised to the end."""
-    turned = " ".join(reversed(prompt.split()))
-    if turned == prompt:
+    turned = _turned(prompt)
+    if probed.takes_text and turned == prompt:
         raise ConfigError(
             f"--prompt: expected words that read otherwise in reverse order, got {prompt!r}; "
             "give at least two different words"
@@ -84,16 +124,15 @@ def anatomy_of(probed: ProbedModel, prompt: str = PROMPT) -> Anatomy:
     if generation.height is not None and generation.width is not None:
         image = (generation.height, generation.width)
     layout = guidance_layout(base, other_prompts, other_seed)
-    return take_apart(probed.pipeline, base, layout, image=image)
+    cut = probed.takes_text and probed.model.truncated(here)[0]
+    return take_apart(probed.pipeline, base, layout, image=image, truncated=cut)
 
 
 def _watched(probed: ProbedModel, prompts: Sequence[Prompt], seeds: Sequence[int]) -> FirstStep:
     import torch
 
     with torch.no_grad():
-        return first_step(
-            probed.pipeline, lambda: probed.model.generate(prompts, [0] * len(prompts), seeds)
-        )
+        return first_step(probed.pipeline, lambda: probed.generate(prompts, seeds))
 
 
 def _prompt(key: str, text: str, class_label: int) -> Prompt:
@@ -101,22 +140,25 @@ def _prompt(key: str, text: str, class_label: int) -> Prompt:
 
 
 def _components(parts: Anatomy) -> Iterator[str]:
+    width = max(28, *(len(part.kind) for part in parts.components))
     for name, kind, count, dtypes, num_bytes in parts.components:
         if count is None or num_bytes is None:
             yield f"  {name:18} {kind}"
         else:
             size = ", ".join([f"{_count(count)} parameters", *dtypes, _bytes(num_bytes)])
-            yield f"  {name:18} {kind:28} {size}"
+            yield f"  {name:18} {kind:{width}} {size}"
     parameters = sum(part.num_parameters or 0 for part in parts.components)
     all_bytes = sum(part.num_bytes or 0 for part in parts.components)
-    yield f"  {'all':18} {'':28} {_count(parameters)} parameters, {_bytes(all_bytes)}"
+    yield f"  {'all':18} {'':{width}} {_count(parameters)} parameters, {_bytes(all_bytes)}"
 
 
 def _latents(latents: Latents) -> Iterator[str]:
     becomes = "" if latents.image is None else f" → image {_shape(latents.image)}"
     each = f", {latents.pixels_each} pixels a side for each" if latents.pixels_each > 1 else ""
-    packed = ", packed" if latents.packed else ""
-    yield f"latents      {_shape(latents.shape)}{packed}{becomes}{each}"
+    shape = _shape(latents.shape)
+    if latents.packed:
+        shape = "{} positions × {} channels (packed)".format(*latents.shape)
+    yield f"latents      {shape}{becomes}{each}"
     if latents.channel_std is not None:
         yield f"             scaled by mean and std of {len(latents.channel_std)} channels"
     elif latents.pixels_each > 1:
@@ -140,8 +182,9 @@ def _scheduler(scheduler: Scheduler) -> Iterator[str]:
         yield f"             {known}"
 
 
-def _guidance(parts: Anatomy) -> Iterator[str]:
-    yield f"guidance     {parts.guidance.sentence()}"
+def _guidance(parts: Anatomy, scale: float | None) -> Iterator[str]:
+    at = "" if scale is None else f" (guidance scale {scale:g})"
+    yield f"guidance     {parts.guidance.sentence()}{at}"
     if parts.guidance_embedded:
         yield "             the guidance scale is an input of the denoiser (distilled)"
 
@@ -151,7 +194,9 @@ def _tokenizer(tokenizer: Tokenizer) -> Iterator[str]:
     pad = f"pads with {tokenizer.pad_token}" if tokenizer.pad_token else "has no padding token"
     pad += " (its end of text)" if tokenizer.pad_is_end and tokenizer.pad_token else ""
     yield f"{tokenizer.name:12} {tokenizer.kind}, {tokenizer.vocabulary} pieces, {limit}, {pad}"
-    yield f"             {' '.join(tokenizer.tokens)} + {tokenizer.num_padding} padding"
+    positions = len(tokenizer.tokens) + tokenizer.num_padding
+    padding = f"{tokenizer.num_padding} padding" if tokenizer.num_padding else "no padding"
+    yield f"             {positions} positions: {' '.join(tokenizer.tokens)} + {padding}"
 
 
 def _conditions(parts: Anatomy) -> Iterator[str]:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.errors import InputError
+from evaluator.errors import InputError, ProbeError
 from evaluator.probes.denoising import Denoised, denoise_along
-from evaluator.probes.latent_space import LatentSpace, pack, to_images, to_pixels, unpack
+from evaluator.probes.latent_space import LatentSpace, pack, to_images, unpack
+from evaluator.probes.steering import without_class
 from evaluator.probing.averages import Average, average, spoken
+from evaluator.probing.images import chosen_images, encode_images, images_size
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedImages,
     ProbedModel,
-    fit_images,
-    images_size,
-    load_images,
     load_model,
+    require_start_from_noise,
 )
+from evaluator.probing.named import output_place
 from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
 from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid
 from evaluator.probing.progress import Progress
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 USUAL_GRID = 1000
 """Timesteps that most models are trained on."""
-CONDITIONS = frozenset({"prompt", "class_labels"})
-"""What pipelines call the condition of an image."""
 NUM_SHOWN = 6
 """Images in the strip."""
 
@@ -78,27 +77,34 @@ class DenoiseFound:
 def probe_denoise(
     request: ModelRequest,
     *,
-    images: str,
+    images: str | None = None,
     limit: int = 64,
     timesteps: int | Sequence[float] = 10,
     unconditional: bool = False,
     output: Path | None = None,
 ) -> DenoiseFound:
-    """Noise real images at `timesteps` (how many, or which) and measure the prediction."""
+    """Noise real images at `timesteps` (how many, or which) and measure the prediction.
+
+    Without `images`, those of the configuration's first reference, or of its prompts.
+    """
+    place = output_place("denoise", request, output)
     # without guidance the output is the model's own
     guidance = 1.0 if request.guidance_scale is None else request.guidance_scale
     probed = _load(replace(request, guidance_scale=guidance), timesteps)
-    shown = load_images(images, probed, limit=limit)
+    require_start_from_noise(probed)
+    shown = chosen_images(images, probed, limit=limit)
     prompts = conditions(probed, shown, unconditional=unconditional)
     chosen = None if isinstance(timesteps, int) else tuple(timesteps)
-    denoised = denoise_images(probed, shown, prompts, timesteps=chosen)
+    with _condition(probed, unconditional=unconditional):
+        denoised = denoise_images(probed, shown, prompts, timesteps=chosen)
+    _require_some_finite(denoised)
     levels = tuple(_level(at) for at in denoised)
-    folder = open_folder("denoise", probed.name, output)
+    folder = open_folder("denoise", probed.name, place)
     folder.table("denoise.parquet", _table(shown, denoised))
     _draw(folder, probed, shown, denoised)
     folder.picture("errors.png", _chart(probed.name, levels))
     notes = _notes(probed, shown, given=request.guidance_scale)
-    conditioned = not unconditional and bool(CONDITIONS & _parameters(probed))
+    conditioned = not unconditional and (probed.takes_text or probed.takes_class)
     arguments = {
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
         "unconditional": unconditional, "guidance_scale": guidance,
@@ -125,25 +131,38 @@ def conditions(
 ) -> tuple[Prompt, ...]:
     """The images' captions and classes, or the empty ones that the model was trained without.
 
-    Raises InputError for a text-to-image model and images without captions.
+    Raises InputError for a text-to-image model and images without captions, and for a
+    class-conditional one and images without classes.
     """
     if unconditional:
-        transformer = getattr(probed.pipeline, "transformer", None)
-        null = None if transformer is None else transformer.config.get("num_embeds_ada_norm")
-        return tuple(Prompt(prompt.key, "", class_label=null) for prompt in shown.prompts)
-    takes_text = "prompt" in _parameters(probed)
-    without = [prompt.key for prompt in shown.prompts if prompt.text is None]
-    if takes_text and without:
+        # no class is told by the denoiser's input, which the pipeline makes of any class
+        return tuple(Prompt(prompt.key, "", class_label=0) for prompt in shown.prompts)
+    needs, lacks = "captions for a text-to-image", [p.key for p in shown.prompts if p.text is None]
+    if probed.takes_class:
+        needs = "class labels for a class-conditional"
+        lacks = [prompt.key for prompt in shown.prompts if prompt.class_label is None]
+    if lacks and (probed.takes_text or probed.takes_class):
         raise InputError(
-            f"--images: expected captions for a text-to-image model, got none for "
-            f"{', '.join(without[:3])}; give images with captions, or add --unconditional"
+            f"--images: expected {needs} model, got none for {', '.join(lacks[:3])}; give images "
+            f"with {needs.split(' for ')[0]}, or add --unconditional"
         )
     return shown.prompts
 
 
-def _parameters(probed: ProbedModel) -> set[str]:
-    """What a call of the pipeline takes."""
-    return set(inspect.signature(probed.pipeline.__call__).parameters)
+def _condition(probed: ProbedModel, *, unconditional: bool) -> AbstractContextManager[None]:
+    """What holds while a class-conditional model is asked without a class."""
+    if unconditional and probed.takes_class:
+        return without_class(probed.pipeline)
+    return nullcontext()
+
+
+def _require_some_finite(denoised: Sequence[Denoised]) -> None:
+    """ProbeError where the model says nothing at any level."""
+    if not any(bool(at.noise_mse.isfinite().any()) for at in denoised):
+        raise ProbeError(
+            "Expected predictions that are finite; got NaN or infinity at every timestep. Try "
+            "--dtype float32; if it stays, the weights are damaged."
+        )
 
 
 def denoise_images(
@@ -158,22 +177,19 @@ def denoise_images(
 
     pipeline = probed.pipeline
     height, width = images_size(probed)
-    fitted = fit_images(shown.images, height=height, width=width)
     space = LatentSpace(pipeline)
-    progress = Progress("denoise", len(fitted))
+    progress = Progress("denoise", len(shown.images))
     parts: list[list[Denoised]] = []
-    for begin in range(0, len(fitted), probed.batch_size):
+    for begin in range(0, len(shown.images), probed.batch_size):
         batch = prompts[begin : begin + probed.batch_size]
-        pixels = to_pixels(fitted[begin : begin + probed.batch_size]).to(probed.device)
-        x0 = pack(pipeline, space.scale(space.encode(pixels)))
+        here = shown.images[begin : begin + probed.batch_size]
+        x0 = pack(pipeline, encode_images(probed, space, here)[1])
         seeds = [stream_seed(probed.seed, "denoise", prompt.key) for prompt in batch]
         noise = _noise(x0, seeds)
         with torch.no_grad():
             found = denoise_along(
                 pipeline,
-                lambda batch=batch, seeds=seeds: probed.model.generate(  # type: ignore[misc]
-                    batch, [0] * len(batch), seeds
-                ),
+                lambda batch=batch, seeds=seeds: probed.generate(batch, seeds),  # type: ignore[misc]
                 x0,
                 noise,
                 timesteps=timesteps,
@@ -276,7 +292,8 @@ def _chart(name: str, levels: Sequence[LevelError]) -> Picture:
 
 
 def _notes(probed: ProbedModel, shown: ProbedImages, *, given: float | None) -> tuple[str, ...]:
-    notes = [f"left out {line}" for line in shown.refused]
+    notes = [*probed.notes, *([shown.note] if shown.note else [])]
+    notes += [f"left out {line}" for line in shown.refused]
     transformer = getattr(probed.pipeline, "transformer", None)
     if given is None and transformer is not None and transformer.config.get("guidance_embeds"):
         notes.append(

@@ -1,56 +1,45 @@
-"""What a verb works on: a model, images and an extractor, read as `run` reads them."""
+"""The model that a verb looks into, and what else is loaded beside it, as `run` reads them."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evaluator.config import RunConfig, load_config
+from evaluator.config import RunConfig
 from evaluator.config.asked import FeatureConfig, SourceConfig
-from evaluator.config.load import parse_record
-from evaluator.errors import ConfigError, InputError, ProbeError, SampleError
-from evaluator.probes.latent_space import image_size
+from evaluator.config.pipeline import DiffusersModelConfig
+from evaluator.errors import (
+    ConfigError,
+    EvaluatorError,
+    GenerationError,
+    InputError,
+    ProbeError,
+    SampleError,
+)
+from evaluator.models.arguments import prompt_faults
+from evaluator.probing.attachments import Attachments, wanted_attachments
+from evaluator.probing.named import ModelRequest as ModelRequest
+from evaluator.probing.named import Named, open_named, require_same_weights
 from evaluator.records import Prompt
 from evaluator.runner.parts import build_extractor, build_model
 from evaluator.runner.quiet import quiet_libraries
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
+from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from evaluator.data import Pack
     from evaluator.protocols import FeatureExtractor, GenerativeModel
 
-CONFIG_SUFFIXES = (".yaml", ".yml")
-BATCH_SIZE = 16
-"""Images in one forward pass of an extractor or an autoencoder on its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """Which model, and what differs from its own settings."""
-
-    model: str
-    """Pipeline folder, hub id or `package://name/path`; or a configuration of `run` (YAML)."""
-    device: str | None = None
-    """Such as `cuda:1`; None takes the GPU if there is one."""
-    dtype: str | None = None
-    """`float32`, `float16` or `bfloat16`."""
-    steps: int | None = None
-    """Denoising steps."""
-    guidance_scale: float | None = None
-    """Classifier-free guidance."""
-    seed: int | None = None
-    """Seed that every draw of the verb comes from."""
-    overrides: tuple[str, ...] = ()
-    """`a.b=value`, for anything else that a configuration may say."""
-    allow_code: bool = False
-    """Whether `module:attr` in the configuration is imported."""
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
+"""What pipelines raise when they are given what they cannot take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +52,14 @@ class ProbedModel:
     config: RunConfig
     device: str
     trust: Trust
+    run: RunDirectory | None = None
+    """The run whose model this is."""
+    has_prompts: bool = False
+    """Whether the configuration says which prompts."""
+    attachments: tuple[str, ...] = ()
+    """What every prompt brings along."""
+    notes: tuple[str, ...] = ()
+    """What differs from the configuration, or was chosen where nothing was said."""
 
     @property
     def pipeline(self) -> Any:
@@ -85,6 +82,55 @@ class ProbedModel:
         """The seed that every draw of the verb comes from."""
         return self.config.generation.seed
 
+    @property
+    def parameters(self) -> frozenset[str]:
+        """What a call of the pipeline takes."""
+        return frozenset(inspect.signature(self.pipeline.__call__).parameters)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the pipeline is told what to make by a text."""
+        return "prompt" in self.parameters
+
+    @property
+    def takes_class(self) -> bool:
+        """Whether the pipeline is told what to make by a class."""
+        return "class_labels" in self.parameters
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Tensor]:
+        """One (3, H, W) uint8 image a prompt, which gets the attachments that the pipeline wants.
+
+        ConfigError for a prompt that the pipeline refuses, GenerationError where it fails.
+        """
+        given = [
+            dataclasses.replace(prompt, attachments={name: name for name in self.attachments})
+            for prompt in prompts
+        ]
+        parameters = inspect.signature(self.pipeline.__call__).parameters
+        for fault in prompt_faults(self.pipeline, parameters, given):
+            if fault is not None:
+                raise ConfigError(f"{self.name}: {fault}")
+        try:
+            made = self.model.generate(given, [0] * len(given), list(seeds))
+        except EvaluatorError:
+            raise
+        except FAILURES as error:
+            raise GenerationError(self._failure(error)) from error
+        images: list[Tensor] = []
+        for prompt, image in zip(given, made, strict=True):
+            if isinstance(image, SampleError):
+                raise GenerationError(f"{prompt.text or prompt.key}: {image}")
+            images.append(image)
+        return images
+
+    def _failure(self, error: Exception) -> str:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        remedy = "Change what it is about with --set, such as generation.height or model.arguments"
+        if "memory" in said:
+            remedy = "Make the batches smaller with --set runtime.batch_size=1, or choose --device"
+        name = type(self.pipeline).__name__
+        return f"{name}: expected a run of the pipeline, got: {said}. {remedy}."
+
 
 class ProbedImages(NamedTuple):
     """Images and what was said about them, in the order of their source."""
@@ -96,48 +142,85 @@ class ProbedImages(NamedTuple):
     """Hash of the content."""
     refused: tuple[str, ...]
     """Why each of the others is missing here."""
+    note: str | None = None
+    """Where they come from, where nobody said so."""
 
 
-def load_model(request: ModelRequest) -> ProbedModel:
-    """Load the model of a folder, of the hub or of a configuration; ConfigError, InputError."""
-    config, relative_to = _model_config(request)
-    trust = Trust(allow_code=request.allow_code, relative_to=relative_to)
+def load_model(request: ModelRequest, *, refines: bool = False) -> ProbedModel:
+    """Load the model of a pipeline, a configuration or a run; ConfigError, InputError.
+
+    Compiling is left out, and so is a refiner unless the verb `refines`: the notes say so.
+    """
+    named = open_named(request)
+    config, notes = _left_out(named.config, refines=refines)
+    trust = Trust(allow_code=request.allow_code, relative_to=named.relative_to)
     device = request.device or _device()
     quiet_libraries(generates=config.model.kind != "images")
+    prompts = partial(_first_pack, config, trust) if named.has_prompts else None
+    attachments = Attachments(dict(request.attachments), prompts)
     try:
-        model = build_model(config, None, device=device, trust=trust)
+        model = _build(config, attachments, device=device, trust=trust)
+    except InputError as error:
+        raise InputError(f"{error}{_elsewhere(named)}") from error
     except RuntimeError as error:
-        if device == "cpu" or "device" not in str(error).lower():
+        if isinstance(error, EvaluatorError):
             raise
+        if device == "cpu" or "device" not in str(error).lower():
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise GenerationError(f"the model could not be loaded onto {device}: {said}") from error
         raise ConfigError(
             f"--device: expected a device of this machine, got {device!r} ({error}); leave it out"
         ) from error
-    return ProbedModel(config.name, model, config, device, trust)
+    require_same_weights(named, model.describe().get("weights_sha256"))
+    attachments.find(
+        wanted_attachments(model.pipeline, config.model), pipeline=type(model.pipeline).__name__
+    )
+    if attachments.note is not None:
+        notes += (attachments.note,)
+    return ProbedModel(
+        config.name, model, config, device, trust, named.run, named.has_prompts,
+        attachments.names, notes,
+    )  # fmt: skip
 
 
-def _model_config(request: ModelRequest) -> tuple[RunConfig, Path | None]:
-    """The configuration that a request stands for, and the folder that it lies in."""
-    settings = [
-        f"{path}={value}"
-        for path, value in (
-            ("model.dtype", request.dtype),
-            ("generation.steps", request.steps),
-            ("generation.guidance_scale", request.guidance_scale),
-            ("generation.seed", request.seed),
-        )
-        if value is not None
-    ]
-    settings += request.overrides
-    path = Path(request.model)
-    if path.suffix in CONFIG_SUFFIXES:
-        return load_config(path, settings), path.parent
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-._")
-    record = {
-        "name": stem[:100] or "model",
-        "model": {"kind": "diffusers", "id": request.model},
-        "prompts": {"source": "none"},
-    }
-    return parse_record(record, settings, where=request.model), None
+def _left_out(config: RunConfig, *, refines: bool) -> tuple[RunConfig, tuple[str, ...]]:
+    """The configuration without what hides the denoiser, and a note for each."""
+    model = config.model
+    if not isinstance(model, DiffusersModelConfig):
+        return config, ()
+    changes: dict[str, Any] = {}
+    notes = []
+    if model.compile:
+        changes["compile"] = False
+        notes.append("model.compile is left out: what is compiled cannot be watched")
+    if model.refiner is not None and not refines:
+        changes["refiner"] = None
+        notes.append("the refiner is left out: this is the first pipeline's")
+    changed = config.model_copy(update={"model": model.model_copy(update=changes)})
+    return changed, tuple(notes)
+
+
+def _build(
+    config: RunConfig, attachments: Attachments, *, device: str, trust: Trust
+) -> GenerativeModel:
+    if not isinstance(config.model, DiffusersModelConfig):
+        return build_model(config, None, device=device, trust=trust)
+    from evaluator.models.diffusers import DiffusersModel
+
+    return DiffusersModel(
+        config.model, config.generation, device=device, relative_to=trust.relative_to,
+        attachments=attachments,
+    )  # fmt: skip
+
+
+def _elsewhere(named: Named) -> str:
+    """A run does not know the folder that its configuration lay in."""
+    if named.run is None:
+        return ""
+    return (
+        f" (Relative paths of the run {named.run.path} are taken from the current folder: call "
+        "this from where the run was started, or give the path with --set.)"
+    )
 
 
 def _device() -> str:
@@ -146,77 +229,61 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _first_pack(config: RunConfig, trust: Trust) -> Pack:
+    return open_pack(config.prompts, cache_folder(config), trust)
+
+
+def own_pack(probed: ProbedModel, source: SourceConfig, *, limit: int) -> Pack:
+    """A source that the configuration names, its first `limit` samples."""
+    count = limit if source.limit is None else min(limit, source.limit)
+    reading = source.model_copy(update={"limit": count})
+    try:
+        return open_pack(reading, cache_folder(probed.config), probed.trust)
+    except InputError as error:
+        named = Named(probed.config, None, probed.run, probed.has_prompts)
+        raise InputError(f"{error}{_elsewhere(named)}") from error
+
+
+def first_prompts(probed: ProbedModel, count: int) -> tuple[Prompt, ...]:
+    """The configuration's first prompts, for a model that is told what to make; else none."""
+    if not probed.has_prompts or not (probed.takes_text or probed.takes_class):
+        return ()
+    return tuple(own_pack(probed, probed.config.prompts, limit=count).prompts(0, count))
+
+
+def require_asked_for(probed: ProbedModel, *, prompt: bool, class_label: bool) -> None:
+    """ConfigError for a text or a class that the pipeline would ignore."""
+    name = type(probed.pipeline).__name__
+    if prompt and not probed.takes_text:
+        instead = "give --class-label instead" if probed.takes_class else "leave it out"
+        raise ConfigError(f"--prompt: {name} takes no text; {instead}")
+    if class_label and not probed.takes_class:
+        raise ConfigError(f"--class-label: {name} takes no class; leave it out")
+
+
+def require_start_from_noise(probed: ProbedModel) -> None:
+    """ProbeError for a pipeline that starts from an image of its own."""
+    if "init" in probed.attachments:
+        raise ProbeError(
+            f"Expected a pipeline that starts from noise, whose latents can be chosen; got "
+            f"{type(probed.pipeline).__name__}, which starts from an image. Load the checkpoint as "
+            "text-to-image: --set model.task=text-to-image."
+        )
+
+
 def load_texts(source: str, probed: ProbedModel) -> tuple[str, ...]:
     """The texts of any source of prompts that `run` packs; InputError without any."""
-    texts = [p.text for p in _open(source, probed, limit=None).prompts() if p.text is not None]
+    texts = [p.text for p in given_pack(source, probed, limit=None).prompts() if p.text is not None]
     if not texts:
         raise InputError(f"{source}: expected prompts with a text, got none; name a file of them")
     return tuple(texts)
 
 
-def _open(source: str, probed: ProbedModel, *, limit: int | None) -> Pack:
-    # a path on the command line is the user's, not the configuration's
+def given_pack(source: str, probed: ProbedModel, *, limit: int | None) -> Pack:
+    """A source on the command line: its path is the user's, not the configuration's."""
     trust = Trust(allow_code=probed.trust.allow_code, relative_to=Path.cwd())
     reading = SourceConfig(source=source, limit=limit)
     return open_pack(reading, cache_folder(probed.config), trust)
-
-
-def load_images(source: str, probed: ProbedModel, *, limit: int) -> ProbedImages:
-    """The first `limit` images of any source that `run` packs; InputError without any.
-
-    An image that cannot be decoded is left out, and said to be.
-    """
-    pack = _open(source, probed, limit=limit)
-    if pack.image_part(pack.keys[0]) is None:
-        raise InputError(f"{source}: expected images, got prompts without any; name the images")
-    prompts, images, refused = [], [], []
-    for prompt in pack.prompts():
-        try:
-            images.append(pack.image(prompt.key))
-            prompts.append(prompt)
-        except SampleError as error:
-            refused.append(f"{prompt.key}: {error}")
-    if not images:
-        raise InputError(f"{source}: expected images, got none that can be decoded: {refused[0]}")
-    return ProbedImages(tuple(prompts), tuple(images), pack.fingerprint, tuple(refused))
-
-
-def images_size(probed: ProbedModel) -> tuple[int, int]:
-    """Height and width of the model's images: the configuration's, else the pipeline's own."""
-    generation = probed.config.generation
-    own = image_size(probed.pipeline) or (None, None)
-    height, width = generation.height or own[0], generation.width or own[1]
-    if height is None or width is None:
-        raise ConfigError(
-            f"{probed.name}: expected a pipeline that knows the size of its images, got "
-            f"{type(probed.pipeline).__name__}; set generation.height and generation.width"
-        )
-    return height, width
-
-
-def fit_images(images: Sequence[Tensor], *, height: int, width: int) -> Tensor:
-    """Images of any size → (N, 3, height, width) uint8.
-
-    The largest centred part of the asked shape, resized by Pillow's bicubic filter; an image that
-    has the size already is taken as it is.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    fitted = []
-    for image in images:
-        if image.shape[-2:] == (height, width):
-            fitted.append(image)
-            continue
-        rows, columns = image.shape[-2:]
-        scale = min(rows / height, columns / width)
-        top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
-        box = (left, top, left + scale * width, top + scale * height)
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        resized = picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
-        fitted.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1))
-    return torch.stack(fitted).contiguous()
 
 
 def load_extractor(name: str, probed: ProbedModel, *, weights: str | None) -> FeatureExtractor:
@@ -226,15 +293,3 @@ def load_extractor(name: str, probed: ProbedModel, *, weights: str | None) -> Fe
     if weights is not None:
         feature = feature.model_copy(update={"id": weights})
     return build_extractor(feature, device=probed.device, trust=probed.trust)
-
-
-def embed_images(extractor: FeatureExtractor, images: Tensor) -> np.ndarray:
-    """(N, 3, H, W) uint8 → `features` (N, D) float64."""
-    import numpy as np
-    import torch
-
-    parts = []
-    for start in range(0, len(images), BATCH_SIZE):
-        inputs = [extractor.preprocess(image) for image in images[start : start + BATCH_SIZE]]
-        parts.append(extractor.embed(torch.stack(inputs))["features"].double().numpy())
-    return np.concatenate(parts)

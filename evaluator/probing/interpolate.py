@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +11,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from evaluator.errors import ConfigError
-from evaluator.probes.interpolation import JUMP_FACTOR, PathSmoothness, path_smoothness
+from evaluator.probes.interpolation import JUMP_FACTOR, MIN_STEPS, PathSmoothness, path_smoothness
 from evaluator.probing.averages import Average, average, spoken
+from evaluator.probing.images import embed_images, load_images
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedImages,
     ProbedModel,
-    embed_images,
+    first_prompts,
     load_extractor,
-    load_images,
     load_model,
+    require_asked_for,
+    require_start_from_noise,
 )
+from evaluator.probing.named import output_place
 from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
 from evaluator.probing.paths import MODES, Ends, Walk, first_step_of, image_ends, seed_ends, walk
 from evaluator.probing.pictures import image_grid
@@ -75,6 +77,7 @@ class InterpolateFound:
     summaries: tuple[Summary, ...]
     differences: dict[str, Average]
     """Feature space → length / distance of the circle minus that of the line, pair by pair."""
+    notes: tuple[str, ...]
     folder: Path
 
     def lines(self) -> list[str]:
@@ -94,7 +97,8 @@ class InterpolateFound:
         for space, difference in self.differences.items():
             lines.append(f"slerp − lerp in {space}: {spoken(difference, '+.2f')}")
         rule = f"a jump is a step longer than {JUMP_FACTOR:g} median steps of its path"
-        return [*lines, rule, f"written: {self.folder}"]
+        notes = [f"note: {note}" for note in self.notes]
+        return [*lines, rule, *notes, f"written: {self.folder}"]
 
 
 def probe_interpolate(
@@ -110,10 +114,16 @@ def probe_interpolate(
     weights: str | None = None,
     output: Path | None = None,
 ) -> InterpolateFound:
-    """Walk between seeds, or between consecutive images of a source at a noise `strength`."""
+    """Walk between seeds, or between consecutive images of a source at a noise `strength`.
+
+    Between seeds, a pair takes the prompt given, else one of the configuration's first.
+    """
+    place = output_place("interpolate", request, output)
     if frames < 3:
         raise ConfigError(f"--frames: expected at least 3, the ends and one between, got {frames}")
-    probed = load_model(request)
+    probed = load_model(request, refines=True)
+    require_start_from_noise(probed)
+    require_asked_for(probed, prompt=prompt is not None, class_label=class_label is not None)
     judge = None if extractor is None else load_extractor(extractor, probed, weights=weights)
     shown = None if images is None else load_images(images, probed, limit=2 * pairs)
     begin = 0 if shown is None else first_step_of(probed, strength)
@@ -127,24 +137,38 @@ def probe_interpolate(
             walked = walk(probed, told_pair, ends, mode=mode, weights=steps, begin=begin)
             paths.append(Walked(pair, mode, walked, _smoothness(walked.images, judge)))
             progress.advance()
-    folder = open_folder("interpolate", probed.name, output)
+    folder = open_folder("interpolate", probed.name, place)
     folder.table("interpolate.parquet", _table(paths, steps))
     _draw(folder, probed, paths, shown, steps)
     summaries, differences = _summaries(paths), _differences(paths)
+    notes = _notes(probed, shown, frames)
     arguments = {
         "model": request.model, "images": images, "prompts": [p.text for p in told],
         "pairs": pairs, "frames": frames, "strength": None if shown is None else strength,
         "extractor": extractor,
     }  # fmt: skip
     folder.finish(
-        {"summaries": summaries, "differences": differences, "jump_factor": JUMP_FACTOR},
+        {
+            "summaries": summaries,
+            "differences": differences,
+            "jump_factor": JUMP_FACTOR,
+            "notes": notes,
+        },
         arguments=arguments,
         provenance=provenance(probed, images=shown, extractor=judge),
     )
     between = "seeds" if shown is None else f"images at strength {strength:g}"
     return InterpolateFound(
-        probed.name, between, len(told), frames, summaries, differences, folder.path
+        probed.name, between, len(told), frames, summaries, differences, notes, folder.path
     )
+
+
+def _notes(probed: ProbedModel, shown: ProbedImages | None, frames: int) -> tuple[str, ...]:
+    notes = list(probed.notes)
+    if frames <= MIN_STEPS:
+        notes.append(f"no jump is looked for among fewer than {MIN_STEPS} steps; raise --frames")
+    notes += [f"left out {line}" for line in (shown.refused if shown is not None else ())]
+    return tuple(notes)
 
 
 def _prompts(
@@ -154,24 +178,36 @@ def _prompts(
     class_label: int | None,
     pairs: int,
 ) -> list[Prompt]:
-    """One prompt a pair: the one given, else the caption that both images share, else none."""
+    """One a pair: what was given, else what both images share, else the configuration's."""
     if shown is not None:
         pairs = len(shown.images) // 2
         if pairs == 0:
             raise ConfigError("--images: expected at least 2 images to walk between, got 1")
-    takes_text = "prompt" in inspect.signature(probed.pipeline.__call__).parameters
-    if takes_text and prompt is None and shown is None:
+    own = first_prompts(probed, pairs) if shown is None else ()
+    told = []
+    for pair in range(pairs):
+        text, label = prompt, class_label
+        shared: str | None
+        if shown is not None:
+            first, last = shown.prompts[2 * pair : 2 * pair + 2]
+            shared = (first.text or "") if first.text == last.text else ""
+            common = first.class_label if first.class_label == last.class_label else None
+        else:
+            shared = own[pair % len(own)].text if own else None
+            common = own[pair % len(own)].class_label if own else None
+        text = shared if text is None else text
+        label = common if label is None else label
+        told.append(Prompt(f"pair-{pair}", text, class_label=label))
+    if probed.takes_text and any(each.text is None for each in told):
         raise ConfigError(
             "--prompt: expected a prompt for a text-to-image model, got none; give one, or '' "
             "for its unconditional images"
         )
-    told = []
-    for pair in range(pairs):
-        text, label = prompt, class_label
-        if shown is not None and prompt is None:
-            ends = shown.prompts[2 * pair : 2 * pair + 2]
-            text = ends[0].text if ends[0].text == ends[1].text else ""
-        told.append(Prompt(f"pair-{pair}", text, class_label=label))
+    if probed.takes_class and any(each.class_label is None for each in told):
+        raise ConfigError(
+            "--class-label: expected a class for a class-conditional model, got none that both "
+            "ends share; give one"
+        )
     return told
 
 

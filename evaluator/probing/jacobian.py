@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.errors import ConfigError, ProbeError, SampleError
+from evaluator.errors import ConfigError, ProbeError
+from evaluator.models.arguments import guidance_argument
 from evaluator.probes.jacobian import (
     BATCH,
     ETA,
-    NUM_CHECKS,
     Spectrum,
     exact_spectrum,
     numerical_rank,
     randomised_spectrum,
 )
-from evaluator.probes.latent_space import LatentSpace
+from evaluator.probes.latent_space import LatentSpace, unpack
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint, frozen, recorded_trajectory
 from evaluator.probes.watch import denoiser_of
-from evaluator.probing.inputs import ModelRequest, ProbedModel, load_model
+from evaluator.probing.images import images_size
+from evaluator.probing.inputs import (
+    ModelRequest,
+    ProbedModel,
+    first_prompts,
+    load_model,
+    require_asked_for,
+)
 from evaluator.probing.jacobian_pictures import (
     PointSpectrum,
     rank_chart,
     spectrum_chart,
     vector_grid,
 )
+from evaluator.probing.jacobian_result import JacobianResult, precision_notes, ranks_by_step
+from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
@@ -40,6 +47,7 @@ from evaluator.seeds import hashed_seed, stream_seed
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
+    from torch import Tensor
 
     from evaluator.probing.outputs import ProbeFolder
 
@@ -59,7 +67,7 @@ class JacobianRequest:
 
     model: ModelRequest
     prompts: tuple[str, ...] = ()
-    """Texts; samples take them in turn. None for a model without text."""
+    """Texts; samples take them in turn. None: those of the configuration's first prompts."""
     class_label: int | None = None
     """Class, for a class-conditional model."""
     samples: int = 4
@@ -77,56 +85,15 @@ class JacobianRequest:
     """Copies of x_t that are differentiated at once; None: 32, and 4 of a large one."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepRank:
-    """The ranks of all samples at one step."""
-
-    step: int
-    timestep: float
-    log_snr: float
-    ranks: tuple[int | None, ...]
-    """One a sample; None: more than the singular values found; 0: no direction is let through, as
-    where a training image is repeated."""
-    median: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class JacobianResult:
-    """What was found, and where it lies."""
-
-    path: Path
-    dim: int
-    """Numbers in x_t."""
-    values: int
-    """Singular values found: `dim` for the whole Jacobian."""
-    eta: float
-    steps: tuple[StepRank, ...]
-    notes: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """For the command line."""
-        how = "whole" if self.values == self.dim else f"{self.values} values by products"
-        lines = [
-            f"numerical rank of the denoiser's Jacobian ({self.dim} dimensions, {how}):",
-            f"the first r with √(s₁² + … + s_r²) > {self.eta:g}·√Σs²",
-            f"{'step':>4} {'timestep':>9} {'log-SNR':>8} {'median':>7}  ranks",
-        ]
-        for at in self.steps:
-            ranks = " ".join(f">{self.values}" if r is None else str(r) for r in at.ranks)
-            median = f">{self.values}" if at.median is None else f"{at.median:g}"
-            lines.append(
-                f"{at.step:>4} {at.timestep:>9.4g} {at.log_snr:>8.2f} {median:>7}  {ranks}"
-            )
-        return [*lines, *self.notes, f"written to {self.path}"]
-
-
 def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> JacobianResult:
     """Ranks and spectra as a table, singular vectors as a picture.
 
-    The Jacobian is that of the conditional denoiser without classifier-free guidance, on a
-    trajectory that it makes itself, with respect to x_t/a: the clean image plus noise. So it
-    compares between schedules, and is the posterior covariance over σ² for an optimal denoiser.
+    The Jacobian is that of the denoiser on a trajectory that it makes itself, with respect to
+    x_t/a: the clean image plus noise. So it compares between schedules, and is the posterior
+    covariance over σ² for an optimal denoiser. Unless a guidance scale is asked for it is 1: the
+    conditional denoiser alone. With another, the denoiser is the guided one, (1 − g)·u + g·c.
     """
+    place = output_place("jacobian", request.model, output)
     import torch
 
     if not 0 < request.eta < 1:
@@ -134,7 +101,9 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
             f"--eta: expected a number between 0 and 1, got {request.eta:g}; the paper's is 0.99"
         )
     choice = StepChoice.parse(request.steps)
-    probed = load_model(_unguided(request.model))
+    guided = request.model.guidance_scale
+    guidance = 1.0 if guided is None else guided
+    probed = load_model(dataclasses.replace(request.model, guidance_scale=guidance))
     prompts = _prompts(request, probed)
     progress = Progress("jacobian", request.samples)
     found: list[PointSpectrum] = []
@@ -149,7 +118,7 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
                 spectrum = spectrum_at(
                     point, values=request.values, batch=request.batch, generator=generator
                 )
-                floor = ROUNDING * torch.finfo(point.call.dtype).eps
+                floor = ROUNDING * torch.finfo(point.dtype).eps
                 rank = numerical_rank(spectrum, eta=request.eta, floor=floor)
                 found.append(PointSpectrum(number, point, spectrum, rank))
         progress.advance()
@@ -158,20 +127,28 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
             f"steps: expected steps with some signal, got pure noise at {request.steps}; ask for "
             "later steps, such as --steps all"
         )
-    folder = open_folder("jacobian", probed.name, output)
+    folder = open_folder("jacobian", probed.name, place)
     folder.table("jacobian.parquet", _table(found, prompts))
     folder.picture("ranks.png", rank_chart(found, probed.name))
     folder.picture("spectra.png", spectrum_chart(found))
-    notes = _draw_vectors(folder, found, probed, request.vectors)
+    _draw_vectors(folder, found, probed, request.vectors)
+    embedded = getattr(denoiser_of(probed.pipeline), "config", {}).get("guidance_embeds")
+    notes = [*probed.notes]
+    if embedded and guided is None:
+        notes.append(
+            "the guidance scale is an input of this model, and 1 was given; --guidance sets it"
+        )
     result = JacobianResult(
         path=folder.path,
         dim=found[0].point.latents.numel(),
         values=len(found[0].spectrum.values),
         eta=request.eta,
-        steps=_by_step(found),
-        notes=(*_precision(found), *notes),
+        guidance=guidance if guided_by(probed) else None,
+        steps=ranks_by_step(found),
+        notes=(*precision_notes(found), *notes),
     )
     arguments = {name: getattr(request, name) for name in request.__slots__ if name != "model"}
+    arguments |= {"model": request.model.model, "prompts": [prompt.text for prompt in prompts]}
     folder.finish(result, arguments=arguments, provenance=provenance(probed))
     return result
 
@@ -203,28 +180,28 @@ def spectrum_at(
     )
 
 
-def _unguided(request: ModelRequest) -> ModelRequest:
-    if request.guidance_scale not in (None, 1.0):
-        raise ConfigError(
-            f"guidance scale: expected 1 or none, got {request.guidance_scale:g}: a guided answer "
-            "is that of two denoisers; leave it out"
-        )
-    return dataclasses.replace(request, guidance_scale=1.0)
+def guided_by(probed: ProbedModel) -> bool:
+    """Whether the pipeline takes a guidance scale."""
+    return guidance_argument(inspect.signature(probed.pipeline.__call__).parameters) is not None
 
 
 def _prompts(request: JacobianRequest, probed: ProbedModel) -> list[Prompt]:
     """One for each sample; ConfigError where the model takes a text and none was given."""
-    takes = inspect.signature(probed.pipeline.__call__).parameters
-    if "prompt" in takes and not request.prompts:
+    asked = bool(request.prompts), request.class_label is not None
+    require_asked_for(probed, prompt=asked[0], class_label=asked[1])
+    own = () if any(asked) else first_prompts(probed, request.samples)
+    told: list[str | None] = [*request.prompts] or [prompt.text for prompt in own]
+    texts = told or [None]
+    labels = [prompt.class_label for prompt in own] or [request.class_label]
+    if probed.takes_text and any(text is None for text in texts):
         raise ConfigError(
             f"--prompt: expected a text for {type(probed.pipeline).__name__}, got none; add "
             '--prompt "…", which may be repeated'
         )
-    if "class_labels" in takes and request.class_label is None:
+    if probed.takes_class and any(label is None for label in labels):
         raise ConfigError("--class-label: expected a class for this model, got none")
-    texts = request.prompts or (None,)
     return [
-        Prompt(f"sample-{i}", texts[i % len(texts)], class_label=request.class_label)
+        Prompt(f"sample-{i}", texts[i % len(texts)], class_label=labels[i % len(labels)])
         for i in range(request.samples)
     ]
 
@@ -232,37 +209,10 @@ def _prompts(request: JacobianRequest, probed: ProbedModel) -> list[Prompt]:
 def _trajectory(probed: ProbedModel, prompt: Prompt, steps: StepChoice) -> list[TrajectoryPoint]:
     """The points of one sample, made as `run` makes it."""
     seed = hashed_seed(probed.seed, prompt.key, 0)
-    with recorded_trajectory(probed.pipeline, steps) as points:
-        (made,) = probed.model.generate([prompt], [0], [seed])
-    if isinstance(made, SampleError):
-        raise ConfigError(f"--prompt: {made}")
+    guidance = probed.config.generation.guidance_scale
+    with recorded_trajectory(probed.pipeline, steps, guidance=guidance) as points:
+        probed.generate([prompt], [seed])
     return points
-
-
-def _by_step(found: Sequence[PointSpectrum]) -> tuple[StepRank, ...]:
-    summaries = []
-    for step in sorted({item.point.step for item in found}):
-        here = [item for item in found if item.point.step == step]
-        point = here[0].point
-        ranks = tuple(item.rank.rank for item in here)
-        median = statistics.median(math.inf if rank is None else rank for rank in ranks)
-        known = median if math.isfinite(median) else None
-        level = point.level.log_snr
-        summaries.append(StepRank(step, point.timestep, level, ranks, known))
-    return tuple(summaries)
-
-
-def _precision(found: Sequence[PointSpectrum]) -> tuple[str, ...]:
-    """How far the numbers are known, where not the whole Jacobian was computed."""
-    spectra = [item.spectrum for item in found if item.spectrum.bound > 0 and item.rank.rank != 0]
-    if not spectra:
-        return ()
-    energy = max(s.energy_error / s.energy for s in spectra)
-    bound = max(s.bound for s in spectra)
-    return (
-        f"by products: Σs² known to ±{100 * energy:.2g} % or better, each value to ±{bound:.2g} "
-        f"(more has a probability of 1e-{NUM_CHECKS})",
-    )
 
 
 def _table(found: Sequence[PointSpectrum], prompts: Sequence[Prompt]) -> pa.Table:
@@ -290,10 +240,15 @@ def _table(found: Sequence[PointSpectrum], prompts: Sequence[Prompt]) -> pa.Tabl
 
 def _draw_vectors(
     folder: ProbeFolder, found: Sequence[PointSpectrum], probed: ProbedModel, count: int
-) -> tuple[str, ...]:
-    """The directions of the first sample, where its latents are an image's; else a note."""
+) -> None:
+    """The directions of the first sample, as what they change in its image."""
     own = [item for item in found if item.sample == 0]
-    if own[0].point.latents.ndim != 3:
-        return ("no vectors.png: this family packs its latents into tokens",)
-    folder.picture("vectors.png", vector_grid(own, LatentSpace(probed.pipeline), count))
-    return ()
+    height, width = images_size(probed)
+    space = LatentSpace(probed.pipeline)
+
+    def decode(latents: Tensor) -> Tensor:
+        plain = unpack(probed.pipeline, latents, height=height, width=width)
+        return space.decode(space.unscale(plain))
+
+    picture = vector_grid(own, decode, count, is_pixels=space.is_pixels)
+    folder.picture("vectors.png", picture)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.probes.jacobian import Rank, Spectrum
-from evaluator.probes.latent_space import LatentSpace, to_images
+from evaluator.probes.latent_space import to_images
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint
 from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid
@@ -69,11 +69,20 @@ def spectrum_chart(found: Sequence[PointSpectrum]) -> Picture:
     )
 
 
-def vector_grid(own: Sequence[PointSpectrum], space: LatentSpace, count: int) -> Picture:
-    """The predicted x0 of one sample and the leading directions there, step by step."""
+def vector_grid(
+    own: Sequence[PointSpectrum],
+    decode: Callable[[Tensor], Tensor],
+    count: int,
+    *,
+    is_pixels: bool,
+) -> Picture:
+    """The predicted x0 of one sample and the leading directions there, step by step.
+
+    `decode` makes pixels (N, 3, H, W) in [−1, 1] of latents (N, …).
+    """
     shown = [own[i] for i in StepChoice.parse(MAX_ROWS).select(len(own))]
     return image_grid(
-        [_row(item, space, count) for item in shown],
+        [_row(item, decode, count, is_pixels=is_pixels) for item in shown],
         title="Leading left singular vectors of the denoiser's Jacobian, from noise to image",
         row_labels=[f"t = {item.point.timestep:.4g}, rank {_spelled(item)}" for item in shown],
         column_labels=["predicted x0", *(f"direction {i + 1}" for i in range(count))],
@@ -84,17 +93,21 @@ def _spelled(item: PointSpectrum) -> str:
     return f">{len(item.spectrum.values)}" if item.rank.rank is None else str(item.rank.rank)
 
 
-def _row(item: PointSpectrum, space: LatentSpace, count: int) -> list[Tensor]:
+def _row(
+    item: PointSpectrum, decode: Callable[[Tensor], Tensor], count: int, *, is_pixels: bool
+) -> list[Tensor]:
     """The decoded x0, then what each direction adds to it, grey for nothing."""
     import torch
 
     x0 = item.point.x0.float()
     directions = item.spectrum.left[:count].reshape(-1, *x0.shape).to(x0)
-    if not space.is_pixels:
+    if is_pixels:
+        directions = decode(directions)
+    else:
         # what a step of a tenth of x0's length to either side changes in the decoded image
         reach = 0.1 * x0.norm() * directions
-        ends = space.decode(space.unscale(torch.cat([x0 + reach, x0 - reach])))
+        ends = decode(torch.cat([x0 + reach, x0 - reach]))
         directions = ends[: len(directions)] - ends[len(directions) :]
     largest = directions.abs().flatten(1).amax(1).clamp_min(1e-12)
     pictures = directions / largest[:, None, None, None]
-    return [*to_images(space.decode(space.unscale(x0[None]))), *to_images(pictures)]
+    return [*to_images(decode(x0[None])), *to_images(pictures)]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from evaluator.errors import ConfigError
-from evaluator.probes.latent_space import LatentSpace, to_pixels
+from evaluator.errors import ConfigError, InputError
+from evaluator.probes.latent_space import LatentSpace
 from evaluator.probes.outliers import (
+    FEW,
     SCORES,
     Auroc,
     Floats,
@@ -21,17 +22,23 @@ from evaluator.probes.outliers import (
     reference_warnings,
     split_reference,
 )
+from evaluator.probing.images import (
+    chosen_images,
+    embed_images,
+    encode_images,
+    fit_images,
+    images_size,
+    kept_images,
+    load_images,
+)
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedImages,
     ProbedModel,
-    embed_images,
-    fit_images,
-    images_size,
     load_extractor,
-    load_images,
     load_model,
 )
+from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.pictures import image_grid
 from evaluator.seeds import stream_seed
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 """Images encoded at once."""
+LEAST = 8
+"""Reference images without which there is nothing to fit to, or to calibrate with."""
 LEVEL = 0.05
 """Images with a p-value of at most this count as flagged."""
 NUM_SHOWN = 8
@@ -84,6 +93,7 @@ class OodFound:
     num_outliers: int
     scores: tuple[ScoreFound, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     folder: Path
 
     def lines(self) -> list[str]:
@@ -101,13 +111,14 @@ class OodFound:
                 area = "{:.3f} [{:.3f}, {:.3f}]".format(*score.auroc)
             lines.append(f"  {score.name:12} {flagged:>14}   {area}")
         lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"note: {note}" for note in self.notes]
         return [*lines, f"written: {self.folder}"]
 
 
 def probe_ood(
     request: ModelRequest,
     *,
-    reference: str,
+    reference: str | None = None,
     images: str | None = None,
     outliers: str | None = None,
     limit: int = 2000,
@@ -118,24 +129,35 @@ def probe_ood(
     """Score images, outliers or both in the model's latents, or in an extractor's features.
 
     A fifth of the reference, drawn by the seed, fits nothing: what it scores is what is usual.
+    Of a run, its first reference with images is the reference, and without images or outliers
+    those that it kept are scored.
     """
+    place = output_place("ood", request, output)
     asked = {"images": images, "outliers": outliers}
-    if images is None and outliers is None:
-        raise ConfigError("--images: expected images to score, got none; or give --outliers")
     probed = load_model(request)
+    own = images is None and outliers is None
+    if own and probed.run is None:
+        raise ConfigError("--images: expected images to score, got none; or give --outliers")
     judge = None if extractor is None else load_extractor(extractor, probed, weights=weights)
-    usual = load_images(reference, probed, limit=limit)
+    usual = chosen_images(reference, probed, limit=limit, option="--reference")
+    if len(usual.images) < LEAST:
+        raise InputError(
+            f"--reference: expected at least {LEAST} images, got {len(usual.images)}; give more "
+            f"or raise --limit: below {FEW} no score is steady"
+        )
     sets = {
         name: load_images(source, probed, limit=limit)
         for name, source in asked.items()
         if source is not None
     }
+    if own and probed.run is not None:
+        sets["images"] = kept_images(probed.run, limit=limit)
     scored, num_fitted, dim = _score(probed, judge, usual, sets)
     found = tuple(_found(name, scored) for name in SCORES)
     warnings = [*reference_warnings(num_fitted, dim), *_repeated(usual, sets)]
     for given in (usual, *sets.values()):
         warnings += [f"left out {line}" for line in given.refused]
-    folder = open_folder("ood", probed.name, output)
+    folder = open_folder("ood", probed.name, place)
     result = OodFound(
         model=probed.name,
         space=_space(probed) if extractor is None else extractor,
@@ -146,6 +168,7 @@ def probe_ood(
         num_outliers=len(sets["outliers"].images) if "outliers" in sets else 0,
         scores=found,
         warnings=tuple(warnings),
+        notes=(*probed.notes, *_told(usual, sets)),
         folder=folder.path,
     )
     folder.table("ood.parquet", _table(scored))
@@ -187,17 +210,22 @@ def _features(given: ProbedImages, probed: ProbedModel, judge: FeatureExtractor 
     """(N, D) float64: what an extractor makes of the images, else the model's latents."""
     import torch
 
-    height, width = images_size(probed)
     if judge is not None:
+        height, width = images_size(probed)
         return embed_images(judge, fit_images(given.images, height=height, width=width))
     space = LatentSpace(probed.pipeline)
     found = []
     for start in range(0, len(given.images), BATCH_SIZE):
-        batch = fit_images(given.images[start : start + BATCH_SIZE], height=height, width=width)
-        latents = space.scale(space.encode(to_pixels(batch)))
+        _, latents = encode_images(probed, space, given.images[start : start + BATCH_SIZE])
         found.append(latents.flatten(1).cpu().to(torch.float64))
     features: Floats = torch.cat(found).numpy()
     return features
+
+
+def _told(usual: ProbedImages, sets: dict[str, ProbedImages]) -> list[str]:
+    """Where the images come from that nobody named."""
+    named = {"reference": usual, **sets}
+    return [f"{name}: {given.note}" for name, given in named.items() if given.note is not None]
 
 
 def _found(name: str, scored: list[Scored]) -> ScoreFound:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.errors import ConfigError, GenerationError, SampleError
+from evaluator.errors import ConfigError
 from evaluator.probes.denoising import noised
 from evaluator.probes.first_step import first_step
 from evaluator.probes.interpolation import lerp, norm_ratio, slerp
-from evaluator.probes.latent_space import LatentSpace, pack, to_pixels
+from evaluator.probes.latent_space import LatentSpace, pack
 from evaluator.probes.noise import NoiseLevel, noise_family
 from evaluator.probes.steering import starting_from
-from evaluator.probing.inputs import ProbedModel, fit_images, images_size
+from evaluator.probing.images import encode_images
+from evaluator.probing.inputs import ProbedModel
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
 
@@ -41,7 +42,7 @@ def seed_ends(probed: ProbedModel, prompt: Prompt, seeds: Sequence[int]) -> Ends
     with torch.no_grad():
         seen = first_step(
             probed.pipeline,
-            lambda: probed.model.generate([prompt] * 2, [0, 0], list(seeds)),
+            lambda: probed.generate([prompt] * 2, seeds),
             hook_denoiser=False,
         )
     return lambda level: (seen.sample[0], seen.sample[1])
@@ -51,12 +52,10 @@ def image_ends(probed: ProbedModel, images: Sequence[Tensor], *, seed: int) -> E
     """Two images encoded, each with noise of its own (Ho et al. 2020, section 4.3)."""
     import torch
 
-    height, width = images_size(probed)
-    space = LatentSpace(probed.pipeline)
     # says by name which scheduler's noise levels are not known
     noise_family(probed.pipeline.scheduler)
-    pixels = to_pixels(fit_images(images, height=height, width=width)).to(probed.device)
-    x0 = pack(probed.pipeline, space.scale(space.encode(pixels)))
+    _, latents = encode_images(probed, LatentSpace(probed.pipeline), images)
+    x0 = pack(probed.pipeline, latents)
     generator = torch.Generator("cpu").manual_seed(seed)
     noise = torch.randn(x0.shape, generator=generator).to(x0)
 
@@ -102,9 +101,5 @@ def walk(
             return path[span]
 
         with torch.no_grad(), starting_from(probed.pipeline, points, begin=begin):
-            made = probed.model.generate([prompt] * count, [0] * count, [seed] * count)
-        for image in made:
-            if isinstance(image, SampleError):
-                raise GenerationError(f"{prompt.key}: {image}")
-            images.append(image)
+            images += probed.generate([prompt] * count, [seed] * count)
     return Walk(torch.stack(images), ratios[0])

@@ -87,7 +87,7 @@ def number_map(
         for c, value in enumerate(row):
             x, y = left + c * cell, top + r * cell
             draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_heat(float(value), low, high))
-            if cell >= 36:
+            if cell >= 36 and math.isfinite(value):
                 draw.text((x + 4, y + cell // 2 - 7), f"{value:.2f}", INK, font=_font())
     return canvas
 
@@ -168,6 +168,8 @@ def _tile(image: Tensor) -> Picture:
 
 
 def _heat(value: float, low: float, high: float) -> tuple[int, int, int]:
+    if not math.isfinite(value):
+        return ABSENT
     place = 2 * (min(max(value, low), high) - low) / (high - low) - 1
     end = _WARM if place > 0 else _COLD
     red, green, blue = np.rint(255 + abs(place) * (end - 255)).astype(int).tolist()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.errors import ProbeError
-from evaluator.probes.latent_space import LatentSpace, to_images, to_pixels
+from evaluator.probes.latent_space import LatentSpace, to_images
 from evaluator.probes.roundtrip import (
     LatentScale,
     Reconstruction,
@@ -17,15 +17,9 @@ from evaluator.probes.roundtrip import (
     scale_warnings,
 )
 from evaluator.probing.averages import Average, average, spoken
-from evaluator.probing.inputs import (
-    ModelRequest,
-    ProbedImages,
-    ProbedModel,
-    fit_images,
-    images_size,
-    load_images,
-    load_model,
-)
+from evaluator.probing.images import chosen_images, encode_images, require_finite
+from evaluator.probing.inputs import ModelRequest, ProbedImages, ProbedModel, load_model
+from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.pictures import Picture, image_grid
 from evaluator.probing.progress import Progress
@@ -76,6 +70,7 @@ class RoundtripFound:
     scaling_factor: float
     shift_factor: float
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     folder: Path
 
     def lines(self) -> list[str]:
@@ -91,14 +86,23 @@ class RoundtripFound:
             f"(scaling factor {self.scaling_factor:g}{shift})",
             f"  MSE without unscaling   {spoken(self.unscaled_mse, '.6f')}",
             *(f"warning: {warning}" for warning in self.warnings),
+            *(f"note: {note}" for note in self.notes),
             f"written: {self.folder}",
         ]
 
 
 def probe_roundtrip(
-    request: ModelRequest, *, images: str, limit: int = 256, output: Path | None = None
+    request: ModelRequest,
+    *,
+    images: str | None = None,
+    limit: int = 256,
+    output: Path | None = None,
 ) -> RoundtripFound:
-    """Encode and decode real images; ProbeError for a model without an autoencoder."""
+    """Encode and decode real images; ProbeError for a model without an autoencoder.
+
+    Without `images`, those of the configuration's first reference, or of its prompts.
+    """
+    place = output_place("roundtrip", request, output)
     probed = load_model(request)
     space = LatentSpace(probed.pipeline)
     if space.is_pixels:
@@ -106,10 +110,10 @@ def probe_roundtrip(
             f"Expected a latent model, whose autoencoder can be tried; {probed.name} "
             f"({type(probed.pipeline).__name__}) has none and works on pixels."
         )
-    shown = load_images(images, probed, limit=limit)
+    shown = chosen_images(images, probed, limit=limit)
     errors, unscaled, latents, worst = _all_errors(probed, space, shown)
     scale = latent_scale(latents, space)
-    folder = open_folder("roundtrip", probed.name, output)
+    folder = open_folder("roundtrip", probed.name, place)
     found = RoundtripFound(
         probed.name,
         type(space.autoencoder).__name__,
@@ -123,6 +127,7 @@ def probe_roundtrip(
         space.scaling_factor,
         space.shift_factor,
         (*scale_warnings(scale, space), *(f"left out {line}" for line in shown.refused)),
+        (*probed.notes, *([shown.note] if shown.note else [])),
         folder.path,
     )
     folder.table("roundtrip.parquet", _table(shown, errors, unscaled))
@@ -137,11 +142,10 @@ def probe_roundtrip(
 
 def roundtrip(probed: ProbedModel, space: LatentSpace, images: Sequence[Tensor]) -> Decoded:
     """A batch of images encoded and decoded, at the model's own size."""
-    height, width = images_size(probed)
-    fitted = fit_images(images, height=height, width=width)
-    latents = space.scale(space.encode(to_pixels(fitted).to(probed.device)))
-    again = to_images(space.decode(space.unscale(latents)))
-    return Decoded(fitted, again, to_images(space.decode(latents)), latents.cpu())
+    fitted, latents = encode_images(probed, space, images)
+    again = space.decode(space.unscale(latents))
+    require_finite(again, f"pixels of {type(space.autoencoder).__name__}")
+    return Decoded(fitted, to_images(again), to_images(space.decode(latents)), latents.cpu())
 
 
 def _all_errors(

@@ -108,9 +108,9 @@ def test_its_prediction_is_the_latents_probes(tiny: Any) -> None:
         assert point.level.log_snr == pytest.approx(row["log_snr"], rel=1e-5)
 
 
-def test_guided_pipelines_are_refused(tiny: Any) -> None:
+def test_a_scheduler_that_is_given_another_sum_is_refused(tiny: Any) -> None:
     model = tiny.model(tiny.stable_diffusion(), steps=2, guidance=5.0)
-    with pytest.raises(ProbeError, match="Set the guidance scale to 1"):
+    with pytest.raises(ProbeError, match="not given u \\+ 1·\\(c − u\\).*Ask for --guidance 1"):
         points_of(model, tiny.prompts("a red dog"))
 
 

@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from evaluator.probing.inputs import (
-    ModelRequest,
-    ProbedImages,
-    ProbedModel,
-    load_images,
-    load_model,
-)
+from evaluator.probing.images import load_images
+from evaluator.probing.inputs import ModelRequest, ProbedImages, ProbedModel, load_model
 
 DIGITS = "package://evaluator/demo/weights/stable-diffusion"
 CLIP = "package://evaluator/demo/weights/clip"
@@ -80,6 +75,9 @@ class FamilyModel:
         )
         pixels = torch.from_numpy(made.images).permute(0, 3, 1, 2)
         return list((pixels * 255).round().to(torch.uint8))
+
+    def truncated(self, prompts: Any) -> list[bool]:
+        return [False] * len(prompts)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "tiny", "family": self.family}

@@ -90,7 +90,7 @@ def test_the_null_class_stands_for_no_condition(family: Any):
     probed = family("dit")
     shown = ProbedImages((Prompt("a", None, class_label=3),), (), "x", ())
     (prompt,) = conditions(probed, shown, unconditional=True)
-    assert prompt.class_label == probed.pipeline.transformer.config.num_embeds_ada_norm
+    assert prompt.class_label == 0, "which the denoiser is not told"
 
 
 def test_images_without_captions_are_refused_for_a_text_model(bare: ProbedModel):

@@ -56,7 +56,7 @@ def test_the_direction_of_a_colour_recolours_and_a_shuffled_one_does_not(
     )  # fmt: skip
     assert ended.status == 0
     record = json.loads((tmp_path / "out" / "result.json").read_text())
-    found = record["result"]
+    (found,) = record["result"]["pairs"]
     assert found["effect"]["interval"]["low"] > 0.2
     assert abs(found["shuffled_effect"]["mean"]) < 0.1
     assert found["slope"]["mean"] == pytest.approx(found["effect"]["mean"])
@@ -86,21 +86,24 @@ def test_what_cannot_be_done_is_said_by_name(unconditional: Path, tmp_path: Path
     with pytest.raises(
         ConfigError, match="one with a text side, such as clip or siglip, got 'digits'"
     ):
-        probe_directions(request, pair=PAIR, extractor="digits", output=tmp_path / "out")
+        probe_directions(request, pairs=[PAIR], extractor="digits", output=tmp_path / "out")
     with pytest.raises(ConfigError, match="--pair: expected two different prompts"):
-        probe_directions(request, pair=("a", "a"), output=tmp_path / "out")
-    with pytest.raises(ProbeError, match="with encode_prompt; DDPMPipeline has none"):
+        probe_directions(request, pairs=[("a", "a")], output=tmp_path / "out")
+    with pytest.raises(ProbeError, match="DDPMPipeline takes no text"):
         probe_directions(
-            ModelRequest(str(unconditional), device="cpu"), pair=PAIR, weights=CLIP, output=tmp_path
+            ModelRequest(str(unconditional), device="cpu"),
+            pairs=[PAIR],
+            weights=CLIP,
+            output=tmp_path,
         )
 
 
 def test_a_list_of_prompts_is_mapped(digits: ProbedModel, prompts_file: Path, tmp_path: Path):
     request = ModelRequest(DIGITS, device="cpu", steps=1)
     found = probe_directions(
-        request, pair=PAIR, seeds=2, strengths=(0.5,), weights=CLIP, prompts=str(prompts_file),
+        request, pairs=[PAIR], seeds=2, strengths=(0.5,), weights=CLIP, prompts=str(prompts_file),
         output=tmp_path / "out",
     )  # fmt: skip
     assert found.prompts == tuple(prompts_file.read_text().splitlines())
     assert found.similarity.cosine.shape == (4, 4)
-    assert [score.shift.strength for score in found.scores] == [0.0, 0.5, 1.0, 1.0]
+    assert [score.shift.strength for score in found.pairs[0].scores] == [0.0, 0.5, 1.0, 1.0]

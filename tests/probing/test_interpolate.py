@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from evaluator.errors import ConfigError, ProbeError
-from evaluator.probing.inputs import ModelRequest, ProbedModel, load_images
+from evaluator.probing.images import load_images
+from evaluator.probing.inputs import ModelRequest, ProbedModel
 from evaluator.probing.interpolate import probe_interpolate
 from evaluator.probing.paths import first_step_of, image_ends, seed_ends, walk
 from evaluator.records import Prompt

@@ -110,8 +110,6 @@ def test_products_are_the_same_when_asked_again(unconditional: Path, tmp_path: P
 def test_what_cannot_be_probed_is_said(tmp_path: Path, call: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match='--prompt "…", which may be repeated'):
         probe_jacobian(JacobianRequest(ModelRequest(DIGITS, device="cpu")), tmp_path)
-    with pytest.raises(ConfigError, match="that of two denoisers"):
-        probe_jacobian(JacobianRequest(ModelRequest(DIGITS, guidance_scale=3.0)), tmp_path)
     with pytest.raises(ConfigError, match="expected a number between 0 and 1, got 1"):
         probe_jacobian(JacobianRequest(ModelRequest(DIGITS), eta=1.0), tmp_path)
     ended = call("probe", "jacobian", DIGITS, "--at", "some")

@@ -12,15 +12,8 @@ from PIL import Image
 
 from evaluator.demo.quality import held_out
 from evaluator.errors import ConfigError, InputError
-from evaluator.probing.inputs import (
-    ModelRequest,
-    ProbedModel,
-    embed_images,
-    fit_images,
-    load_extractor,
-    load_images,
-    load_model,
-)
+from evaluator.probing.images import embed_images, fit_images, load_images
+from evaluator.probing.inputs import ModelRequest, ProbedModel, load_extractor, load_model
 
 from .conftest import CLIP, DIGITS, IMAGES
 
