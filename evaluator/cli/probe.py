@@ -213,7 +213,8 @@ def directions(
     print_lines(
         probe_directions(
             request, pairs=[(first, last) for first, last in pair], base=base,
-            strengths=_numbers("--strengths", strengths), seeds=seeds, extractor=extractor, weights=weights, prompts=prompts, output=output,
+            strengths=_numbers("--strengths", strengths), seeds=seeds, extractor=extractor,
+            weights=weights, prompts=prompts, output=output,
         ).lines()
     )  # fmt: skip
 

@@ -12,11 +12,15 @@ def schedule(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Pipeline folders, hub ids, package://…, or SchedulerName[:key=value,…] of"
+            help="Runs, configurations, pipeline folders, hub ids, package://…, or"
+            " SchedulerName[:key=value,…] of"
             " diffusers, such as DDIMScheduler:beta_schedule=linear."
         ),
     ],
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 50,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sampling steps; default: a run's or configuration's, or 50."),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -24,17 +28,26 @@ def schedule(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option(help="Folder of schedule.parquet and schedule.html.")
-    ] = Path("schedule"),
+        Path | None,
+        typer.Option(
+            help="Folder of schedule.parquet and schedule.html; default: RUN/probes/schedule of one"
+            " run alone, else schedule."
+        ),
+    ] = None,
 ) -> None:
     """Draw ᾱ, β, σ and log-SNR of noise schedules, and say what is suspicious about them."""
     from evaluator.probes.schedule_comparison import compare_schedules
-    from evaluator.probes.scheduler_sources import open_scheduler, parse_settings
+    from evaluator.probes.scheduler_sources import parse_settings
+    from evaluator.probing.named import require_place
+    from evaluator.probing.schedules import num_steps_of, open_schedule, schedule_place
     from evaluator.report.schedules import schedules_text, write_schedules
 
     settings = parse_settings(overrides or [])
-    named = [open_scheduler(model, settings) for model in models]
-    schedules = compare_schedules(named, num_steps=steps)
-    page = write_schedules(schedules, output)
+    folder = output if output is not None else schedule_place(models)
+    require_place(folder)
+    named = [open_schedule(model, settings) for model in models]
+    num_steps = num_steps_of(models, 50) if steps is None else steps
+    schedules = compare_schedules(named, num_steps=num_steps)
+    page = write_schedules(schedules, folder)
     typer.echo(schedules_text(schedules))
     typer.echo(f"\npage: {page}")

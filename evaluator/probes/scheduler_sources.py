@@ -53,11 +53,14 @@ def pipeline_sigmas(pipeline: str, num_steps: int) -> list[float] | None:
     return [1 - i * gap for i in range(num_steps)]
 
 
-def open_scheduler(model: str, settings: Mapping[str, Any] | None = None) -> NamedScheduler:
+def open_scheduler(
+    model: str, settings: Mapping[str, Any] | None = None, *, revision: str | None = None
+) -> NamedScheduler:
     """A scheduler by `Name[:key=value,…]`, pipeline folder, `package://`, or hub id.
 
     A folder holds scheduler_config.json, itself or under scheduler/. `settings` replace the
-    scheduler's own; `mu` among them is the dynamic shift. No weights are read or fetched.
+    scheduler's own; `mu` among them is the dynamic shift. `revision` is that on the hub. No weights
+    are read or fetched.
     """
     wanted = dict(settings or {})
     config: dict[str, Any] = {}
@@ -66,7 +69,7 @@ def open_scheduler(model: str, settings: Mapping[str, Any] | None = None) -> Nam
         wanted = parse_settings(split_settings(model[found.end() + 1 :])) | wanted
         name = found[0]
     else:
-        config, pipeline = _read(model)
+        config, pipeline = _read(model, revision)
         name = str(config.get("_class_name"))
     mu = _pop_mu(wanted)
     scheduler = _build(name, config, wanted)
@@ -143,7 +146,7 @@ def _near(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else "."
 
 
-def _read(model: str) -> tuple[dict[str, Any], str | None]:
+def _read(model: str, revision: str | None) -> tuple[dict[str, Any], str | None]:
     """The scheduler's settings, and the class of the pipeline around it."""
     folder = expand(model)
     if folder.is_dir():
@@ -162,10 +165,11 @@ def _read(model: str) -> tuple[dict[str, Any], str | None]:
             f"as DDIMScheduler:beta_schedule=linear, got nothing at {folder}. Check the path."
         )
     try:
-        found = fetch_file(model, f"scheduler/{_CONFIG}")
+        found = fetch_file(model, f"scheduler/{_CONFIG}", revision=revision)
     except InputError:
-        return _parsed(fetch_file(model, _CONFIG)), None
-    return _parsed(found), _pipeline_class(fetch_file(model, "model_index.json"))
+        return _parsed(fetch_file(model, _CONFIG, revision=revision)), None
+    index = fetch_file(model, "model_index.json", revision=revision)
+    return _parsed(found), _pipeline_class(index)
 
 
 def _pipeline_class(index: Path) -> str | None:

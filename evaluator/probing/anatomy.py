@@ -80,6 +80,7 @@ def probe_anatomy(
     if anatomy.truncated:
         notes += ("the prompt is longer than what a text encoder reads: its end is cut off",)
     folder = open_folder("anatomy", probed.name, place)
+    found = AnatomyFound(probed.name, followed, scale, anatomy, notes, folder.path)
     folder.finish(
         {
             **anatomy._asdict(),
@@ -89,8 +90,9 @@ def probe_anatomy(
         },
         arguments={"model": request.model, "prompt": followed if probed.takes_text else None},
         provenance=provenance(probed),
+        lines=found.lines(),
     )
-    return AnatomyFound(probed.name, followed, scale, anatomy, notes, folder.path)
+    return found
 
 
 def _own_prompt(probed: ProbedModel) -> str:

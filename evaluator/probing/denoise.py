@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.errors import InputError, ProbeError
+from evaluator.errors import ConfigError, InputError, ProbeError
 from evaluator.probes.denoising import Denoised, denoise_along
 from evaluator.probes.latent_space import LatentSpace, pack, to_images, unpack
 from evaluator.probes.steering import without_class
@@ -91,6 +91,7 @@ def probe_denoise(
     # without guidance the output is the model's own
     guidance = 1.0 if request.guidance_scale is None else request.guidance_scale
     probed = _load(replace(request, guidance_scale=guidance), timesteps)
+    _require_timesteps(probed, timesteps)
     require_start_from_noise(probed)
     shown = chosen_images(images, probed, limit=limit)
     prompts = conditions(probed, shown, unconditional=unconditional)
@@ -109,12 +110,15 @@ def probe_denoise(
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
         "unconditional": unconditional, "guidance_scale": guidance,
     }  # fmt: skip
+    num_images = len(shown.images)
+    found = DenoiseFound(probed.name, conditioned, num_images, levels, notes, folder.path)
     folder.finish(
         {"levels": levels, "conditioned": conditioned, "notes": notes},
         arguments=arguments,
         provenance=provenance(probed, images=shown),
+        lines=found.lines(),
     )
-    return DenoiseFound(probed.name, conditioned, len(shown.images), levels, notes, folder.path)
+    return found
 
 
 def _load(request: ModelRequest, timesteps: int | Sequence[float]) -> ProbedModel:
@@ -124,6 +128,19 @@ def _load(request: ModelRequest, timesteps: int | Sequence[float]) -> ProbedMode
     probed = load_model(replace(request, steps=USUAL_GRID))
     grid = probed.pipeline.scheduler.config.get("num_train_timesteps", USUAL_GRID)
     return probed if grid >= USUAL_GRID else load_model(replace(request, steps=grid))
+
+
+def _require_timesteps(probed: ProbedModel, timesteps: int | Sequence[float]) -> None:
+    """ConfigError for timesteps that no model was trained on, or more than there are."""
+    last = getattr(probed.pipeline.scheduler, "config", {}).get("num_train_timesteps")
+    if last is None:
+        return
+    outside = timesteps > last if isinstance(timesteps, int) else (
+        min(timesteps) < 0 or max(timesteps) > last
+    )  # fmt: skip
+    if outside:
+        what = f"at most {last} of them" if isinstance(timesteps, int) else f"from 0 to {last}"
+        raise ConfigError(f"--timesteps: expected {what}, got {timesteps}; choose others")
 
 
 def conditions(

@@ -263,7 +263,9 @@ def _draw_strips(
             row_labels=[f"seed {i}" for i in range(count)],
             column_labels=heads,
         )
-        folder.picture("strip.png" if len(moved) == 1 else f"strip-{number}.png", picture)
+        name = "strip.png" if len(moved) == 1 else f"strip-{number}.png"
+        caption = f"One row a seed, moved from “{first}” to “{second}” by the strength above it."
+        folder.picture(name, picture, caption=caption)
 
 
 def _table(moved: Sequence[Moved], shifts: Sequence[Shift]) -> pa.Table:

@@ -255,8 +255,8 @@ def require_asked_for(probed: ProbedModel, *, prompt: bool, class_label: bool) -
     """ConfigError for a text or a class that the pipeline would ignore."""
     name = type(probed.pipeline).__name__
     if prompt and not probed.takes_text:
-        instead = "give --class-label instead" if probed.takes_class else "leave it out"
-        raise ConfigError(f"--prompt: {name} takes no text; {instead}")
+        what = "a class, not a text" if probed.takes_class else "no text"
+        raise ConfigError(f"--prompt: {name} takes {what}; leave it out")
     if class_label and not probed.takes_class:
         raise ConfigError(f"--class-label: {name} takes no class; leave it out")
 

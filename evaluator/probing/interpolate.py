@@ -147,6 +147,10 @@ def probe_interpolate(
         "pairs": pairs, "frames": frames, "strength": None if shown is None else strength,
         "extractor": extractor,
     }  # fmt: skip
+    between = "seeds" if shown is None else f"images at strength {strength:g}"
+    found = InterpolateFound(
+        probed.name, between, len(told), frames, summaries, differences, notes, folder.path
+    )
     folder.finish(
         {
             "summaries": summaries,
@@ -156,11 +160,9 @@ def probe_interpolate(
         },
         arguments=arguments,
         provenance=provenance(probed, images=shown, extractor=judge),
+        lines=found.lines(),
     )
-    between = "seeds" if shown is None else f"images at strength {strength:g}"
-    return InterpolateFound(
-        probed.name, between, len(told), frames, summaries, differences, notes, folder.path
-    )
+    return found
 
 
 def _notes(probed: ProbedModel, shown: ProbedImages | None, frames: int) -> tuple[str, ...]:
@@ -205,8 +207,8 @@ def _prompts(
         )
     if probed.takes_class and any(each.class_label is None for each in told):
         raise ConfigError(
-            "--class-label: expected a class for a class-conditional model, got none that both "
-            "ends share; give one"
+            "--class-label: expected a class for a class-conditional model, got none for both "
+            "ends; give one"
         )
     return told
 

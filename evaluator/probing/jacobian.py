@@ -105,13 +105,15 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     guidance = 1.0 if guided is None else guided
     probed = load_model(dataclasses.replace(request.model, guidance_scale=guidance))
     prompts = _prompts(request, probed)
-    progress = Progress("jacobian", request.samples)
     found: list[PointSpectrum] = []
+    progress: Progress | None = None
     for number in range(request.samples):
         points = _trajectory(probed, prompts[number], choice)
+        progress = progress or Progress("jacobian", request.samples * len(points))
         with frozen(denoiser_of(probed.pipeline)):
             for point in points:
                 if point.level.alpha == 0:
+                    progress.advance()
                     continue  # pure noise: no clean image to differentiate with respect to
                 seed = stream_seed(probed.seed, "jacobian", number, point.step)
                 generator = torch.Generator().manual_seed(seed)
@@ -121,11 +123,11 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
                 floor = ROUNDING * torch.finfo(point.dtype).eps
                 rank = numerical_rank(spectrum, eta=request.eta, floor=floor)
                 found.append(PointSpectrum(number, point, spectrum, rank))
-        progress.advance()
+                progress.advance()
     if not found:
         raise ProbeError(
-            f"steps: expected steps with some signal, got pure noise at {request.steps}; ask for "
-            "later steps, such as --steps all"
+            f"--at: expected steps with some signal, got pure noise at {request.steps}; ask for "
+            "later steps, such as --at all"
         )
     folder = open_folder("jacobian", probed.name, place)
     folder.table("jacobian.parquet", _table(found, prompts))

@@ -8,6 +8,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from evaluator.protocols import FeatureExtractor
 
 RESULT = "result.json"
-FORMAT = 1
-"""Version of what result.json holds."""
+FORMAT = 2
+"""Version of what result.json holds; 2 adds `made`, `lines` and `pictures`."""
 
 
 class ProbeFolder:
@@ -33,6 +34,7 @@ class ProbeFolder:
         self.path = path
         self._verb = verb
         self._files: list[str] = []
+        self._captions: dict[str, str] = {}
         with explained("make", path):
             path.mkdir(parents=True, exist_ok=True)
             (path / RESULT).unlink(missing_ok=True)
@@ -52,19 +54,34 @@ class ProbeFolder:
         pq.write_table(table, buffer, compression="zstd")
         return self.write(name, buffer.getvalue())
 
-    def picture(self, name: str, picture: Image.Image) -> Path:
-        """A picture as PNG."""
+    def picture(self, name: str, picture: Image.Image, *, caption: str = "") -> Path:
+        """A picture as PNG, with a sentence that says what it shows."""
+        self._captions[name] = caption
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         return self.write(name, buffer.getvalue())
 
     def finish(
-        self, result: Any, *, arguments: Mapping[str, Any], provenance: Mapping[str, Any]
+        self,
+        result: Any,
+        *,
+        arguments: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        lines: Sequence[str] | None = None,
     ) -> Path:
-        """Write result.json: what was found, what was asked, and what it was made from."""
+        """Write result.json: what was found, what was asked, and what it was made from.
+
+        `lines` are those that the command line prints; default: the result's own, if it has any.
+        """
+        spoken = getattr(result, "lines", None)
+        if lines is None and callable(spoken):
+            lines = spoken()
         record = {
             "format": FORMAT,
             "verb": self._verb,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "lines": list(lines or ()),
+            "pictures": [{"file": name, "caption": says} for name, says in self._captions.items()],
             "result": plain(result),
             "arguments": plain(arguments),
             "provenance": plain(provenance),

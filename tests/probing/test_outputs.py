@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,26 @@ def test_the_result_comes_last_and_an_old_one_goes_first(
     assert pq.read_table(tmp_path / "out" / "rows.parquet").column("x").to_pylist() == [1, 2]
     open_folder("verb", "model", tmp_path / "out")
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_lines_and_captions_are_kept_for_the_report(tmp_path: Path):
+    class Spoken:
+        def lines(self) -> list[str]:
+            return ["rank 3", "written: here"]
+
+    folder = open_folder("verb", "model", tmp_path / "out")
+    folder.picture("a.png", Image.new("RGB", (4, 4)), caption="What is seen.")
+    folder.picture("b.png", Image.new("RGB", (4, 4)))
+    record = json.loads(folder.finish(Spoken(), arguments={}, provenance={}).read_text())
+    assert record["lines"] == ["rank 3", "written: here"]
+    assert record["pictures"] == [
+        {"file": "a.png", "caption": "What is seen."}, {"file": "b.png", "caption": ""},
+    ]  # fmt: skip
+    made = datetime.fromisoformat(record["made"])
+    assert abs(datetime.now(UTC) - made) < timedelta(minutes=5)
+    told = folder.finish({"n": 2}, arguments={}, provenance={}, lines=["two"])
+    assert json.loads(told.read_text())["lines"] == ["two"]
+    assert json.loads(folder.finish({}, arguments={}, provenance={}).read_text())["lines"] == []
 
 
 def test_a_grid_shows_every_pixel_where_it_belongs():
