@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from evaluator.probes.branches import BranchRows
 
-TOLERANCE = 1e-2
-"""How far the denoiser's input may be from x_t times a number, as a share of its length; half
-precision stays below."""
+TOLERANCE = 1e-4
+"""How far the denoiser's input may be from x_t times a number, as a share of its length."""
+HALF_TOLERANCE = 1e-2
+"""The same in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,11 @@ class _Recorder:
                 f"in each step, once or for both branches of classifier-free guidance; got {rows}. "
                 "Leave conditions that are concatenated to the latents out."
             )
+        if not bool(given.isfinite().all()):
+            raise ProbeError(
+                f"Expected a finite prediction, got NaN or infinity in step {step}. Try --dtype "
+                "float32; if it stays, the weights are damaged."
+            )
         seen_rows = torch.cat([seen for _, seen, _ in calls])
         why = "the denoiser's input is not x_t times a number"
         input_scale = _factor(seen_rows, torch.cat([x_t] * num_rows), why)
@@ -235,12 +241,14 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 def _factor(found: Tensor, of: Tensor, otherwise: str) -> float:
     """The number c with found = c·of; ProbeError where there is none."""
+    half = min(found.dtype.itemsize, of.dtype.itemsize) < 4
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
     a, b = found.detach().flatten().double(), of.detach().flatten().double()
     if a.shape == b.shape:
         factor = float(a @ b / (b @ b).clamp_min(1e-300))
         whole = round(factor)
         factor = whole if abs(factor - whole) < 1e-6 else factor
-        if float((a - factor * b).norm()) <= TOLERANCE * float(a.norm()) + 1e-12:
+        if float((a - factor * b).norm()) <= tolerance * float(a.norm()) + 1e-12:
             return factor
     raise ProbeError(
         f"Expected a denoiser that is a function of x_t; got a pipeline where {otherwise}, as "

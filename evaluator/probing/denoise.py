@@ -248,7 +248,7 @@ def _decoded(
         return at._replace(x0=torch.empty((0, 3, *size), dtype=torch.uint8))
     latents = unpack(probed.pipeline, at.x0[:count].float(), height=size[0], width=size[1])
     pixels = space.decode(space.unscale(latents.nan_to_num(0.0, 0.0, 0.0)))
-    return at._replace(x0=to_images(pixels))
+    return at._replace(x0=to_images(pixels.nan_to_num(0.0, 0.0, 0.0)))
 
 
 def _level(at: Denoised) -> LevelError:

@@ -83,9 +83,13 @@ def write_similarity(folder: ProbeFolder, prompts: Sequence[str], alike: Similar
         for j, other in enumerate(prompts):
             writer.writerow([prompt, other, float(alike.cosine[i, j]), float(alike.centred[i, j])])
     folder.write("similarity.csv", text.getvalue().encode())
-    title = "cosine of text embeddings, their mean taken away"
+    # without their mean two embeddings are opposite, whatever they are
+    drawn = alike.centred if len(prompts) > 2 else alike.cosine
+    title = "cosine of text embeddings"
+    if len(prompts) > 2:
+        title += ", their mean taken away"
     if len(prompts) > NUM_MAPPED:
         title += f"; the first {NUM_MAPPED} of {len(prompts)}"
-    shown = alike.centred[:NUM_MAPPED, :NUM_MAPPED]
+    shown = drawn[:NUM_MAPPED, :NUM_MAPPED]
     picture = number_map(shown, labels=prompts[:NUM_MAPPED], title=title)
     folder.picture("similarity.png", picture)

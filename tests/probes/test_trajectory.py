@@ -157,3 +157,64 @@ def test_every_family_is_a_function_with_two_derivatives(family: str) -> None:
     # s = ‖Jᵀu‖ came from first derivatives; ‖Jv‖, from second ones, is at least u·Jv = s.
     assert torch.isfinite(found.values).all()
     assert found.energy > float(found.values.square().sum()) > 0
+
+
+GUIDED = {
+    "sd": {},
+    "sdxl": {},
+    "sd3": {},
+    "pixart-alpha": {},
+    "lumina2": {"cfg_normalization": False},
+    "dit": {},
+}
+"""Family → what makes its guidance the plain sum."""
+
+
+def guided_point(family: str, scale: float, **arguments: Any) -> tuple[Any, TrajectoryPoint]:
+    pipeline: Any = FAMILIES[family]()
+    pipeline.set_progress_bar_config(disable=True)
+    called = {**call_arguments(family, ["a red dog"], guidance=scale), **arguments}
+    if family == "lumina2":
+        called["max_sequence_length"] = 48
+    with recorded_trajectory(pipeline, StepChoice.parse([1]), guidance=scale) as points:
+        pipeline(**called, num_inference_steps=3, generator=[torch.Generator().manual_seed(0)])
+    return pipeline, points[0]
+
+
+@pytest.mark.parametrize("family", GUIDED)
+def test_the_guided_denoiser_is_a_function_too(family: str) -> None:
+    _, point = guided_point(family, 3.0, **GUIDED[family])
+    assert sorted(point.weights) == [-2.0, 3.0]
+    with torch.no_grad():
+        assert_its_own_function(point)
+
+
+def test_a_guided_jacobian_is_the_sum_of_both_branches_own() -> None:
+    pipeline, point = guided_point("sd", 3.0)
+    unconditional, conditional = (
+        point.calls[0].kwargs["encoder_hidden_states"][i : i + 1] for i in range(2)
+    )
+    a, b = point.level
+
+    def alone(text: torch.Tensor) -> Any:
+        def denoise(x: torch.Tensor) -> torch.Tensor:
+            told = text.expand(len(x), -1, -1)
+            noise = pipeline.unet(x, point.timestep, encoder_hidden_states=told).sample
+            return (x - b * noise) / a
+
+        return denoise
+
+    with frozen(pipeline.unet):
+        u, c, both = (
+            full_jacobian(function, point.latents, batch=128)
+            for function in (alone(unconditional), alone(conditional), point.denoise)
+        )
+    expected = -2 * u + 3 * c
+    assert float((both - expected).norm()) < 1e-4 * float(expected.norm())
+    assert float((both - c).norm()) > 1e-2 * float(c.norm()), "guidance changes it"
+
+
+@pytest.mark.parametrize("family", ["lumina2", "qwen-image"])
+def test_guidance_that_is_normalised_is_no_sum(family: str) -> None:
+    with pytest.raises(ProbeError, match="as where guidance is rescaled or normalised"):
+        guided_point(family, 3.0)
