@@ -38,7 +38,7 @@ from evaluator.probing.jacobian_pictures import (
     vector_grid,
 )
 from evaluator.probing.jacobian_result import JacobianResult, precision_notes, ranks_by_step
-from evaluator.probing.named import output_place
+from evaluator.probing.named import open_named, output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
@@ -99,6 +99,7 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
             f"--eta: expected a number between 0 and 1, got {request.eta:g}; the paper's is 0.99"
         )
     StepChoice.parse(request.steps)  # before anything is loaded
+    _require_weights_in_place(request)
     guided = request.model.guidance_scale
     guidance = 1.0 if guided is None else guided
     probed = load_model(dataclasses.replace(request.model, guidance_scale=guidance))
@@ -133,6 +134,16 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     arguments |= {"model": request.model.model, "prompts": [prompt.text for prompt in prompts]}
     folder.finish(result, arguments=arguments, provenance=provenance(probed))
     return result
+
+
+def _require_weights_in_place(request: JacobianRequest) -> None:
+    """ConfigError where weights come and go layer by layer, before they could be differentiated."""
+    model = open_named(request.model).config.model
+    if getattr(model, "cpu_offload", None) == "sequential":
+        raise ConfigError(
+            "model.cpu_offload: expected weights that stay for the derivative, got 'sequential'; "
+            "take 'model', or leave it out: --set model.cpu_offload=null"
+        )
 
 
 def _spectra(

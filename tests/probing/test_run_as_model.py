@@ -123,6 +123,9 @@ def test_kept_images_are_those_that_were_made(run: Path) -> None:
     made = probed.generate(prompts, [row["seed"] for row in plan])
     for image, own in zip(found.images, made, strict=True):
         assert (image.int() - own.int()).abs().max() <= 1
+    assert [p.text for p in found.prompts] == [prompt.text for prompt in prompts]
+    named = chosen_images(str(run), probed, limit=3)
+    assert named.fingerprint == found.fingerprint, "a run is a source of images"
     shutil.rmtree(run / "shards" / "00000")
     with pytest.raises(InputError, match="expected a run that kept images"):
         kept_images(directory, limit=3)
