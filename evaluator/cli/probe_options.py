@@ -21,8 +21,8 @@ ModelArgument = Annotated[
 ImagesOption = Annotated[
     str | None,
     typer.Option(
-        help="Images: folder, .zip, .npz, .parquet, .tar, pack, or package://…; default: those of"
-        " the run's or configuration's first reference, else of its prompts."
+        help="Images: folder, .zip, .npz, .parquet, .tar, pack, run, or package://…; default: those"
+        " of the run's or configuration's first reference, else of its prompts."
     ),
 ]
 LimitOption = Annotated[int, typer.Option(min=1, help="Take the first N images.")]

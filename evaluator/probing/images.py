@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluator.config.asked import SourceConfig
-from evaluator.data import decode_image, read_image_tar
+from evaluator.data import decode_image, parse_member, read_image_tar
 from evaluator.errors import ConfigError, InputError, ProbeError, SampleError
 from evaluator.probes.latent_space import LatentSpace, image_size, scale_factor, to_pixels
 from evaluator.probing.inputs import ProbedImages, ProbedModel, given_pack, own_pack
@@ -26,10 +27,12 @@ BATCH_SIZE = 16
 
 
 def load_images(source: str, probed: ProbedModel, *, limit: int) -> ProbedImages:
-    """The first `limit` images of any source that `run` packs; InputError without any.
+    """The first `limit` images of any source that `run` packs, or of a run; InputError without any.
 
     An image that cannot be decoded is left out, and said to be.
     """
+    if (Path(source) / "init").is_dir():
+        return kept_images(RunDirectory.open(Path(source)), limit=limit)
     pack = given_pack(source, probed, limit=limit)
     if pack.image_part(pack.keys[0]) is None:
         raise InputError(f"{source}: expected images, got prompts without any; name the images")
@@ -66,20 +69,24 @@ def chosen_images(
 
 
 def kept_images(run: RunDirectory, *, limit: int) -> ProbedImages:
-    """The first images that a run made and kept, as `key__index`; InputError without any."""
+    """The first images that a run made and kept, with their prompts' texts; keys are `key__index`.
+
+    InputError for a run that kept none.
+    """
     prompts: list[Prompt] = []
     images: list[Tensor] = []
     refused: list[str] = []
     digest = hashlib.sha256()
     for shard in run.committed():
         path = run.shard_path(shard) / "images.tar"
+        texts = _texts(run, shard)
         for kept in read_image_tar(path) if path.is_file() else ():
             if len(prompts) + len(refused) == limit:
                 break
             digest.update(kept.data)
             try:
                 images.append(decode_image(kept.data, name=kept.key))
-                prompts.append(Prompt(kept.key, None))
+                prompts.append(Prompt(kept.key, texts.get(parse_member(kept.key).key)))
             except SampleError as error:
                 refused.append(str(error))
     if not images:
@@ -88,6 +95,13 @@ def kept_images(run: RunDirectory, *, limit: int) -> ProbedImages:
         )
     note = f"images of the run {run.path}"
     return ProbedImages(tuple(prompts), tuple(images), digest.hexdigest(), tuple(refused), note)
+
+
+def _texts(run: RunDirectory, shard: int) -> dict[str, str | None]:
+    """Key → text of a shard's prompts."""
+    table = run.read(shard, "samples.parquet", kind="samples", columns=["key", "prompt"])
+    keys, texts = (table.column(name).to_pylist() for name in ("key", "prompt"))
+    return dict(zip(keys, texts, strict=True))
 
 
 def _decoded(pack: Pack, source: str, limit: int) -> ProbedImages:

@@ -38,7 +38,7 @@ from evaluator.probing.jacobian_pictures import (
     vector_grid,
 )
 from evaluator.probing.jacobian_result import JacobianResult, precision_notes, ranks_by_step
-from evaluator.probing.named import output_place
+from evaluator.probing.named import open_named, output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
@@ -94,36 +94,17 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     conditional denoiser alone. With another, the denoiser is the guided one, (1 − g)·u + g·c.
     """
     place = output_place("jacobian", request.model, output)
-    import torch
-
     if not 0 < request.eta < 1:
         raise ConfigError(
             f"--eta: expected a number between 0 and 1, got {request.eta:g}; the paper's is 0.99"
         )
-    choice = StepChoice.parse(request.steps)
+    StepChoice.parse(request.steps)  # before anything is loaded
+    _require_weights_in_place(request)
     guided = request.model.guidance_scale
     guidance = 1.0 if guided is None else guided
     probed = load_model(dataclasses.replace(request.model, guidance_scale=guidance))
     prompts = _prompts(request, probed)
-    found: list[PointSpectrum] = []
-    progress: Progress | None = None
-    for number in range(request.samples):
-        points = _trajectory(probed, prompts[number], choice)
-        progress = progress or Progress("jacobian", request.samples * len(points))
-        with frozen(denoiser_of(probed.pipeline)):
-            for point in points:
-                if point.level.alpha == 0:
-                    progress.advance()
-                    continue  # pure noise: no clean image to differentiate with respect to
-                seed = stream_seed(probed.seed, "jacobian", number, point.step)
-                generator = torch.Generator().manual_seed(seed)
-                spectrum = spectrum_at(
-                    point, values=request.values, batch=request.batch, generator=generator
-                )
-                floor = ROUNDING * torch.finfo(point.dtype).eps
-                rank = numerical_rank(spectrum, eta=request.eta, floor=floor)
-                found.append(PointSpectrum(number, point, spectrum, rank))
-                progress.advance()
+    found = _spectra(request, probed, prompts)
     if not found:
         raise ProbeError(
             f"--at: expected steps with some signal, got pure noise at {request.steps}; ask for "
@@ -153,6 +134,45 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     arguments |= {"model": request.model.model, "prompts": [prompt.text for prompt in prompts]}
     folder.finish(result, arguments=arguments, provenance=provenance(probed))
     return result
+
+
+def _require_weights_in_place(request: JacobianRequest) -> None:
+    """ConfigError where weights come and go layer by layer, before they could be differentiated."""
+    model = open_named(request.model).config.model
+    if getattr(model, "cpu_offload", None) == "sequential":
+        raise ConfigError(
+            "model.cpu_offload: expected weights that stay for the derivative, got 'sequential'; "
+            "take 'model', or leave it out: --set model.cpu_offload=null"
+        )
+
+
+def _spectra(
+    request: JacobianRequest, probed: ProbedModel, prompts: Sequence[Prompt]
+) -> list[PointSpectrum]:
+    """Every sample's spectra, at the chosen steps that are not of pure noise."""
+    import torch
+
+    choice = StepChoice.parse(request.steps)
+    found: list[PointSpectrum] = []
+    progress: Progress | None = None
+    for number in range(request.samples):
+        points = _trajectory(probed, prompts[number], choice)
+        progress = progress or Progress("jacobian", request.samples * len(points))
+        with frozen(denoiser_of(probed.pipeline)):
+            for point in points:
+                if point.level.alpha == 0:
+                    progress.advance()
+                    continue  # pure noise: no clean image to differentiate with respect to
+                seed = stream_seed(probed.seed, "jacobian", number, point.step)
+                generator = torch.Generator().manual_seed(seed)
+                spectrum = spectrum_at(
+                    point, values=request.values, batch=request.batch, generator=generator
+                )
+                floor = ROUNDING * torch.finfo(point.dtype).eps
+                rank = numerical_rank(spectrum, eta=request.eta, floor=floor)
+                found.append(PointSpectrum(number, point, spectrum, rank))
+                progress.advance()
+    return found
 
 
 def spectrum_at(

@@ -82,6 +82,11 @@ def precision_notes(found: Sequence[PointSpectrum]) -> tuple[str, ...]:
         return ()
     energy = max(s.energy_error / s.energy for s in spectra)
     bound = max(s.bound for s in spectra)
+    if any(s.bound >= float(s.values[0]) for s in spectra):
+        return (
+            f"by products: Σs² known to ±{100 * energy:.2g} % or better; too few values to say how "
+            "far each is known: ask for more with --values",
+        )
     return (
         f"by products: Σs² known to ±{100 * energy:.2g} % or better, each value to ±{bound:.2g} "
         f"(more has a probability of 1e-{NUM_CHECKS})",

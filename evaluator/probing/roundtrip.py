@@ -108,7 +108,8 @@ def probe_roundtrip(
     if space.is_pixels:
         raise ProbeError(
             f"Expected a latent model, whose autoencoder can be tried; {probed.name} "
-            f"({type(probed.pipeline).__name__}) has none and works on pixels."
+            f"({type(probed.pipeline).__name__}) has none and works on pixels. "
+            "Name a model with a VAE; `probe denoise` works on pixels too."
         )
     shown = chosen_images(images, probed, limit=limit)
     errors, unscaled, latents, worst = _all_errors(probed, space, shown)

@@ -74,3 +74,29 @@ def test_ends_in_one_point_have_no_ratio():
     assert found.length == 2.0
     with pytest.raises(ProbeError, match="at least 2 points"):
         path_smoothness(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+@pytest.mark.parametrize("length", [4.0, 40.0])
+def test_one_long_step_of_a_smooth_path_is_the_only_jump(place: int, length: float):
+    """A path of even steps in changing directions, one of them longer than three."""
+    angles = np.linspace(0.0, np.pi, 8)
+    steps = np.stack([np.cos(angles), np.sin(angles), 0.1 * angles], axis=1)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    smooth = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
+    assert path_smoothness(smooth).jumps == ()
+    steps[place] *= length
+    broken = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
+    found = path_smoothness(broken)
+    assert found.jumps == (place,)
+    assert found.largest_step == pytest.approx(length)
+    steps[place] *= 2.9 / length
+    assert path_smoothness(np.cumsum(steps, axis=0)).jumps == ()
+
+
+def test_noise_around_an_even_path_is_rarely_a_jump():
+    """Steps of 50 numbers that vary by a tenth: none of 500 paths has one three times as long."""
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        steps = generator.normal(1.0, 0.1, (8, 50))
+        assert path_smoothness(np.cumsum(steps, axis=0)).jumps == ()

@@ -126,6 +126,28 @@ def test_products_find_the_leading_values_and_what_they_left_out() -> None:
     assert torch.equal(again.values, found.values)
 
 
+SPECTRA = {
+    "flat": torch.ones(60),
+    "slow": torch.linspace(2.0, 0.1, 60),
+    "steep": torch.logspace(1, -4, 60),
+    "gap": torch.cat([torch.full((5,), 3.0), torch.full((55,), 0.5)]),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_no_value_is_off_by_more_than_its_bound(name: str) -> None:
+    values = SPECTRA[name].double()
+    function, x = linear(values, 60), torch.zeros(60, dtype=torch.float64)
+    whole = exact_spectrum(function, x).values
+    torch.testing.assert_close(whole, values)
+    for seed in range(5):
+        found = randomised_spectrum(
+            function, x, num_values=6, generator=seeded(seed), power_iterations=1
+        )
+        assert (found.values <= whole[:6] + 1e-9).all(), "a part of the matrix is no larger"
+        assert float((whole[:6] - found.values).max()) <= found.bound
+
+
 def test_a_rank_beyond_the_values_found_is_not_invented() -> None:
     function, x = linear(torch.ones(60).double(), 60), torch.zeros(60, dtype=torch.float64)
     found = randomised_spectrum(function, x, num_values=10, generator=seeded())

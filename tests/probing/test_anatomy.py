@@ -154,3 +154,16 @@ def test_a_missing_model_is_an_error_not_a_traceback(call: Any, tmp_path: Path):
     ended = call("probe", "anatomy", tmp_path / "nothing", "--output", tmp_path / "out")
     assert ended.status == 2
     assert "expected a folder with weights or a hub id" in ended.err
+
+
+def test_a_prompt_that_is_cut_off_is_said_to_be(call: Any, tmp_path: Path):
+    long = "a red seven and " * 12 + "a blue two"
+    ended = call("probe", "anatomy", DIGITS, "--prompt", long, "--output", tmp_path / "out")
+    assert ended.status == 0, ended.err
+    assert "note: the prompt is longer than what a text encoder reads" in ended.out
+    assert "16 positions: <|startoftext|> a</w> red</w>" in ended.out
+    assert "+ no padding" in ended.out
+    assert "then conditional (guidance scale" in ended.out
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record["result"]["truncated"] is True
+    assert record["lines"] == ended.out.splitlines()

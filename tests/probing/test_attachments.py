@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def test_every_sample_gets_the_image_that_is_given(root: Path) -> None:
 
 def test_without_one_those_of_the_first_prompt_are_taken(root: Path, tmp_path: Path) -> None:
     lines = [{"key": "bare", "text": "a fox"},
-             {"key": "full", "text": "a dog", "attachments": {"control": str(root / "two.png")}}]  # fmt: skip
+             {"key": "full", "text": "a dog", "attachments": {"control": "two.png"}}]  # fmt: skip
+    shutil.copy(root / "two.png", tmp_path)
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = tmp_path / "config.yaml"

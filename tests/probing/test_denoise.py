@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from evaluator.errors import InputError
+from evaluator.errors import ConfigError, InputError, ProbeError
+from evaluator.locations import expand
+from evaluator.probes.denoising import denoise_along
 from evaluator.probes.latent_space import LatentSpace, to_pixels
+from evaluator.probes.steering import without_class
 from evaluator.probing.denoise import conditions, denoise_images, probe_denoise
 from evaluator.probing.inputs import ModelRequest, ProbedImages, ProbedModel, load_model
 from evaluator.records import Prompt
@@ -141,3 +146,75 @@ def test_the_command_prints_a_line_a_level(call: Any, tmp_path: Path):
     wrong = call("probe", "denoise", DIGITS, "--images", IMAGES, "--timesteps", "few")
     assert wrong.status == 2
     assert "expected a number of timesteps (10) or a list" in wrong.err
+
+
+def test_no_class_is_the_one_behind_the_last(family: Any) -> None:
+    probed = family("dit", guidance=1.0)
+    null = probed.pipeline.transformer.config.num_embeds_ada_norm
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
+
+    def asked(label: int) -> torch.Tensor:
+        prompts = [Prompt("a", None, class_label=label)] * 2
+        found = denoise_along(
+            probed.pipeline, lambda: probed.model.generate(prompts, [0] * 2, [1, 2]), x0, noise
+        )
+        return torch.stack([at.noise_mse for at in found])
+
+    with torch.no_grad():
+        told, expected = asked(0), asked(null)
+        with without_class(probed.pipeline):
+            untold = asked(0)
+        assert torch.equal(asked(0), told), "and it is told again"
+    assert torch.equal(untold, expected)
+    assert not torch.equal(untold, told)
+
+
+def test_a_class_is_needed_or_left_out_in_words(family: Any) -> None:
+    probed = family("dit", guidance=1.0)
+    shown = ProbedImages((Prompt("a", "a dog"),), (), "x", ())
+    with pytest.raises(InputError, match="expected class labels for a class-conditional model"):
+        conditions(probed, shown, unconditional=False)
+    with (
+        pytest.raises(ProbeError, match="knows no class that stands for none"),
+        without_class(family("sd").pipeline),
+    ):
+        pass
+
+
+def test_grey_models_see_the_mean_of_the_channels() -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16),
+        layers_per_block=1, down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2, norm_num_groups=4,
+    )  # fmt: skip
+    space = LatentSpace(DDPMPipeline(unet, DDPMScheduler()))
+    pixels = torch.rand(2, 3, 8, 8) * 2 - 1
+    seen = space.encode(pixels)
+    assert torch.allclose(seen[:, 0], (pixels[:, 0] + pixels[:, 1] + pixels[:, 2]) / 3)
+    assert torch.equal(space.decode(seen)[:, 2], seen[:, 0])
+
+
+@pytest.mark.parametrize("asked", [5000, (-1.0, 3.0), (20.0, 1001.0)])
+def test_timesteps_that_are_not_there_are_refused(asked: Any, tmp_path: Path) -> None:
+    request = ModelRequest(DIGITS, device="cpu")
+    with pytest.raises(ConfigError, match="--timesteps: expected"):
+        probe_denoise(request, images=IMAGES, limit=1, timesteps=asked, output=tmp_path / "out")
+
+
+def test_broken_weights_are_named_and_leave_no_result(tmp_path: Path) -> None:
+    for part, said in (("unet", "predictions that are finite"), ("vae", "Expected finite latents")):
+        broken = tmp_path / part
+        shutil.copytree(expand(DIGITS), broken)
+        (file,) = (broken / part).glob("*.safetensors")
+        tensors = load_file(file)
+        name = "encoder.conv_in.weight" if part == "vae" else "conv_in.weight"
+        save_file({**tensors, name: tensors[name] * torch.nan}, file, metadata={"format": "pt"})
+        with pytest.raises(ProbeError, match=said):
+            probe_denoise(
+                ModelRequest(str(broken), device="cpu"), images=IMAGES, limit=1, timesteps=2,
+                output=tmp_path / "out",
+            )  # fmt: skip
+        assert not (tmp_path / "out").exists()

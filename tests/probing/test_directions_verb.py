@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from evaluator.demo.classifier import DigitsExtractor
 from evaluator.demo.quality import read
 from evaluator.errors import ConfigError, ProbeError
-from evaluator.probes.directions import Shift
+from evaluator.probes.directions import Shift, similarity
 from evaluator.probing.directions import moved_images, probe_directions
 from evaluator.probing.inputs import ModelRequest, ProbedModel
+from evaluator.probing.similarity import embeddings_of, most_alike
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
 
@@ -107,3 +111,58 @@ def test_a_list_of_prompts_is_mapped(digits: ProbedModel, prompts_file: Path, tm
     assert found.prompts == tuple(prompts_file.read_text().splitlines())
     assert found.similarity.cosine.shape == (4, 4)
     assert [score.shift.strength for score in found.pairs[0].scores] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_each_pair_has_its_rows_and_its_strip(call: Any, tmp_path: Path):
+    other = (PAIR[0], "a red two on a black background")
+    ended = call(
+        "probe", "directions", DIGITS, "--pair", *PAIR, "--pair", *other, "--seeds", 2,
+        "--steps", 2, "--guidance", 3, "--strengths", "1", "--weights", CLIP,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert ended.status == 0, ended.err
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert [tuple(found["pair"]) for found in record["result"]["pairs"]] == [PAIR, other]
+    assert [name for name in record["files"] if name.endswith(".png")] == [
+        "strip-1.png", "strip-2.png", "similarity.png",
+    ]  # fmt: skip
+    rows = pq.read_table(tmp_path / "out" / "directions.parquet").to_pylist()
+    assert len(rows) == 2 * 2 * 3, "pairs, seeds, and strengths 0, 1 and 1 shuffled"
+    for number, found in enumerate(record["result"]["pairs"]):
+        own = [row for row in rows if row["pair"] == number]
+        assert {(row["from"], row["to"]) for row in own} == {tuple(found["pair"])}
+        at = {
+            strength: np.mean(
+                [r["score"] for r in own if r["strength"] == strength and not r["shuffled"]]
+            )
+            for strength in (0.0, 1.0)
+        }
+        assert found["effect"]["mean"] == pytest.approx(at[1.0] - at[0.0])
+    for pairs, said in (([PAIR, PAIR], "each pair once"), ([], "expected two prompts, got none")):
+        with pytest.raises(ConfigError, match=said):
+            probe_directions(ModelRequest(DIGITS), pairs=pairs, output=tmp_path / "none")
+    assert call("probe", "directions", DIGITS, "--pair", "alone").status == 2
+
+
+def test_a_long_list_is_encoded_in_batches_and_its_nearest_are_named(
+    digits: ProbedModel, monkeypatch: pytest.MonkeyPatch
+):
+    texts = [f"a {colour} {digit}" for colour in ("red", "blue") for digit in ("two", "six", "one")]
+    whole = embeddings_of(digits, texts)
+    monkeypatch.setattr("evaluator.probing.similarity.NUM_ENCODED", 4)
+    np.testing.assert_allclose(embeddings_of(digits, texts), whole, atol=1e-5)
+    alike = similarity(whole)
+    centred = whole - whole.mean(axis=0)
+    best = max(
+        itertools.combinations(range(6), 2),
+        key=lambda ij: np.corrcoef(np.stack([centred[i] for i in ij]))[0, 1],
+    )
+    near = most_alike(texts, alike)
+    assert near is not None
+    assert near[:2] == tuple(texts[i] for i in best)
+    assert near[3] == pytest.approx(float(cosine(centred[best[0]], centred[best[1]])))
+    assert most_alike(texts[:2], similarity(whole[:2])) is None, "two are opposite without a mean"
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))

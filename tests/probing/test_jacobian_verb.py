@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,6 +20,7 @@ from evaluator.models.optimal_denoiser import optimal_jacobian
 from evaluator.probes.steps import StepChoice
 from evaluator.probing.inputs import ModelRequest, load_model
 from evaluator.probing.jacobian import JacobianRequest, _prompts, _trajectory, probe_jacobian
+from tests.tiny import generation, saved
 
 from .conftest import DIGITS, IMAGES
 
@@ -122,3 +124,31 @@ def test_steps_of_pure_noise_alone_are_refused(optimal: str, tmp_path: Path) -> 
     model = ModelRequest(optimal, device="cpu", steps=3, overrides=zero)
     with pytest.raises(ProbeError, match="got pure noise at"):
         probe_jacobian(JacobianRequest(model, samples=1, steps=[0], values=2), tmp_path)
+
+
+def test_packed_latents_are_drawn_as_the_images_that_they_are(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    folder, settings = saved("flux", tmp_path), []
+    for name, value in {**generation("flux"), "steps": 2}.items():
+        settings += ["--set", f"generation.{name}={value}"]
+    settings += ["--set", "model.arguments.max_sequence_length=12"]
+    ended = call(
+        "probe", "jacobian", folder, "--prompt", "a red dog", "--samples", 1, "--at", "0,1",
+        "--values", 3, "--vectors", 2, "--device", "cpu", *settings, "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert ended.status == 0, ended.err
+    assert "at guidance 1 (256 dimensions, 3 values by products)" in ended.out
+    assert "the guidance scale is an input of this model, and 1 was given" in ended.out
+    with Image.open(tmp_path / "out" / "vectors.png") as picture:
+        pixels = np.asarray(picture)
+    # x0 and both directions, 16 pixels enlarged to 96, in one row: the first step is pure noise
+    tiles = [pixels[-100:-4, left : left + 96] for left in (220, 320, 420)]
+    assert all(tile.std() > 5 for tile in tiles)
+    assert all((tile[::6, ::6].repeat(6, 0).repeat(6, 1) == tile).all() for tile in tiles)
+
+
+def test_weights_that_come_and_go_are_refused(tmp_path: Path) -> None:
+    model = ModelRequest(DIGITS, overrides=("model.cpu_offload=sequential",))
+    with pytest.raises(ConfigError, match="got 'sequential'; take 'model'"):
+        probe_jacobian(JacobianRequest(model, prompts=("a",)), tmp_path / "out")

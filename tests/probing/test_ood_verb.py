@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from evaluator.demo.quality import held_out
-from evaluator.errors import ConfigError
+from evaluator.errors import ConfigError, InputError
 from evaluator.probes.outliers import SCORES, auroc
 from evaluator.probing.inputs import ModelRequest
 from evaluator.probing.ood import probe_ood
@@ -108,3 +108,17 @@ def test_images_that_are_among_the_reference_are_noticed(
 def test_nothing_to_score_is_refused(folders: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected images to score, got none"):
         probe_ood(ModelRequest(DIGITS), reference=folders["reference"], output=tmp_path)
+
+
+def test_too_few_images_are_refused(folders: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--reference: expected at least 8 images, got 7"):
+        probe_ood(
+            ModelRequest(DIGITS, device="cpu"), reference=folders["reference"],
+            images=folders["images"], limit=7, output=tmp_path / "out",
+        )  # fmt: skip
+    found = probe_ood(
+        ModelRequest(DIGITS, device="cpu"), reference=folders["reference"],
+        outliers=folders["outliers"], limit=8, output=tmp_path / "out",
+    )  # fmt: skip
+    assert (found.num_fitted, found.num_held_out) == (6, 2)
+    assert len(found.warnings) == 2, "few, and fewer than dimensions"

@@ -13,13 +13,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from evaluator.config import load_config
 from evaluator.demo.quality import held_out
 from evaluator.errors import ConfigError, InputError, RunDirectoryError
 from evaluator.locations import expand
 from evaluator.probing.images import chosen_images, kept_images
 from evaluator.probing.inputs import ModelRequest, first_prompts, load_model
+from evaluator.probing.jacobian import JacobianRequest, _prompts
 from evaluator.probing.named import output_place
 from evaluator.probing.schedules import num_steps_of, open_schedule
+from evaluator.runner.session import run_session
 from evaluator.store.rundir import RunDirectory
 
 from .conftest import DIGITS, IMAGES
@@ -32,7 +35,7 @@ def configuration(folder: Path, **changes: Any) -> Path:
         "generation": {"steps": 2, "guidance_scale": 3.0, "height": 32, "width": 32},
         "prompts": {"source": IMAGES, "limit": 10},
         "references": {"real": {"source": IMAGES, "limit": 40}},
-        "runtime": {"images": "png"},
+        "runtime": {"images": "png", "threads": 1},
         **changes,
     }
     path = folder / "told.yaml"
@@ -40,13 +43,21 @@ def configuration(folder: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.fixture
-def run(tmp_path: Path, call: Callable[..., Any]) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten digits of two steps, whose configuration file is gone."""
-    path = configuration(tmp_path)
-    ended = call("run", path, "--output", tmp_path / "run")
-    assert ended.status == 0, ended.err
+    folder = tmp_path_factory.mktemp("made")
+    runtime = {"images": "png", "threads": 1, "cache": str(folder / "cache")}
+    path = configuration(folder, runtime=runtime)
+    run_session(load_config(path), folder / "run", allow_code=False, relative_to=folder)
     path.unlink()
+    return folder / "run"
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to do anything to."""
+    shutil.copytree(made, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -58,7 +69,6 @@ def test_verbs_fill_the_runs_own_folders_with_its_own_settings(
         "denoise": ("--limit", 3, "--timesteps", 2),
         "roundtrip": ("--limit", 3),
         "interpolate": ("--pairs", 1, "--frames", 3),
-        "jacobian": ("--samples", 1, "--at", 1, "--values", 2, "--vectors", 1),
         "ood": (),
     }.items():
         ended = call("probe", verb, run, *arguments, "--device", "cpu")
@@ -69,11 +79,13 @@ def test_verbs_fill_the_runs_own_folders_with_its_own_settings(
     told = held_out().captions
     results = {
         verb: json.loads((run / "probes" / verb / "result.json").read_text())
-        for verb in ("anatomy", "denoise", "interpolate", "jacobian", "ood")
+        for verb in ("anatomy", "denoise", "interpolate", "ood")
     }
     assert results["anatomy"]["arguments"]["prompt"] == told[0]
     assert results["interpolate"]["arguments"]["prompts"] == [told[0]]
-    assert results["jacobian"]["arguments"]["prompts"] == [told[0]]
+    probed = load_model(ModelRequest(str(run), device="cpu"))
+    trajectories = _prompts(JacobianRequest(ModelRequest(str(run)), samples=3), probed)
+    assert [prompt.text for prompt in trajectories] == list(told[:3])
     assert results["denoise"]["result"]["notes"] == [f"images of the reference 'real': {IMAGES}"]
     assert results["ood"]["result"]["num_images"] == 10, "those that it kept"
     assert results["ood"]["result"]["num_fitted"] == 32
@@ -111,6 +123,9 @@ def test_kept_images_are_those_that_were_made(run: Path) -> None:
     made = probed.generate(prompts, [row["seed"] for row in plan])
     for image, own in zip(found.images, made, strict=True):
         assert (image.int() - own.int()).abs().max() <= 1
+    assert [p.text for p in found.prompts] == [prompt.text for prompt in prompts]
+    named = chosen_images(str(run), probed, limit=3)
+    assert named.fingerprint == found.fingerprint, "a run is a source of images"
     shutil.rmtree(run / "shards" / "00000")
     with pytest.raises(InputError, match="expected a run that kept images"):
         kept_images(directory, limit=3)
