@@ -190,7 +190,7 @@ def pack(
     text_column: Annotated[str | None, typer.Option(help="Column with the texts.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
     captions: Annotated[
-        Path | None, typer.Option(help="Captions of the images: .jsonl, .csv or .txt.")
+        str | None, typer.Option(help="Captions of the images: .jsonl, .csv or .txt.")
     ] = None,
 ) -> None:
     """Pack prompts or images into webdataset tars with an index."""
@@ -201,7 +201,7 @@ def pack(
         key_column=key_column,
         text_column=text_column,
         image_column=image_column,
-        captions=captions,
+        captions=None if captions is None else expand_source(captions),
     )
     packed = pack_source(expand_source(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")

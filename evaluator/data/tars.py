@@ -7,7 +7,10 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
+
+from evaluator.errors import EvaluatorError
+from evaluator.remote import RemotePath
 
 _CHUNK = 1 << 20
 _BLOCK = 512
@@ -50,14 +53,15 @@ def split_name(name: str) -> MemberName:
     return MemberName(f"{folder}{slash}{stem}", part.lower())
 
 
-def walk_tar(path: Path) -> Iterator[Member]:
+def walk_tar(path: Path | RemotePath) -> Iterator[Member]:
     """Each regular member in order, hashed while reading. Nothing is extracted.
 
     Raises BrokenTarError where webdataset and tar would stop early without a word: a tar cut inside
     a member or between two, a damaged header, two tars one after the other; and for links,
     devices and compressed tars.
     """
-    with path.open("rb") as file:
+    opened: Any = path.open("rb")
+    with opened as file:
         if file.read(2) == b"\x1f\x8b":
             raise BrokenTarError("expected a plain tar, got a gzipped one; gunzip it first")
         file.seek(0)
@@ -84,6 +88,8 @@ def walk_tar(path: Path) -> Iterator[Member]:
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return tar.next()
+    except EvaluatorError:
+        raise  # a remote store's; some are ValueErrors
     except (tarfile.TarError, ValueError, OverflowError) as error:
         raise BrokenTarError(f"cut short or damaged ({error}); copy or write it again") from error
 
