@@ -10,6 +10,7 @@ import pytest
 
 from tests.stores import bucket as bucket
 from tests.stores import fresh_clients as fresh_clients
+from tests.stores import memory as memory
 from tests.stores import s3_environment as s3_environment
 from tests.stores import s3_server as s3_server
 from tests.stores import store as store

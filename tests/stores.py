@@ -121,6 +121,12 @@ def store(request: pytest.FixtureRequest) -> RemotePath:
 
 
 @pytest.fixture
+def memory() -> RemotePath:
+    """A new, empty place in memory: for what does not depend on the kind of store."""
+    return RemotePath(f"memory://{uuid.uuid4().hex}") / "folder"
+
+
+@pytest.fixture
 def upload() -> Callable[[Path, RemotePath], RemotePath]:
     """Copy a file or a folder to an address."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
@@ -29,6 +30,8 @@ app = typer.Typer(
 
 app.add_typer(probe)
 app.command()(schedule)
+app.command()(push)
+app.command()(pull)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]

@@ -127,11 +127,11 @@ def test_a_pack_is_read_by_ranges_where_it_is(
 
 
 def test_members_across_blocks_are_put_together(
-    sources, store, upload, cache, monkeypatch
+    sources, memory, upload, cache, monkeypatch
 ) -> None:
     monkeypatch.setattr(addresses, "BLOCK", 100)
     here = open_source(sources["pack"], cache=cache)
-    there = open_source(upload(sources["pack"], store / "pack"), cache=cache)
+    there = open_source(upload(sources["pack"], memory / "pack"), cache=cache)
     assert list(there.stream()) == list(here.stream())
     assert [there.read(k, "png") for k in there.keys] == [here.read(k, "png") for k in here.keys]
 
@@ -180,22 +180,22 @@ def test_a_remote_tar_that_was_cut_is_refused(make_tar, store, cache: Path) -> N
             open_source(store / "a.tar", cache=cache)
 
 
-def test_bytes_that_changed_under_an_index_are_refused(sources, store, upload, cache) -> None:
-    found = open_source(upload(sources["pack"], store / "pack"), cache=cache)
-    tar = store / "pack" / "00001.tar"
+def test_bytes_that_changed_under_an_index_are_refused(sources, memory, upload, cache) -> None:
+    found = open_source(upload(sources["pack"], memory / "pack"), cache=cache)
+    tar = memory / "pack" / "00001.tar"
     data = bytearray(tar.read_bytes())
     row = found.rows(range(2, 3))[0][1]
     data[row.offset] ^= 1
     tar.write_bytes(bytes(data))
-    found = open_source(store / "pack", cache=cache)
+    found = open_source(memory / "pack", cache=cache)
     with pytest.raises(CorruptShardError, match=r"00001\.tar: .* packed bytes of '2'"):
         found.read("2", "png")
     tar.write_bytes(bytes(data[:-512]))
     with pytest.raises(CorruptShardError, match=r"00001\.tar: expected \d+ bytes, got"):
-        open_source(store / "pack", cache=cache)
+        open_source(memory / "pack", cache=cache)
     delete(tar)
     with pytest.raises(InputError, match=r"00001\.tar: .* got nothing there"):
-        open_source(store / "pack", cache=cache)
+        open_source(memory / "pack", cache=cache)
 
 
 def test_attachments_and_captions_come_along(sources, store, upload, cache, tmp_path) -> None:
@@ -215,16 +215,16 @@ def test_attachments_and_captions_come_along(sources, store, upload, cache, tmp_
     assert made.prompt("4").text == "five"
 
 
-def test_messages_name_the_address_not_the_copy(store, cache: Path) -> None:
-    (store / "p.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n')
+def test_messages_name_the_address_not_the_copy(memory, cache: Path) -> None:
+    (memory / "p.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n')
     with pytest.raises(InputError) as caught:
-        open_source(store / "p.jsonl", cache=cache)
+        open_source(memory / "p.jsonl", cache=cache)
     assert str(cache) not in str(caught.value)
     assert "p.jsonl" in str(caught.value)
-    (store / "images" / "1.png").write_bytes(b"")
-    (store / "images" / "captions.csv").write_bytes(b"file_name,text\n2.png,x\n")
+    (memory / "images" / "1.png").write_bytes(b"")
+    (memory / "images" / "captions.csv").write_bytes(b"file_name,text\n2.png,x\n")
     with pytest.raises(InputError) as caught:
-        open_source(store / "images", cache=cache)
+        open_source(memory / "images", cache=cache)
     assert str(cache) not in str(caught.value)
 
 
@@ -249,8 +249,7 @@ def test_three_processes_fetch_one_copy(
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(3), context.Queue()
     workers = [
-        context.Process(target=_open, args=(str(remote), cache, barrier, results))
-        for _ in range(3)
+        context.Process(target=_open, args=(str(remote), cache, barrier, results)) for _ in range(3)
     ]
     for worker in workers:
         worker.start()
@@ -295,9 +294,9 @@ def _failing_at(fetch, name: str):
 
 
 def test_a_copy_that_was_cleaned_in_part_is_completed(
-    sources, store, upload, cache: Path, asked
+    sources, memory, upload, cache: Path, asked
 ) -> None:
-    remote = upload(sources["images"], store / "images")
+    remote = upload(sources["images"], memory / "images")
     before = open_source(remote, cache=cache)
     (gone,) = (cache / "remote").rglob("3.png")
     gone.unlink()
@@ -333,17 +332,17 @@ def test_a_tag_that_is_no_checksum_is_found_out_by_a_second_look(
     assert open_source(remote, cache=cache).num_samples == 5
 
 
-def test_a_cut_transfer_is_noticed(sources, store, upload, cache, monkeypatch) -> None:
-    remote = upload(sources["prompts.txt"], store / "prompts.txt")
+def test_a_cut_transfer_is_noticed(sources, memory, upload, cache, monkeypatch) -> None:
+    remote = upload(sources["prompts.txt"], memory / "prompts.txt")
     monkeypatch.setattr(RemotePath, "fetch", lambda self, to: to.write_bytes(b"a c"))
     with pytest.raises(StorageError, match=r"prompts\.txt: expected 12 bytes, got 3"):
         open_source(remote, cache=cache)
 
 
 def test_a_source_that_changes_while_it_is_fetched_is_refused(
-    sources, store, upload, cache, monkeypatch
+    sources, memory, upload, cache, monkeypatch
 ) -> None:
-    remote = upload(sources["images"], store / "images")
+    remote = upload(sources["images"], memory / "images")
     fetch = RemotePath.fetch
 
     def disturbed(self, to: Path) -> None:
@@ -366,11 +365,11 @@ def test_a_source_that_changes_while_it_is_fetched_is_refused(
         ("mixed", r"expected tars or images, got both \(a\.tar, b\.png\)"),
     ],
 )
-def test_what_cannot_be_a_source_is_refused(store, cache: Path, name: str, message: str) -> None:
+def test_what_cannot_be_a_source_is_refused(memory, cache: Path, name: str, message: str) -> None:
     for file in ("prompts.xlsx", "prompts.txy", "others/weights.bin", "mixed/a.tar", "mixed/b.png"):
-        (store / file).write_bytes(b"x")
+        (memory / file).write_bytes(b"x")
     with pytest.raises(InputError, match=f"(?s){name}.*{message}"):
-        open_source(str(store / name), cache=cache)
+        open_source(str(memory / name), cache=cache)
 
 
 def test_names_that_could_leave_the_copy_are_refused(bucket, cache: Path) -> None:
@@ -431,9 +430,7 @@ def test_a_store_that_never_answers_is_given_up(
             open_source("s3://bucket/x.txt", cache=cache)
 
 
-def test_a_missing_package_is_named_with_its_extra(
-    cache: Path, monkeypatch, fresh_clients
-) -> None:
+def test_a_missing_package_is_named_with_its_extra(cache: Path, monkeypatch, fresh_clients) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"package gcsfs.*pip install 'diffusion-evaluator\[gs\]'"):
         open_source("gs://bucket/x.txt", cache=cache)
