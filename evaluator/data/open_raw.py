@@ -26,6 +26,9 @@ _INSTEAD = {
     ".gz": "gunzip it first",
     ".tgz": "unpack it, or make it a plain .tar",
     ".7z": "unpack it",
+    ".bz2": "bunzip2 it first",
+    ".xz": "unxz it first",
+    ".zst": "unzstd it first",
     ".npy": "save the array as .npz: numpy.savez(file, images)",
     **{f".{suffix}": "name the folder it lies in" for suffix in IMAGE_SUFFIXES},
 }

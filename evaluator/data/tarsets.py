@@ -54,6 +54,7 @@ def index_tars(root: Path | RemotePath, tars: Sequence[str]) -> list[Row]:
     samples: list[TarSample] = []
     tar_of: dict[str, str] = {}
     for tar in tars:
+        before = len(samples)
         for sample in scan_tar(root, tar):
             if sample.base in tar_of:
                 raise InputError(
@@ -62,8 +63,11 @@ def index_tars(root: Path | RemotePath, tars: Sequence[str]) -> list[Row]:
                 )
             tar_of[sample.base] = tar
             samples.append(sample)
-    if not samples:
-        raise InputError(f"{root}: expected samples in {list(tars)[:3]}, got none; fill the tars")
+        if len(samples) == before:
+            raise InputError(
+                f"{root / tar}: expected samples in every tar, got none; write it again, or remove"
+                " it"
+            )
     _require_roles(samples, root=root)
     keys = derive_keys([sample.base for sample in samples])
     return [
