@@ -192,7 +192,7 @@ class RunConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     """How the work is done."""
     output: str = "runs"
-    """Folder under which the run directory is made."""
+    """Folder under which the run directory is made; on a POSIX file system that workers share."""
 
     @field_validator("features", "metrics", mode="before")
     @classmethod

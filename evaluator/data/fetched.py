@@ -100,7 +100,8 @@ def _fetch(found: Survey, final: Path, *, resumable: bool) -> None:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
         found.require_unchanged("fetched")
-        shutil.rmtree(fetch.parts)
+        for parts in aside.glob(".*"):  # those of fetches that were killed, too
+            shutil.rmtree(parts, ignore_errors=True)
         os.sync()  # once for all files; then the name says that they are whole
         os.rename(aside, final)
         flush_to_disk(final.parent)

@@ -20,6 +20,8 @@ class Scheme(NamedTuple):
     """How to install that."""
     credentials: str
     """Where its client looks for credentials."""
+    hides: bool = False
+    """Whether it says of what is not allowed that it is not there."""
 
 
 SCHEMES = {
@@ -32,7 +34,9 @@ SCHEMES = {
         "gcsfs", "pip install 'diffusion-evaluator[gs]'",
         "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`",
     ),
-    "hf": Scheme("huggingface_hub", "pip install huggingface_hub", "HF_TOKEN, or `hf auth login`"),
+    "hf": Scheme(
+        "huggingface_hub", "pip install huggingface_hub", "HF_TOKEN, or `hf auth login`", hides=True
+    ),
     "memory": Scheme("fsspec", "pip install fsspec", "none are needed"),
 }  # fmt: skip
 """Kinds of addresses, by the scheme before `://`."""
@@ -86,10 +90,11 @@ def _translated(error: Exception, doing: str, address: str) -> EvaluatorError:
             f" ({scheme.credentials})"
         )
     if kinds & _MISSING or status == 404:
-        bucket = "bucket" in str(error).lower() and "exist" in str(error).lower()
-        what = "no such bucket" if bucket else "nothing there"
+        text = str(error).lower()
+        what = "no such bucket" if "bucket" in text and "exist" in text else "nothing there"
+        private = f"; what is private needs {scheme.credentials}" if scheme.hides else ""
         return InputError(
-            f"{address}: expected a file or folder to {doing}, got {what}; check the address"
+            f"{address}: expected something to {doing}, got {what}; check the address{private}"
         )
     return StorageError(
         f"could not {doing} {address}: the store did not answer as it should"

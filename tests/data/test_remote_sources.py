@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import sys
 import threading
 import zipfile
@@ -282,6 +283,37 @@ def test_an_interrupted_fetch_goes_on_where_it_was(
     assert "3.txt" in asked
     everything = [f"{i}.{kind}" for i in range(5) for kind in ("png", "txt")]
     assert sorted(first + asked) == sorted(everything)  # each once
+
+
+def _die_in_a_fetch(remote: RemotePath, cache: Path) -> None:
+    fetch = RemotePath.fetch
+
+    def deadly(self, to: Path) -> None:
+        fetch(self, to)
+        if self.name == "3.txt":
+            os.truncate(to, 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RemotePath.fetch = deadly  # in this process only, which ends there
+    open_source(remote, cache=cache)
+
+
+def test_a_killed_fetch_leaves_nothing_half_done(
+    sources, memory, upload, cache: Path, asked
+) -> None:
+    remote = upload(sources["images"], memory / "images")
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=_die_in_a_fetch, args=(remote, cache))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    assert [path for path in (cache / "remote").rglob("*") if path.is_file()]
+    found = open_source(remote, cache=cache)
+    assert found.fingerprint == open_source(sources["images"], cache=cache).fingerprint
+    assert "3.txt" in asked
+    assert len(asked) < 10
+    (copy,) = (cache / "remote").iterdir()
+    assert [path.name for path in copy.iterdir()] == ["images"]
 
 
 def _failing_at(fetch, name: str):

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluator.config import RunConfig, parse_record
+from evaluator.data import PackOptions, pack
 from evaluator.errors import InputError, RunDirectoryError
 from evaluator.runner.identity import provenance
+from evaluator.runner.score import ScoreRequest, prepare_score
 from evaluator.runner.session import run_session
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of, run_here
@@ -18,34 +21,31 @@ DATA = Path(__file__).parents[2] / "evaluator" / "demo" / "data"
 PROMPTS = "a red seven\na green two\na blue five\na yellow zero\na red one\na white six\n"
 
 
-@pytest.fixture
-def noise(configured):
-    def make(prompts: object, real: dict[str, object], **changes):
-        model = {"kind": "custom", "target": "tests.runner.custom_models:Noise", "options": {}}
-        return configured(
-            model=model,
-            generation={"images_per_prompt": 1},
-            prompts={"source": str(prompts), "limit": None},
-            references={"real": real},
-            probes=None,
-            features=["digits"],
-            metrics=["fd_digits"],
-            **changes,
-        )
-
-    return make
+def noise(prompts: object, real: dict[str, object]) -> RunConfig:
+    """A run of a model that needs no weights."""
+    record = {
+        "name": "test",
+        "model": {"kind": "custom", "target": "tests.runner.custom_models:Noise"},
+        "prompts": {"source": str(prompts)},
+        "references": {"real": real},
+        "features": ["digits"],
+        "metrics": ["fd_digits"],
+        "runtime": {"threads": 1, "batch_size": 4, "shard_size": 6},
+    }
+    return parse_record(record, where="test")
 
 
 def values(outcome) -> list[float | None]:
     return [metric.value for metric in outcome.summary.metrics]
 
 
-def test_a_run_from_a_store_is_the_run_from_the_disk(noise, bucket, tmp_path: Path) -> None:
+def test_a_run_from_a_store_is_the_run_from_the_disk(bucket, upload, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text(PROMPTS)
     (bucket / "prompts.txt").write_bytes(PROMPTS.encode())
-    (bucket / "real" / "test.parquet").put(DATA / "test.parquet")
+    pack(DATA / "test.parquet", tmp_path / "pack", options=PackOptions(samples_per_tar=50))
+    upload(tmp_path / "pack", bucket / "real")
     here = noise(tmp_path / "prompts.txt", {"source": str(DATA / "test.parquet"), "limit": 90})
-    there = noise(bucket / "prompts.txt", {"source": f"{bucket}/real/test.parquet", "limit": 90})
+    there = noise(bucket / "prompts.txt", {"source": f"{bucket}/real", "limit": 90})
     local = run_here(here, tmp_path / "here", allow_code=True)
     remote = run_here(there, tmp_path / "there", allow_code=True)
     assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
@@ -64,7 +64,7 @@ def test_a_run_from_a_store_is_the_run_from_the_disk(noise, bucket, tmp_path: Pa
         run_here(there, tmp_path / "there", allow_code=True)
 
 
-def test_moments_may_lie_in_a_store(noise, memory, tmp_path: Path) -> None:
+def test_moments_may_lie_in_a_store(memory, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text(PROMPTS * 3)
     rng = np.random.default_rng(0)
     covariance = np.cov(rng.normal(size=(300, 64)), rowvar=False)
@@ -82,21 +82,22 @@ def test_moments_may_lie_in_a_store(noise, memory, tmp_path: Path) -> None:
         run_here(lost, tmp_path / "lost", allow_code=True)
 
 
-def test_images_in_a_store_are_scored(call, bucket, tmp_path: Path) -> None:
+def test_images_in_a_store_are_scored(call, memory, tmp_path: Path) -> None:
     for name in ("made", "real"):
-        (bucket / f"{name}.parquet").put(DATA / "test.parquet")
-    ended = call(
-        "score", bucket / "made.parquet", "--against", bucket / "real.parquet", "--metrics",
-        "fd_digits", "--limit", "40", "--output", tmp_path / "run",
-    )  # fmt: skip
-    assert ended.status == 0, ended.err
-    assert "fd_digits" in ended.out
-    missing = call("score", bucket / "mad.parquet", "--metrics", "is_digits")
+        (memory / f"{name}.parquet").put(DATA / "test.parquet")
+    request = ScoreRequest(
+        f"{memory}/made.parquet", f"{memory}/real.parquet", ("fd_digits",), limit=40
+    )
+    score = prepare_score(request, output=None, allow_code=False)
+    assert score.config.prompts.source == f"{memory}/made.parquet"
+    assert score.config.references["real"].source == f"{memory}/real.parquet"
+    assert "40 of 40 images are among those of --against" in score.warnings[0]
+    missing = call("score", memory / "mad.parquet", "--metrics", "is_digits")
     assert missing.status == 2
-    assert f"IMAGES: {bucket}/mad.parquet: expected a file or folder, got nothing" in missing.err
+    assert f"IMAGES: {memory}/mad.parquet: expected a file or folder, got nothing" in missing.err
 
 
-def test_a_run_directory_must_be_on_a_file_system(noise, call, tmp_path: Path) -> None:
+def test_a_run_directory_must_be_on_a_file_system(call, tmp_path: Path) -> None:
     said = r"POSIX file system, got an address \(s3://…\).*renames.*evaluator push RUN URL"
     config = noise("prompts.txt", {"moments": "m.npz"})
     for path in (Path("s3://bucket/run"), Path("s3:/bucket/run")):
@@ -111,6 +112,12 @@ def test_a_run_directory_must_be_on_a_file_system(noise, call, tmp_path: Path) -
     assert "output: expected a folder on a POSIX file system" in refused.err
     assert "evaluator push RUN URL" in refused.err
     assert SECRET not in refused.err
+    with pytest.raises(InputError, match=r"got an address.*evaluator pull URL RUN"):
+        run_here(
+            noise(DATA / "test.parquet", {"run": "s3://b/run"}), tmp_path / "r", allow_code=True
+        )
+    with pytest.raises(InputError, match=r"the pack: expected a folder on a POSIX file system"):
+        pack(DATA / "test.parquet", Path("s3://bucket/pack"))
     cached = call(
         "run", tmp_path / "c.yaml", "--set", "output=runs", "--set", "runtime.cache=s3://b/c"
     )
