@@ -15,9 +15,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.errors import InputError, RunDirectoryError
+from evaluator.errors import CorruptShardError, InputError, RunDirectoryError
 from evaluator.remote import RemotePath, Stored
 
 MANIFEST = "pushed.json"
@@ -36,6 +37,14 @@ class Pushed(NamedTuple):
 
     size: int
     sha256: str
+
+
+class Recorded(NamedTuple):
+    """What a shard's own record says of its files."""
+
+    names: frozenset[str]
+    sha256: Mapping[str, str]
+    """Of those that are the same in every run of one plan."""
 
 
 class Mirrored(NamedTuple):
@@ -67,6 +76,18 @@ def remote_run(url: str) -> RemotePath:
             " something else; name a folder of a bucket"
         )
     return remote
+
+
+def read_record(folder: Path, *, where: object, mend: str) -> Recorded:
+    """The record of a committed shard in `folder`, which messages call `where`."""
+    path = folder / COMMIT
+    try:
+        record = json.loads(path.read_bytes())
+        return Recorded(frozenset(record["rows"]), dict(record["sha256"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptShardError(
+            f"{where}/{COMMIT}: expected the record of a committed shard, got {error!r}; {mend}"
+        ) from error
 
 
 def read_manifest(remote: RemotePath, listed: Mapping[str, Stored]) -> dict[str, Pushed]:

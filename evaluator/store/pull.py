@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from evaluator.store.mirror import (
     Pushed,
     other_run,
     read_manifest,
+    read_record,
     shards_in,
 )
 from evaluator.store.rundir import RunDirectory
@@ -54,15 +54,17 @@ def pull_run(
         for folder in _FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
     pull = _Pull(remote, path, listed)
-    pull.init()
-    pull.shards(tell)
-    pull.rest()
+    with explained("pull into", path):
+        pull.init()
+        pull.shards(tell)
+        pull.rest()
     return Mirrored(
         len(pull.run.committed()), pull.run.num_shards, pull.num_files, pull.num_bytes,
         tuple(pull.faults),
     )  # fmt: skip
 
 
+_MEND = "remove the shard from the store and push the run again"
 _FOLDERS = ("launches", "claims", "staging", "shards", "quarantine")
 
 
@@ -182,19 +184,12 @@ def _known(path: Path) -> Pushed:
 
 def _require_committed(staged: Path, remote: RemotePath) -> None:
     """CorruptShardError unless all files of a shard are there, as they were committed."""
-    try:
-        record = json.loads((staged / COMMIT).read_bytes())
-        rows, hashes = record["rows"], record["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptShardError(
-            f"{remote / COMMIT}: expected the record of a committed shard, got {error!r}; remove"
-            " the shard from the store and push the run again"
-        ) from error
-    for name in sorted({*rows, *hashes}):
+    record = read_record(staged, where=remote, mend=_MEND)
+    for name in sorted(record.names | record.sha256.keys()):
         path = staged / name
         got = sha256_file(path) if path.is_file() else "no file"
-        if got == "no file" or got != hashes.get(name, got):
+        if got == "no file" or got != record.sha256.get(name, got):
+            expected = record.sha256.get(name, "a file")
             raise CorruptShardError(
-                f"{remote / name}: expected SHA-256 {hashes.get(name)}, got {got}; remove the"
-                " shard from the store and push the run again"
+                f"{remote / name}: expected SHA-256 {expected}, got {got}; {_MEND}"
             )

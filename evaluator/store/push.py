@@ -21,12 +21,16 @@ from evaluator.store.mirror import (
     Pushed,
     other_run,
     read_manifest,
+    read_record,
     write_manifest,
 )
 from evaluator.store.rundir import RunDirectory
 
 SAVE_SECONDS = 30.0
 """How often the list of what was pushed is put, so that an interrupted push is not begun anew."""
+
+
+_MEND = "it was not pushed: run the evaluation again, which makes it anew, then push again"
 
 
 def push_run(
@@ -131,15 +135,16 @@ class _Push:
     def _shard(self, index: int) -> tuple[int, dict[str, Pushed] | str | None]:
         """Put one shard; returns its files, or why it could not be, or None if it is gone."""
         folder = self.run.shard_path(index)
-        try:
-            hashes = self.run.commit_record(index).sha256
-            names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-            names.sort(key=lambda name: name == COMMIT)  # it says that the others are there
-            files = {name: self._file(index, name, hashes.get(name)) for name in names}
-        except (CorruptShardError, FileNotFoundError) as error:
-            # A shard that turned out to be damaged is put into quarantine by those who work.
-            gone = not (folder / COMMIT).exists()
-            return index, None if gone else str(error)
+        with explained("push", folder):
+            try:
+                hashes = read_record(folder, where=folder, mend=_MEND).sha256
+                names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+                names.sort(key=lambda name: name == COMMIT)  # it says that the others are there
+                files = {name: self._file(index, name, hashes.get(name)) for name in names}
+            except (CorruptShardError, FileNotFoundError) as error:
+                # Those who work put a damaged shard into quarantine.
+                gone = not (folder / COMMIT).exists()
+                return index, None if gone else str(error)
         return index, files
 
     def _file(self, index: int, name: str, committed: str | None) -> Pushed:
@@ -156,10 +161,7 @@ class _Push:
             return known
         sha256 = sha256_file(path)
         if committed is not None and sha256 != committed:
-            raise CorruptShardError(
-                f"{path}: expected SHA-256 {committed}, got {sha256}; it was not pushed. Delete the"
-                " shard's directory and run the evaluation again"
-            )
+            raise CorruptShardError(f"{path}: expected SHA-256 {committed}, got {sha256}; {_MEND}")
         (self.remote / remote).put(path)
         return Pushed(size, sha256)
 
