@@ -243,6 +243,70 @@ def test_two_pushes_while_shards_are_committed_leave_the_whole_run(
     assert tree(tmp_path / "copy") == tree(run.path)
 
 
+class Killed(Exception):
+    """The pusher is gone: nothing more is put."""
+
+
+def test_a_push_killed_between_any_two_writes_leaves_whole_shards_only(
+    memory, tmp_path: Path, monkeypatch
+) -> None:
+    init = {"config.yaml": b"name: x", "provenance.json": b"{}"}
+    run = RunDirectory.create(tmp_path / "small", init, plan(6, 2))
+    for index in range(3):
+        commit(run, index)
+    run.write("metrics.json", b"{}")
+    put, write = RemotePath.put, RemotePath.write_bytes
+    left = 0
+
+    def once(method):
+        def counted(self, what) -> None:
+            nonlocal left
+            if left <= 0:
+                raise Killed
+            left -= 1
+            method(self, what)
+
+        return counted
+
+    monkeypatch.setattr("evaluator.store.push.NUM_CONNECTIONS", 1)
+    monkeypatch.setattr(RemotePath, "put", once(put))
+    monkeypatch.setattr(RemotePath, "write_bytes", once(write))
+    seen = []
+    for number in range(3 + 2 * 3 + 2):
+        store, copy = memory / str(number), tmp_path / str(number)
+        left = number
+        with pytest.raises(Killed):
+            push_run(run, store)
+        if number >= 3:
+            pulled = pull_run(store, copy)
+            assert pulled.faults == ()
+            assert pulled.num_shards == min((number - 3) // 2, 3)
+            for index in RunDirectory.open(copy).committed():
+                RunDirectory.open(copy).verify(index)
+            seen.append(pulled.num_shards)
+        left = 1000
+        assert push_run(run, store).exit_status == 0
+        assert pull_run(store, copy).exit_status == 0
+        assert tree(copy) == tree(run.path)
+    assert set(seen) == {0, 1, 2, 3}
+
+
+def test_two_pulls_into_one_folder_leave_one_copy(finished, memory, tmp_path: Path) -> None:
+    push_run(finished, memory)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(pull_run(memory, tmp_path / "copy")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [(r.exit_status, r.faults) for r in results] == [(0, ())] * 3
+    assert tree(tmp_path / "copy") == tree(finished.path)
+    assert not list((tmp_path / "copy" / "staging").rglob("*.parquet"))
+
+
 @pytest.mark.parametrize("url", ["runs/copy", "hf://datasets/a/b", "https://x/y?secret=1"])
 def test_a_run_goes_to_a_bucket_only(url: str) -> None:
     with pytest.raises(InputError, match="expected s3://bucket/folder") as caught:
