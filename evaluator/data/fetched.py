@@ -19,6 +19,8 @@ from evaluator.remote import RemotePath, Stored
 
 NUM_CONNECTIONS = 8
 """Files that are fetched at the same time."""
+_PARTS = ".evaluator-parts-"
+"""Begins the name of a folder with files that are on their way."""
 
 
 def fetched(found: Survey, cache: Path) -> Path:
@@ -89,7 +91,7 @@ def _fetch(found: Survey, final: Path, *, resumable: bool) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(final, aside)
     folder = aside / found.root.name
-    fetch = _Fetch(found, folder, parts=aside / f".{uuid.uuid4().hex}")
+    fetch = _Fetch(found, folder, parts=aside / f"{_PARTS}{uuid.uuid4().hex}")
     try:
         fetch.parts.mkdir(parents=True)
         with ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="fetch") as threads:
@@ -99,10 +101,9 @@ def _fetch(found: Survey, final: Path, *, resumable: bool) -> None:
             except BaseException:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
-        found.require_unchanged("fetched")
-        for parts in aside.glob(".*"):  # those of fetches that were killed, too
+        _require_unchanged(found, aside)
+        for parts in aside.glob(f"{_PARTS}*"):  # those of fetches that were killed, too
             shutil.rmtree(parts, ignore_errors=True)
-        os.sync()  # once for all files; then the name says that they are whole
         os.rename(aside, final)
         flush_to_disk(final.parent)
     except OSError:
@@ -111,6 +112,15 @@ def _fetch(found: Survey, final: Path, *, resumable: bool) -> None:
             raise
     finally:
         shutil.rmtree(fetch.parts if resumable else aside, ignore_errors=True)
+
+
+def _require_unchanged(found: Survey, aside: Path) -> None:
+    """InputError if a file changed meanwhile; then nothing that was fetched is kept."""
+    try:
+        found.require_unchanged("fetched")
+    except InputError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 class _Fetch:
@@ -134,6 +144,7 @@ class _Fetch:
                 " connection broke: run the same command again"
             )
         self._check(part, remote, expected)
+        flush_to_disk(part)  # its name will say that it is whole
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part, final)
 

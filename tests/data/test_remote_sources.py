@@ -385,6 +385,12 @@ def test_a_source_that_changes_while_it_is_fetched_is_refused(
     monkeypatch.setattr(RemotePath, "fetch", disturbed)
     with pytest.raises(InputError, match="changed while it was being fetched"):
         open_source(remote, cache=cache)
+    assert not [path for path in (cache / "remote").rglob("*") if path.is_file()]
+
+
+def test_a_folder_may_be_hidden_in_its_store(sources, memory, upload, cache: Path) -> None:
+    remote = upload(sources["images"], memory / ".images")
+    assert open_source(remote, cache=cache).num_samples == 5
 
 
 @pytest.mark.parametrize(
