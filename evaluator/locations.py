@@ -16,6 +16,29 @@ PACKAGE_SCHEME = "package://"
 """`package://name/path/file`: a file that an installed package brings along."""
 
 
+PUSH = "name a folder, and copy finished shards with `evaluator push RUN URL`"
+"""What to do instead of a run directory in a remote store."""
+PULL = "copy the run here first: `evaluator pull URL RUN`"
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""An address; `Path` makes one slash of two."""
+
+
+def require_mounted(path: Path | str, *, what: str, instead: str) -> None:
+    """InputError if a place that files are to be written to is an address such as `s3://…`.
+
+    Exactly-once rests on what only a file system does: a file that one of many creates
+    (`O_EXCL`), a folder that appears by one rename, times by one clock.
+    """
+    if _ADDRESS.match(str(path)):
+        scheme = str(path).partition(":")[0]
+        raise InputError(
+            f"{what}: expected a folder on a POSIX file system, got an address ({scheme}://…):"
+            " workers share it by renames, links and exclusive creation, which a store of objects"
+            f" does not have; {instead}"
+        )
+
+
 def cache_folder(configured: str | None = None) -> Path:
     """Where packs, references and fetched weights are kept.
 
@@ -23,6 +46,7 @@ def cache_folder(configured: str | None = None) -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     chosen = configured or os.environ.get("EVALUATOR_CACHE") or f"{base}/diffusion-evaluator"
+    require_mounted(chosen, what="the cache", instead="name a folder in runtime.cache")
     return Path(chosen).expanduser()
 
 

@@ -8,6 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.stores import bucket as bucket
+from tests.stores import fresh_clients as fresh_clients
+from tests.stores import memory as memory
+from tests.stores import s3_environment as s3_environment
+from tests.stores import s3_server as s3_server
+from tests.stores import store as store
+from tests.stores import upload as upload
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WDS_SECURE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -123,7 +123,7 @@ def test_bad_prompts_name_file_line_and_key(call, write, tmp_path, name, content
     assert message in ended.err
 
 
-@pytest.mark.parametrize("source", ["s3://bucket/prompts.jsonl", "pipe:cat prompts.txt"])
+@pytest.mark.parametrize("source", ["ftp://host/prompts.jsonl", "pipe:cat prompts.txt"])
 def test_a_source_that_is_no_path_is_refused_for_what_it_is(call, write, tmp_path, source):
     ended = call("run", write(prompts={"source": source}), "--output", tmp_path / "run")
     assert ended.status == 2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
@@ -29,6 +30,8 @@ app = typer.Typer(
 
 app.add_typer(probe)
 app.command()(schedule)
+app.command()(push)
+app.command()(pull)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -190,7 +193,7 @@ def pack(
     text_column: Annotated[str | None, typer.Option(help="Column with the texts.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
     captions: Annotated[
-        Path | None, typer.Option(help="Captions of the images: .jsonl, .csv or .txt.")
+        str | None, typer.Option(help="Captions of the images: .jsonl, .csv or .txt.")
     ] = None,
 ) -> None:
     """Pack prompts or images into webdataset tars with an index."""
@@ -201,7 +204,7 @@ def pack(
         key_column=key_column,
         text_column=text_column,
         image_column=image_column,
-        captions=captions,
+        captions=None if captions is None else expand_source(captions),
     )
     packed = pack_source(expand_source(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")

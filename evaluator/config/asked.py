@@ -29,14 +29,14 @@ class SourceConfig(_Reading):
     """Where prompts or images come from."""
 
     source: str
-    """File, folder, zip, tar shards, pack, or `package://name/path`."""
+    """File, folder, zip, tar shards, pack; `package://…`, `s3://…`, `gs://…` or `hf://…`."""
 
 
 class ReferenceConfig(_Reading):
     """What a run is compared with: images, another run, published moments."""
 
     source: str | None = None
-    """Real images: folder, zip, tar shards, Parquet file, pack, or `package://name/path`."""
+    """Real images, in any of the forms that `prompts.source` takes."""
     run: str | None = None
     """Run directory of another evaluation, instead of `source`."""
     moments: str | None = None

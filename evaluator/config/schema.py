@@ -15,7 +15,8 @@ from evaluator.config.asked import FeatureConfig, MetricConfig, ReferenceConfig,
 from evaluator.config.pipeline import DiffusersModelConfig as DiffusersModelConfig
 from evaluator.config.pipeline import SchedulerConfig
 from evaluator.config.sections import NumericSection, Section
-from evaluator.locations import CODE
+from evaluator.errors import InputError
+from evaluator.locations import CODE, PUSH, require_mounted
 
 KEEP_IMAGES = re.compile(r"(none|png|webp|webp:([1-9]\d?|100))\Z")
 
@@ -213,7 +214,7 @@ class RunConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     """How the work is done."""
     output: str = "runs"
-    """Folder under which the run directory is made."""
+    """Folder under which the run directory is made; on a POSIX file system that workers share."""
 
     @field_validator("features", "metrics", mode="before")
     @classmethod
@@ -243,6 +244,10 @@ class RunConfig(Section):
                 faults.append("probes: images that exist already have no model to watch")
             if self.generation.images_per_prompt != 1:
                 faults.append("generation.images_per_prompt: expected 1 with 'kind: images'")
+        try:
+            require_mounted(self.output, what="output", instead=PUSH)
+        except InputError as error:
+            faults.append(str(error))
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -7,12 +7,14 @@ source → RawSample…          lines, tables, images: one reader for each kind
 ```
 
 Tars that exist already are indexed where they are (tarsets). `open_source` takes whatever it is
-given (cache). Generated images that are to be kept go the other way (encode, kept).
+given (cache); what is remote is looked at (surveys) and, unless it can be read in place, copied
+(fetched). Generated images that are to be kept go the other way (encode, kept).
 """
 
 from evaluator.data.cache import open_source
 from evaluator.data.decode import MAX_PIXELS, decode_image
 from evaluator.data.encode import EncodedImage, encode_image, parse_image_format
+from evaluator.data.fetched import fetched_file
 from evaluator.data.kept import (
     KeptImage,
     MemberImage,
@@ -37,6 +39,7 @@ __all__ = [
     "decode_image",
     "encode_image",
     "expand_source",
+    "fetched_file",
     "open_pack",
     "open_source",
     "pack",

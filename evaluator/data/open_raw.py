@@ -16,6 +16,7 @@ from evaluator.data.lines import read_json_lines, read_table, read_text
 from evaluator.data.raw import RawSource
 from evaluator.data.tables import read_parquet
 from evaluator.errors import InputError
+from evaluator.remote import RemotePath
 
 SOURCE_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".zip", ".npz")
 _INSTEAD = {
@@ -25,6 +26,9 @@ _INSTEAD = {
     ".gz": "gunzip it first",
     ".tgz": "unpack it, or make it a plain .tar",
     ".7z": "unpack it",
+    ".bz2": "bunzip2 it first",
+    ".xz": "unxz it first",
+    ".zst": "unzstd it first",
     ".npy": "save the array as .npz: numpy.savez(file, images)",
     **{f".{suffix}": "name the folder it lies in" for suffix in IMAGE_SUFFIXES},
 }
@@ -86,7 +90,7 @@ def require_there(path: Path) -> None:
     raise InputError(f"{path}: expected a file or folder, got nothing there; {hint}")
 
 
-def unsupported(path: Path, suffix: str) -> InputError:
+def unsupported(path: Path | RemotePath, suffix: str) -> InputError:
     """The error for a file of no known kind."""
     kinds = (*SOURCE_SUFFIXES, ".tar")
     close = difflib.get_close_matches(suffix.lower(), kinds, n=1, cutoff=0.5)
@@ -135,7 +139,7 @@ def _open_folder(
         if captions is not None:
             raise _no_place_for_captions(path)
         return _parquet(path, parquet, key_column, text_column, image_column)
-    inputs = tuple(path / name for name in folder.names if _matters(name))
+    inputs = tuple(path / name for name in folder.names if matters(name))
     return _images(folder, inputs, text_column, captions)
 
 
@@ -153,7 +157,7 @@ def _captioned(raw: RawSource, captions: Path | None) -> RawSource:
     return replace(raw, inputs=(*raw.inputs, captions), captions=captions)
 
 
-def _matters(name: str) -> bool:
+def matters(name: str) -> bool:
     """Whether a file in a folder of images can change the pack."""
     return name.lower().endswith((*IMAGE_SUFFIXES, ".txt", ".jsonl", ".csv"))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from evaluator.data.fetched import fetched_file, fetched_place
 from evaluator.data.index import PACKED, rows_table, write_index
 from evaluator.data.locate import expand_source, find_tars
 from evaluator.data.open_raw import open_raw
@@ -20,6 +21,8 @@ from evaluator.data.tarsets import index_packed_tar
 from evaluator.data.webdata import open_tar_writer
 from evaluator.durable import publish_directory
 from evaluator.errors import InputError, StorageError
+from evaluator.locations import cache_folder, require_mounted
+from evaluator.remote import RemotePath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +42,7 @@ class PackOptions:
     """Column with the prompts; None looks for `text`, `prompt`, `caption`."""
     image_column: str | None = None
     """Parquet column with the images; None looks for `image` or the only binary column."""
-    captions: Path | None = None
+    captions: Path | RemotePath | None = None
     """File with the captions of images in a folder, zip or `.npz`; None takes their own."""
 
     def __post_init__(self) -> None:
@@ -54,13 +57,27 @@ class PackOptions:
 _DEFAULTS = PackOptions()
 
 
-def pack(source: str | Path, output: Path, *, options: PackOptions = _DEFAULTS) -> Pack:
+def pack(
+    source: str | Path | RemotePath,
+    output: Path,
+    *,
+    options: PackOptions = _DEFAULTS,
+    cache: Path | None = None,
+) -> Pack:
     """Pack prompts or images into `output`; the same source gives the same bytes.
+
+    What is remote is fetched into `cache` (None: the user's) first.
 
     Written beside `output` and renamed to it. If another process was first, its pack is kept
     and returned, provided that it holds the same; otherwise InputError.
     """
-    path = expand_source(source) if isinstance(source, str) else source
+    require_mounted(output, what="the pack", instead="pack here, then copy the folder there")
+    cache = cache_folder() / "packs" if cache is None else cache
+    place = expand_source(source) if isinstance(source, str) else source
+    path = fetched_place(place, cache)
+    captions = options.captions
+    if isinstance(captions, RemotePath):
+        captions = fetched_file(captions, cache)
     if is_pack(path) or find_tars(path):
         raise InputError(
             f"{path}: expected prompts or images to pack, got a pack or tars; they need no"
@@ -71,7 +88,7 @@ def pack(source: str | Path, output: Path, *, options: PackOptions = _DEFAULTS) 
         key_column=options.key_column,
         text_column=options.text_column,
         image_column=options.image_column,
-        captions=options.captions,
+        captions=captions,
     )
     return publish(raw, output, options=options)
 

@@ -13,8 +13,9 @@ from evaluator.data.decode import MAX_IMAGE_BYTES, MAX_PIXELS, decode_image
 from evaluator.data.foreign import foreign_prompt
 from evaluator.data.images import IMAGE_SUFFIXES
 from evaluator.data.index import INDEX_NAME, PACKED, Index, Row, index_fingerprint, read_index
-from evaluator.errors import CorruptShardError, InputError, SampleError
+from evaluator.errors import CorruptShardError, EvaluatorError, InputError, SampleError
 from evaluator.records import Prompt
+from evaluator.remote import RemotePath
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 class Pack:
     """Prompts and images in tars, under an index. Holds no open files; may be pickled."""
 
-    def __init__(self, path: Path, index: Index, *, root: Path) -> None:
+    def __init__(self, path: Path, index: Index, *, root: Path | RemotePath) -> None:
         self.path = path
         """Folder of the index."""
         self.root = root
-        """Folder that the tars' names are relative to."""
+        """Folder that the tars' names are relative to; its tars are read in place, by ranges."""
         self.index = index
 
     def __repr__(self) -> str:
@@ -164,16 +165,23 @@ class Pack:
 
     def require_tar(self, tar: str) -> None:
         """Check one tar: InputError if it is gone, CorruptShardError if its size changed."""
-        path, size = self.root / tar, self.index.tars[tar]
+        path = self.root / tar
+        if isinstance(path, RemotePath):
+            self.require_size(tar, path.stat().size)
+            return
         if not path.is_file():
             raise InputError(
                 f"{path}: expected a tar of the pack {self.path}, got nothing there;"
                 " copy it there, or pack the source again"
             )
-        if (actual := path.stat().st_size) != size:
+        self.require_size(tar, path.stat().st_size)
+
+    def require_size(self, tar: str, actual: int) -> None:
+        """CorruptShardError unless a tar of `actual` bytes is the one that was indexed."""
+        if actual != (size := self.index.tars[tar]):
             raise CorruptShardError(
-                f"{path}: expected {size} bytes, got {actual}; copy it again, or pack the"
-                " source again"
+                f"{self.root / tar}: expected {size} bytes, got {actual}; copy it again, or pack"
+                " the source again"
             )
 
     @cached_property
@@ -223,10 +231,12 @@ class Pack:
         return found
 
 
-def open_tar(path: Path) -> Any:
+def open_tar(path: Path | RemotePath) -> Any:
     """Open a tar for reading slices; InputError if it is gone."""
     try:
         return path.open("rb")
+    except EvaluatorError:
+        raise
     except OSError as error:
         raise InputError(
             f"{path}: expected a tar of the pack, got {error.strerror}; copy it there, or pack"
@@ -234,7 +244,7 @@ def open_tar(path: Path) -> Any:
         ) from error
 
 
-def read_slice(file: Any, row: Row, *, tar: Path) -> bytes:
+def read_slice(file: Any, row: Row, *, tar: Path | RemotePath) -> bytes:
     """One member's bytes; CorruptShardError names the tar and the key if they changed."""
     file.seek(row.offset)
     data: bytes = file.read(row.size)
@@ -257,6 +267,6 @@ def is_pack(path: Path) -> bool:
     return (path / INDEX_NAME).is_file()
 
 
-def open_pack(path: Path, *, root: Path | None = None) -> Pack:
+def open_pack(path: Path, *, root: Path | RemotePath | None = None) -> Pack:
     """Open a pack; `root` is where the tars lie, if that is not beside the index."""
     return Pack(path, read_index(path / INDEX_NAME), root=path if root is None else root)

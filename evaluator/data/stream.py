@@ -74,7 +74,8 @@ def _stream_tar(pack: Pack, tar: str, samples: Sequence[list[Row]]) -> Iterator[
     last = samples[-1][-1]
     stop = _padded(last.offset + last.size)
     pack.require_tar(tar)
-    with path.open("rb") as file:
+    opened: Any = path.open("rb")
+    with opened as file:
         source = [{"url": str(path), "stream": io.BufferedReader(_Stretch(file, start, stop))}]
         members = wds.tariterators.tar_file_expander(source, handler=wds.reraise_exception)
         grouped = wds.tariterators.group_by_keys(members, handler=wds.reraise_exception)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
+
+from evaluator.errors import EvaluatorError
+from evaluator.remote import RemotePath
 
 _CHUNK = 1 << 20
 _BLOCK = 512
 
-_SKIPPED_BY_WEBDATASET = re.compile(r"__[^/]*__($|/)")
+_META = re.compile(r"__[^/]*__\Z")
+"""`__meta__`, by webdataset's convention no sample."""
+_IN_META_FOLDER = re.compile(r"__[^/]*__/")
+"""webdataset skips what lies there too, samples or not."""
+_VOLUME_LABEL = b"V"
+_MOST_ZEROS = 1 << 20
+"""Writers pad the end to a record: 10 KiB usually, never so much."""
+_OTHER_KINDS = {
+    b"\x1f\x8b": "a gzipped one; gunzip it first",
+    b"BZh": "a bzip2ed one; bunzip2 it first",
+    b"\xfd7zXZ\0": "one packed by xz; unxz it first",
+    b"\x28\xb5\x2f\xfd": "one packed by zstd; unzstd it first",
+    b"PK\x03\x04": "a zip archive; call it .zip",
+}
 
 
 class BrokenTarError(Exception):
@@ -42,6 +59,11 @@ def split_name(name: str) -> MemberName:
     """Split at the first dot of the last component; BrokenTarError if there is no extension."""
     folder, slash, last = name.rpartition("/")
     stem, _, part = last.partition(".")
+    if part.startswith("__") or _IN_META_FOLDER.match(name):
+        raise BrokenTarError(
+            f"expected members named key.extension, got {name!r}, which webdataset takes for a note"
+            " to itself because of the '__'; remove or rename it"
+        )
     if not stem or not part:
         raise BrokenTarError(
             f"expected members named key.extension, got {name!r}, which webdataset would skip"
@@ -50,16 +72,20 @@ def split_name(name: str) -> MemberName:
     return MemberName(f"{folder}{slash}{stem}", part.lower())
 
 
-def walk_tar(path: Path) -> Iterator[Member]:
+def walk_tar(path: Path | RemotePath) -> Iterator[Member]:
     """Each regular member in order, hashed while reading. Nothing is extracted.
 
     Raises BrokenTarError where webdataset and tar would stop early without a word: a tar cut inside
-    a member or between two, a damaged header, two tars one after the other; and for links,
-    devices and compressed tars.
+    a member or between two, or filled up with zeros instead, a damaged header, two tars one after
+    the other; and for links, devices and compressed tars.
     """
-    with path.open("rb") as file:
-        if file.read(2) == b"\x1f\x8b":
-            raise BrokenTarError("expected a plain tar, got a gzipped one; gunzip it first")
+    opened: Any = path.open("rb")
+    with opened as file:
+        start = file.read(6)
+        for magic, kind in _OTHER_KINDS.items():
+            if start.startswith(magic):
+                raise BrokenTarError(f"expected a plain tar, got {kind}")
+        total = file.seek(0, os.SEEK_END)
         file.seek(0)
         try:
             tar = tarfile.TarFile(fileobj=file, errors="surrogateescape")
@@ -70,7 +96,12 @@ def walk_tar(path: Path) -> Iterator[Member]:
             # Otherwise tarfile remembers every member it has passed.
             tar.members.clear()  # type: ignore[attr-defined]
             end = tar.offset
-            if info.isdir() or _SKIPPED_BY_WEBDATASET.match(info.name):
+            if not 0 <= info.size <= total:  # the next member might begin before this one
+                raise BrokenTarError(
+                    f"expected {info.size} bytes in {info.name!r}, got {total} in the whole file:"
+                    " cut short, or a damaged header; copy or write it again"
+                )
+            if info.isdir() or info.type == _VOLUME_LABEL or _META.match(info.name):
                 continue
             if not info.isreg() or info.issparse():
                 raise BrokenTarError(
@@ -84,6 +115,8 @@ def walk_tar(path: Path) -> Iterator[Member]:
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return tar.next()
+    except EvaluatorError:
+        raise  # a remote store's; some are ValueErrors
     except (tarfile.TarError, ValueError, OverflowError) as error:
         raise BrokenTarError(f"cut short or damaged ({error}); copy or write it again") from error
 
@@ -112,7 +145,14 @@ def _require_end(file: IO[bytes], end: int) -> None:
             "cut short: expected blocks of zeros at the end of the archive, got the end of the"
             " file, so members may be missing; copy or write it again"
         )
+    zeros = 0
     while block:
+        zeros += len(block)
+        if zeros > _MOST_ZEROS:
+            raise BrokenTarError(
+                f"expected the end of the archive at byte {end}, got more than {_MOST_ZEROS} zeros"
+                " there, as a download that stopped leaves them; copy or write it again"
+            )
         if block.strip(b"\0"):
             raise BrokenTarError(
                 f"expected nothing after the end of the archive (byte {end}), got more data: a"

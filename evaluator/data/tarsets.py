@@ -11,7 +11,8 @@ from evaluator.data.images import IMAGE_SUFFIXES
 from evaluator.data.index import Row
 from evaluator.data.keys import derive_keys, printable
 from evaluator.data.tars import BrokenTarError, Member, split_name, walk_tar
-from evaluator.errors import InputError
+from evaluator.errors import EvaluatorError, InputError
+from evaluator.remote import RemotePath
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "an image": (*IMAGE_SUFFIXES, "img"),
@@ -45,7 +46,7 @@ def index_packed_tar(root: Path, tar: str, *, originals: Mapping[str, str]) -> l
     ]
 
 
-def index_tars(root: Path, tars: Sequence[str]) -> list[Row]:
+def index_tars(root: Path | RemotePath, tars: Sequence[str]) -> list[Row]:
     """Rows of tars that exist already, in their order, under safe keys.
 
     Raises InputError for whatever would lose, merge or mix up samples without a word.
@@ -53,6 +54,7 @@ def index_tars(root: Path, tars: Sequence[str]) -> list[Row]:
     samples: list[TarSample] = []
     tar_of: dict[str, str] = {}
     for tar in tars:
+        before = len(samples)
         for sample in scan_tar(root, tar):
             if sample.base in tar_of:
                 raise InputError(
@@ -61,8 +63,11 @@ def index_tars(root: Path, tars: Sequence[str]) -> list[Row]:
                 )
             tar_of[sample.base] = tar
             samples.append(sample)
-    if not samples:
-        raise InputError(f"{root}: expected samples in {list(tars)[:3]}, got none; fill the tars")
+        if len(samples) == before:
+            raise InputError(
+                f"{root / tar}: expected samples in every tar, got none; write it again, or remove"
+                " it"
+            )
     _require_roles(samples, root=root)
     keys = derive_keys([sample.base for sample in samples])
     return [
@@ -72,7 +77,7 @@ def index_tars(root: Path, tars: Sequence[str]) -> list[Row]:
     ]
 
 
-def scan_tar(root: Path, tar: str) -> Iterator[TarSample]:
+def scan_tar(root: Path | RemotePath, tar: str) -> Iterator[TarSample]:
     """The samples of one tar; InputError names the tar and the member at fault."""
     seen: set[str] = set()
     base = ""
@@ -99,6 +104,8 @@ def scan_tar(root: Path, tar: str) -> Iterator[TarSample]:
             yield _sample(base, tar, parts)
     except BrokenTarError as fault:
         raise InputError(f"{root / tar}: {fault}") from fault
+    except EvaluatorError:
+        raise
     except OSError as error:
         raise InputError(
             f"{root / tar}: expected a readable tar, got {error.strerror}; check the path"
@@ -124,7 +131,7 @@ def _sample(base: str, tar: str, parts: dict[str, Member]) -> TarSample:
     return TarSample(f"{base}.{middle}", tar, plain)
 
 
-def _require_roles(samples: Sequence[TarSample], *, root: Path) -> None:
+def _require_roles(samples: Sequence[TarSample], *, root: Path | RemotePath) -> None:
     """InputError when some samples lack a part that others have.
 
     That goes for second images too: `a.jpg` and `a.v2.jpg` are one sample with an attachment if

@@ -9,7 +9,7 @@ import numpy as np
 from evaluator.aggregate.asked import asked_metrics
 from evaluator.config.asked import ReferenceConfig
 from evaluator.config.schema import RunConfig
-from evaluator.errors import ConfigError, EvaluatorError, InputError
+from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.locations import expand
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import make_plan
@@ -48,7 +48,7 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
         sources["model"] = config.model.images
     for name, reference in config.references.items():
         try:
-            lines += _reference_lines(f"references.{name}", reference, trust)
+            lines += _reference_lines(f"references.{name}", reference, trust, cache_folder(config))
         except EvaluatorError as error:
             faults.append(f"references.{name}: {error}")
         if (images := reference.images) is not None:
@@ -59,7 +59,7 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
             lines.append(f"{where}: {pack.num_samples} from {source.source}")
             if where == "prompts":
                 lines += _plan_lines(config, pack.keys)
-        except (InputError, ConfigError) as error:
+        except EvaluatorError as error:
             faults.append(f"{where}: {error}")
     if faults:
         raise ConfigError("the configuration is well-formed, but cannot run:", tuple(faults))
@@ -78,14 +78,16 @@ def _folders(config: RunConfig) -> list[tuple[str, str]]:
     return named
 
 
-def _reference_lines(where: str, reference: ReferenceConfig, trust: Trust) -> list[str]:
+def _reference_lines(
+    where: str, reference: ReferenceConfig, trust: Trust, cache: Path
+) -> list[str]:
     """What a reference takes from another run or from a file of moments."""
     lines = []
     if reference.run is not None:
         run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
         lines.append(f"{where}: {run.num_samples} from the run {run.path}")
     if reference.moments is not None:
-        lines.append(f"{where}: moments from {checked_moments(reference.moments, trust)}")
+        lines.append(f"{where}: moments from {checked_moments(reference.moments, trust, cache)}")
     return lines
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from evaluator.aggregate.asked import AskedMetric, ReferencePlace
 from evaluator.config.asked import FeatureConfig, ReferenceConfig, SourceConfig
 from evaluator.config.schema import ImagesModelConfig, ProbesConfig, RunConfig, RuntimeConfig
+from evaluator.data import fetched_file
 from evaluator.durable import sha256_file
 from evaluator.errors import InputError
 from evaluator.locations import expand
 from evaluator.records import Prompt, Shard
+from evaluator.remote import RemotePath
 from evaluator.runner import identity
 from evaluator.runner.job import RunJob
 from evaluator.runner.late import LateFeatures
@@ -46,7 +48,7 @@ def prepare_references(
         wanted = [feature for feature in features if feature.name in needed]
         moments = None
         if reference.moments is not None:
-            moments = str(checked_moments(reference.moments, around.trust))
+            moments = str(checked_moments(reference.moments, around.trust, cache_folder(config)))
         label = f"reference {name}"
         if reference.run is not None:
             path = expand(reference.run, relative_to=around.trust.relative_to)
@@ -164,7 +166,9 @@ def reference_content(
         run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
         content["run"] = _run_content(run)
     if reference.moments is not None:
-        content["moments"] = sha256_file(moments_file(reference.moments, trust))
+        content["moments"] = sha256_file(
+            moments_file(reference.moments, trust, cache_folder(config))
+        )
     return content
 
 
@@ -180,18 +184,23 @@ def _run_content(run: RunDirectory) -> str:
     return digest.hexdigest()
 
 
-def moments_file(location: str, trust: Trust) -> Path:
-    """The file of published moments that a configuration names; raises InputError without one."""
+def moments_file(location: str, trust: Trust, cache: Path) -> Path:
+    """The file of published moments that a configuration names; raises InputError without one.
+
+    A remote one is fetched into `cache`.
+    """
+    if (remote := RemotePath.parse(location)) is not None:
+        return fetched_file(remote, cache / "packs")
     path = expand(location, relative_to=trust.relative_to)
     if not path.is_file():
         raise InputError(f"{location}: expected a file of moments (.npz), got nothing at {path}.")
     return path
 
 
-def checked_moments(location: str, trust: Trust) -> Path:
+def checked_moments(location: str, trust: Trust, cache: Path) -> Path:
     """The same, read once: moments that no metric could take are refused before any image."""
     from evaluator.metrics.published import read_moments
 
-    path = moments_file(location, trust)
+    path = moments_file(location, trust, cache)
     read_moments(path)
     return path

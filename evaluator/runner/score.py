@@ -21,8 +21,9 @@ from evaluator.data.arrays import holds_both, holds_moments
 from evaluator.data.open_raw import require_there
 from evaluator.durable import write_atomically
 from evaluator.errors import ConfigError, InputError
-from evaluator.locations import CODE, PACKAGE_SCHEME, expand
+from evaluator.locations import CODE, PACKAGE_SCHEME, PUSH, expand, require_mounted
 from evaluator.metrics.catalog import resolve
+from evaluator.remote import RemotePath
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.score_images import IMAGES, REFERENCE, is_run, open_images, overlap
 from evaluator.runner.surroundings import cache_folder
@@ -81,6 +82,8 @@ def prepare_score(
         raise ConfigError(
             f"--json: expected a file in a folder that exists, got {json}; make the folder first"
         )
+    if output is not None:
+        require_mounted(output, what="--output", instead=PUSH)
     trust = Trust(allow_code=allow_code, relative_to=Path.cwd())
     config = score_config(request, trust=trust)
     cache = cache_folder(config)
@@ -170,7 +173,8 @@ def _missing(request: ScoreRequest) -> list[str]:
     for where, source in given.items():
         try:
             path = None if source is None else expand_source(source)
-            if path is not None and "{" not in path.name:
+            # What is remote is asked for when it is opened.
+            if isinstance(path, Path) and "{" not in path.name:
                 require_there(path)
         except InputError as error:
             faults.append(f"{where}: {error}")
@@ -215,7 +219,8 @@ def _absolute(source: str) -> str:
     if source.startswith(PACKAGE_SCHEME):
         return source
     try:
-        return os.path.abspath(expand_source(source))
+        place = expand_source(source)
+        return os.path.abspath(place) if isinstance(place, Path) else str(place)
     except InputError:
         return source  # `_missing` says what is wrong with it
 
@@ -223,6 +228,8 @@ def _absolute(source: str) -> str:
 def _reference(location: str) -> dict[str, str]:
     """What `--against` means: a run, published moments, or images."""
     path = Path(location)
+    if RemotePath.parse(location) is not None:
+        return {"source": location}
     if is_run(path):
         return {"run": location}
     return {"moments" if holds_moments(path) else "source": location}

@@ -30,7 +30,9 @@ def open_images(config: RunConfig, cache: Path, trust: Trust) -> dict[str, Pack]
     faults: list[str] = []
     for where, source in sources.items():
         try:
-            _refuse_run(expand_source(source.source))
+            place = expand_source(source.source)
+            if isinstance(place, Path):
+                _refuse_run(place)
             packs[where] = open_pack(source, cache, trust)
             _require_images(packs[where], source=source.source)
         except InputError as error:

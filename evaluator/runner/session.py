@@ -16,7 +16,7 @@ from evaluator.distributed import (
     leave_world,
     stop_on_signals,
 )
-from evaluator.locations import CODE
+from evaluator.locations import CODE, PUSH, require_mounted
 from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.quiet import quiet_libraries
@@ -28,6 +28,7 @@ def run_session(
     config: RunConfig, path: Path, *, allow_code: bool, relative_to: Path
 ) -> Outcome | None:
     """Run or continue an evaluation. The main process gets the outcome; the others get None."""
+    require_mounted(path, what="the run directory", instead=PUSH)
     trust = Trust(allow_code=allow_code, relative_to=relative_to)
     alone = os.environ.get("WORLD_SIZE", "1") == "1" and config.runtime.num_processes is None
     if alone and (summary := finished_summary(config, path, trust)) is not None:

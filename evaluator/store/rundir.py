@@ -22,6 +22,7 @@ from evaluator.durable import (
     write_atomically,
 )
 from evaluator.errors import CorruptShardError, RunDirectoryError
+from evaluator.locations import PULL, require_mounted
 from evaluator.records import Sample, Shard
 from evaluator.store import schemas
 
@@ -51,6 +52,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """A run that exists. Raises RunDirectoryError where there is none."""
+        require_mounted(path, what="the run directory", instead=PULL)
         if not (path / "init").is_dir():
             found = "nothing there" if not path.exists() else "a folder without init/"
             raise RunDirectoryError(

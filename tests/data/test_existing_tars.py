@@ -121,7 +121,7 @@ REFUSED = [
     ([("a.jpg", b""), ("a.txt", b""), ("b.jpg", b"")], r"caption \(txt\) in every sample.*'b'"),
     ([("a.jpg", b""), ("b.txt", b""), ("c.jpg", b"")], r"an image in every sample.*in 'b'"),
     ([("a.npy", b"")], r"expected samples with an image.*got parts \['npy'\]"),
-    ([], r"expected samples in \['a\.tar'\], got none"),
+    ([], r"a\.tar: expected samples in every tar, got none"),
 ]
 
 

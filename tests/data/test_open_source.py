@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.data import PackOptions, expand_source, open_source, pack
+from evaluator.data import PackOptions, expand_source, open_source, pack, turns
 from evaluator.data import cache as cache_module
 from evaluator.data.webdata import secure_webdataset
 from evaluator.errors import InputError, StorageError
@@ -122,7 +122,7 @@ def test_eight_processes_open_one_pack(
     secure_webdataset()  # imported once, before the fork
     folder = make_folder({f"{i}.png": make_picture(i) for i in range(40)})
     if not locked:  # as on a file system without locks
-        monkeypatch.setattr(cache_module.fcntl, "flock", _no_locks)
+        monkeypatch.setattr(turns.fcntl, "flock", _no_locks)
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(8), context.Queue()
     workers = [
@@ -157,8 +157,8 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path: Path, monke
     "source",
     [
         "package://evaluator/../secret", "package://evaluator", "package://no-such/x",
-        "package://nosuchpackage/x", "s3://bucket/a.tar", "pipe:cat /etc/passwd", "", "a\0b",
-        "https://example.org/a.zip",
+        "package://nosuchpackage/x", "ftp://host/a.tar", "pipe:cat /etc/passwd", "", "a\0b",
+        "https://example.org/a.zip", "file:///etc/passwd",
     ],
 )  # fmt: skip
 def test_addresses_that_are_no_paths_are_refused(source: str, cache: Path) -> None:

@@ -360,7 +360,7 @@ def test_a_limit_takes_the_first_images_only(score) -> None:
         (["moments.npz", "--metrics", "is_digits"],
          ["IMAGES: ", "got the moments of features (mu, sigma)", "references: {real: {moments"]),
         (["run", "--metrics", "is_digits"], ["run: expected images, got a run directory"]),
-        (["s3://bucket/images", "--metrics", "is_digits"], ["got the scheme 's3'"]),
+        (["ftp://host/images", "--metrics", "is_digits"], ["got the scheme 'ftp'"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_all_at_once(score, digits, cache, arguments, messages) -> None:
