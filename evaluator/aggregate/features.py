@@ -101,6 +101,12 @@ class FeatureReader:
     def read(self, column: str, shards: list[int]) -> Iterator[Rows]:
         """The rows of some shards, shard by shard."""
         for shard in shards:
+            if not (self.run.shard_path(shard) / self.file_name).exists():
+                raise MetricError(
+                    f"{self.run.path}: expected {self.file_name} in every shard, got none in shard "
+                    f"{shard:05d}. `evaluator status` says whether it was set aside, and why; run "
+                    "the same `evaluator run` command again, with --retry-failed in that case."
+                )
             table = self.run.read(shard, self.file_name, kind="features", columns=[column])
             start = self.run.shard_starts[shard]
             values = table.column(column).combine_chunks()

@@ -154,6 +154,10 @@ class RuntimeConfig(NumericSection):
     """Images kept: `none`, `png`, `webp` (lossless), or `webp:<quality>`."""
     lease_seconds: float = Field(600, gt=0)
     """Seconds without progress after which another worker takes a shard over."""
+    startup_seconds: float = Field(1800, gt=0)
+    """The same for the first batch of a process, which may compile."""
+    grace_seconds: float = Field(20, ge=0)
+    """Seconds that work may go on after a signal to stop: SLURM and launchers kill after 30."""
     cache: str | None = None
     """Where packs and references are kept; None: $EVALUATOR_CACHE, or the user's cache folder."""
     num_processes: int | None = Field(None, ge=1)

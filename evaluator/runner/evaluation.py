@@ -10,12 +10,7 @@ from evaluator.aggregate.asked import Asked, asked_metrics
 from evaluator.aggregate.compute import aggregate
 from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
-from evaluator.distributed import (
-    StopRequest,
-    World,
-    set_threads,
-    use_deterministic_kernels,
-)
+from evaluator.distributed import World, set_threads, use_deterministic_kernels
 from evaluator.runner import identity
 from evaluator.runner.finished import request_of
 from evaluator.runner.job import RunJob
@@ -23,6 +18,7 @@ from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.references import prepare_references
 from evaluator.runner.surroundings import Surroundings
 from evaluator.runner.trust import Trust
+from evaluator.stopping import StopRequest
 from evaluator.store.rundir import RunDirectory
 
 
@@ -49,10 +45,12 @@ def run_evaluation(
     stop: StopRequest,
     trust: Trust,
     group: Any = None,
+    retry_failed: bool = False,
 ) -> Outcome:
     """The whole job in this process, together with all others that work on `path`.
 
     `group` is the process group of the launch, used at the end and never while shards are made.
+    `retry_failed` tries again what was set aside.
     """
     check_names(config, trust)
     metrics = asked_metrics(config)
@@ -60,7 +58,7 @@ def run_evaluation(
     if config.runtime.deterministic:
         use_deterministic_kernels()
     threads = set_threads(config.runtime.threads, world)
-    around = Surroundings(world, stop, trust, threads)
+    around = Surroundings(world, stop, trust, threads, retry_failed)
     job = RunJob(config, path, features, around)
     run = job.run  # made or checked before anything is computed
     if world.is_main:
@@ -75,5 +73,7 @@ def run_evaluation(
     )
     if world.is_main:
         asked.write(run)
-    summary = aggregate(run, asked, world=world, group=group)
+    stop.raise_if_set()
+    with stop.interruptible():
+        summary = aggregate(run, asked, world=world, group=group)
     return Outcome(run, summary, tuple(errors))

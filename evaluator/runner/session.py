@@ -14,20 +14,28 @@ from evaluator.distributed import (
     gloo_group,
     join_world,
     leave_world,
-    stop_on_signals,
 )
 from evaluator.locations import CODE
 from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.quiet import quiet_libraries
 from evaluator.runner.trust import Trust
+from evaluator.stopping import stop_on_signals
 from evaluator.store.rundir import RunDirectory
 
 
 def run_session(
-    config: RunConfig, path: Path, *, allow_code: bool, relative_to: Path
+    config: RunConfig,
+    path: Path,
+    *,
+    allow_code: bool,
+    relative_to: Path,
+    retry_failed: bool = False,
 ) -> Outcome | None:
-    """Run or continue an evaluation. The main process gets the outcome; the others get None."""
+    """Run or continue an evaluation. The main process gets the outcome; the others get None.
+
+    `retry_failed` tries again what was set aside.
+    """
     trust = Trust(allow_code=allow_code, relative_to=relative_to)
     alone = os.environ.get("WORLD_SIZE", "1") == "1" and config.runtime.num_processes is None
     if alone and (summary := finished_summary(config, path, trust)) is not None:
@@ -42,10 +50,11 @@ def run_session(
         if summary is not None:
             outcome = Outcome(RunDirectory.open(path), summary)
         else:
-            with stop_on_signals() as stop:
+            with stop_on_signals(config.runtime.grace_seconds) as stop:
                 outcome = run_evaluation(
-                    config, path, world=world, group=group, stop=stop, trust=trust
-                )
+                    config, path, world=world, group=group, stop=stop, trust=trust,
+                    retry_failed=retry_failed,
+                )  # fmt: skip
     finally:
         leave_world()
     return outcome if world.is_main else None

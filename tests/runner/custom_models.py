@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,18 @@ class Noise:
 
     pipeline = None
 
-    def __init__(self, *, device: str, broken: Sequence[str] = (), log: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        device: str,
+        broken: Sequence[str] = (),
+        log: str | None = None,
+        mended: str | None = None,
+    ) -> None:
         self.fingerprint = hashlib.sha256(b"noise").hexdigest()
         self.broken, self.log = set(broken), log
+        if mended is not None and Path(mended).exists():
+            self.broken = set()
 
     def generate(
         self, prompts: Sequence[Prompt], image_indices: Sequence[int], seeds: Sequence[int]
@@ -50,3 +59,23 @@ class Short(Noise):
 
     def generate(self, *arguments: Any) -> list[Tensor]:
         return super().generate(*arguments)[:-1]
+
+
+class Picky:
+    """An extractor of mean colours that fails at one image until a file says it was mended."""
+
+    name = "picky"
+    outputs: ClassVar = {"features": 3}
+
+    def __init__(self, *, device: str, dtype: str, refuse: str, marker: str) -> None:
+        self.fingerprint = hashlib.sha256(b"picky").hexdigest()
+        self.refuse, self.marker = refuse, Path(marker)
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        digest = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+        if digest == self.refuse and not self.marker.exists():
+            raise RuntimeError("too bright for me")
+        return image.float().mean((1, 2))
+
+    def embed(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"features": batch}
