@@ -21,6 +21,8 @@ The number is the exit status of the command line.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class EvaluatorError(Exception):
     """Base of all errors shown to users; the message says expected, got, and the remedy."""
@@ -61,7 +63,11 @@ class StorageError(EvaluatorError, OSError):
 
 
 class CorruptShardError(EvaluatorError, ValueError):
-    """A committed file is not what its checksum says."""
+    """A committed file is not what its checksum says. `shard` is the directory it lies in."""
+
+    def __init__(self, message: str, shard: Path | None = None) -> None:
+        self.shard = shard
+        super().__init__(message)
 
 
 class GenerationError(EvaluatorError, RuntimeError):

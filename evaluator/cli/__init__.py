@@ -285,6 +285,8 @@ def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:
     parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
     parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
     typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
+    for line in outcome.damaged:
+        typer.echo(plain(f"damaged: {line}; the same run makes it again"), err=True)
     for error in outcome.errors:
         typer.echo(plain(f"failed: {error}"), err=True)
     for line in outcome.summary.error_lines:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from evaluator.config.asked import FeatureConfig
 from evaluator.config.schema import RunConfig
 from evaluator.data import Pack
-from evaluator.errors import EvaluatorError, GenerationError, InputError
+from evaluator.errors import CorruptShardError, EvaluatorError, GenerationError, InputError
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
@@ -25,6 +25,7 @@ from evaluator.runner.parts import (
 )
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
+from evaluator.runner.repair import Repairs
 from evaluator.runner.shard import ShardMaker
 from evaluator.runner.shard_work import ShardWork
 from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
@@ -100,8 +101,16 @@ class RunJob:
         progress = Progress(self.run, self.claims, label=label, speaks=self.around.world.is_main)
         if self.around.retry_failed:
             forgive_all(self.run, self.claims)
-        errors = self._make_shards(progress)
-        errors += self._add_late_features(progress)
+        repairs = Repairs(progress.say)
+        while True:
+            try:
+                errors = self._make_shards(progress)
+                whole = len(self.run.committed()) + len(errors) >= self.run.num_shards
+                errors += self._add_late_features(progress)
+                if whole:
+                    break
+            except CorruptShardError as error:
+                repairs.set_apart(error)
         progress.end()
         return errors
 

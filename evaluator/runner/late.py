@@ -16,6 +16,7 @@ from evaluator.runner.progress import Progress
 from evaluator.stopping import StopRequest
 from evaluator.store import schemas
 from evaluator.store.claims import Claim, Claims
+from evaluator.store.committed import MEND
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class LateFeatures:
             for index in self.run.committed()
             if not (self.run.shard_path(index) / self.file_name).exists()
         ]
+        for index in missing:
+            # Not late, but lost: the shard is made again rather than mended.
+            self.run.files(index).require_never_there(self.file_name)
         if missing and self.images == "none" and self.source is None:
             raise InputError(
                 f"{self.run.path}: expected kept images to compute '{self.embedder.name}' from, "
@@ -140,7 +144,7 @@ class LateFeatures:
                 yield start, [None if isinstance(m, SampleError) else m for m in made]
 
     def _kept(self, shard: Shard, wanted: Sequence[bool]) -> Iterator[Tensor]:
-        path = self.run.shard_path(shard.index) / "images.tar"
+        path = self.run.files(shard.index).verified_images()
         members = read_image_tar(path)
         for sample, has_image in zip(shard.samples, wanted, strict=True):
             if not has_image:
@@ -150,7 +154,6 @@ class LateFeatures:
             if member is None or member.key != expected:
                 got = "the end of the tar" if member is None else f"'{member.key}'"
                 raise CorruptShardError(
-                    f"{path}: expected the image '{expected}', got {got}. Delete the shard's "
-                    "directory and run the same command again."
+                    f"{path}: expected the image '{expected}', got {got}. {MEND}", path.parent
                 )
             yield decode_image(member.data)

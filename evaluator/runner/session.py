@@ -15,10 +15,12 @@ from evaluator.distributed import (
     join_world,
     leave_world,
 )
+from evaluator.errors import CorruptShardError
 from evaluator.locations import CODE
 from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.quiet import quiet_libraries
+from evaluator.runner.repair import Repairs
 from evaluator.runner.trust import Trust
 from evaluator.stopping import stop_on_signals
 from evaluator.store.rundir import RunDirectory
@@ -69,7 +71,13 @@ def aggregate_session(path: Path, *, allow_code: bool) -> Outcome | None:
             plugins.check("metric", metric.name, {}, allow_code=allow_code)
     world = join_world()
     try:
-        summary = aggregate(run, asked, world=world, group=gloo_group(world))
+        group, repairs = gloo_group(world), Repairs()
+        while True:
+            try:
+                summary = aggregate(run, asked, world=world, group=group)
+                break
+            except CorruptShardError as error:  # every process of the launch met it
+                repairs.set_apart(error)
     finally:
         leave_world()
     return Outcome(run, summary) if world.is_main else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_aside, last_error
+from evaluator.store.quarantine import waiting
 from evaluator.store.rundir import RunDirectory
 
 
@@ -24,6 +25,8 @@ class Status:
     set_aside: Mapping[str, str]
     """Shard (or table of a shard) → why it was given up."""
     last_errors: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
+    """What was found damaged, set apart, and is not there again."""
 
     @property
     def complete(self) -> bool:
@@ -59,6 +62,7 @@ class Status:
         text += [f"  {_called(task)} set aside: {why}" for task, why in self.set_aside.items()]
         if self.set_aside:
             text.append("  to try again what was set aside: evaluator run … --retry-failed")
+        text += [f"  {line}; the same run makes it again" for line in self.damaged]
         text += [f"  last error: {error}" for error in self.last_errors]
         return text
 
@@ -99,4 +103,5 @@ def read_status(run: RunDirectory) -> Status:
         put_off=tuple(sorted(put_off)),
         set_aside=dict(sorted(set_aside.items())),
         last_errors=tuple(message for _, message in sorted(errors)[:3]),
+        damaged=tuple(waiting(run)),
     )

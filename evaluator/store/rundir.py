@@ -7,7 +7,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,12 @@ from evaluator.durable import (
     explained,
     publish_directory,
     publish_file,
-    sha256_file,
     write_atomically,
 )
-from evaluator.errors import CorruptShardError, RunDirectoryError
+from evaluator.errors import RunDirectoryError
 from evaluator.records import Sample, Shard
 from evaluator.store import schemas
-
-COMMIT_FORMAT = 1
-"""Version of commit.json."""
-
-UNCHECKED = frozenset({"timings.parquet"})
-"""Files that differ between two runs of the same plan; commit.json does not hold their hash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What commit.json of a shard says: the files committed with it."""
-
-    rows: Mapping[str, int | None]
-    """File name → rows; None for a file that is no table."""
-    sha256: Mapping[str, str]
-    """File name → SHA-256; files that may differ between equal runs are left out."""
+from evaluator.store.committed import CommittedShard, write_commit
 
 
 class RunDirectory:
@@ -139,42 +122,20 @@ class RunDirectory:
             names = os.listdir(self.path / "shards")
         return sorted(int(name) for name in names if name.isdecimal())
 
+    def files(self, index: int) -> CommittedShard:
+        """The files of a committed shard."""
+        expected = self.shard_starts[index + 1] - self.shard_starts[index]
+        return CommittedShard(self.shard_path(index), expected)
+
     def read(
         self, index: int, name: str, *, kind: str, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """One table of a committed shard, checked against the plan's number of rows."""
-        path = self.shard_path(index) / name
-        table = schemas.read_table(path, kind=kind, columns=columns)
-        expected = self.shard_starts[index + 1] - self.shard_starts[index]
-        if kind in ("samples", "features") and table.num_rows != expected:
-            raise CorruptShardError(
-                f"{path}: expected {expected} rows as planned, got {table.num_rows}. Delete the "
-                "shard's directory and run the same command again."
-            )
-        return table
-
-    def commit_record(self, index: int) -> Commit:
-        """What was committed with a shard."""
-        path = self.shard_path(index) / "commit.json"
-        try:
-            record = json.loads(path.read_bytes())
-            return Commit(record["rows"], record["sha256"])
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptShardError(
-                f"{path}: expected the record of a committed shard, got {error!r}. Delete the "
-                "shard's directory and run the same command again."
-            ) from error
+        return self.files(index).read(name, kind=kind, columns=columns)
 
     def verify(self, index: int) -> None:
-        """Check every file committed with a shard against its checksum."""
-        for name, expected in self.commit_record(index).sha256.items():
-            path = self.shard_path(index) / name
-            got = sha256_file(path) if path.exists() else "no file"
-            if got != expected:
-                raise CorruptShardError(
-                    f"{path}: expected SHA-256 {expected}, got {got}. Delete the shard's "
-                    "directory and run the same command again."
-                )
+        """Check every file of a committed shard; raises CorruptShardError with all faults."""
+        self.files(index).verify()
 
     # -- committing ---------------------------------------------------------------------------
 
@@ -187,11 +148,7 @@ class RunDirectory:
 
     def publish_shard(self, index: int, staged: Path, rows: Mapping[str, int | None]) -> bool:
         """Commit a filled folder as shard `index`; returns False when another copy was first."""
-        with explained("commit", staged):
-            hashes = {n: sha256_file(staged / n) for n in sorted(rows) if n not in UNCHECKED}
-            record = {"format": COMMIT_FORMAT, "rows": dict(sorted(rows.items())), "sha256": hashes}
-            content = json.dumps(record, indent=1, sort_keys=True).encode()
-            (staged / "commit.json").write_bytes(content)
+        write_commit(staged, rows)
         return publish_directory(staged, self.shard_path(index))
 
     def publish_late_table(self, index: int, staged: Path) -> bool:

@@ -131,16 +131,25 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptShardError(
-            f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error}). "
-            "Delete its shard's directory and run the same command again."
+            f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error})."
         ) from error
 
 
-def table_note(path: Path) -> dict[str, object]:
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a table; raises as `read_table` does."""
+    try:
+        return pq.read_schema(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise CorruptShardError(
+            f"{path}: expected a table as it was written, got a damaged file ({error})."
+        ) from error
+
+
+def table_note(schema: pa.Schema) -> dict[str, object]:
     """What `write_table` noted in the metadata: kind, version, and the caller's own."""
-    with pq.ParquetFile(path) as file:
-        metadata = file.schema_arrow.metadata or {}
-    note: dict[str, object] = json.loads(metadata.get(b"evaluator.schema", b"{}"))
+    note: dict[str, object] = json.loads((schema.metadata or {}).get(b"evaluator.schema", b"{}"))
     return note
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from evaluator.errors import (
     ConfigError,
-    CorruptShardError,
     GenerationError,
     ProbeError,
 )
@@ -220,19 +217,6 @@ def test_a_probe_that_cannot_see_ends_the_run_and_says_why(configured, tmp_path,
     )
     with pytest.raises(ProbeError):
         run_here(config, tmp_path / "run")
-
-
-def test_tables_damaged_after_the_commit_are_found_and_named(noise, tmp_path):
-    run = run_here(noise(), tmp_path / "run", allow_code=True).run
-    (path,) = run.shard_path(1).glob("features-*.parquet")
-    with pq.ParquetFile(path) as file:
-        column = file.metadata.row_group(0).column(2)
-    assert column.path_in_schema.startswith("features")
-    content = bytearray(path.read_bytes())
-    content[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
-    with pytest.raises(CorruptShardError, match=str(Path("00001"))):
-        run_here(noise(), tmp_path / "run", allow_code=True)
 
 
 def test_a_scheduler_that_does_not_exist_or_takes_no_such_argument(configured, tmp_path):
