@@ -14,6 +14,7 @@ EvaluatorError                what went wrong, then how to mend it; never shown 
 ├── IncompleteError  (3)      samples are missing; others may still be working on them
 └── Preempted       (75)      told to stop; nothing committed is lost, run the same command again
 SampleError                   one sample's own fault: becomes an error row, never stops a run
+└── NonFiniteError            the model gave NaN or infinity: there is no image
 ```
 
 The number is the exit status of the command line.
@@ -96,3 +97,7 @@ class Preempted(EvaluatorError):
 
 class SampleError(Exception):
     """One input's own fault (an undecodable image, a prompt the model refuses)."""
+
+
+class NonFiniteError(SampleError):
+    """The model gave pixels that are NaN or infinite; `flaw` of the sample says so."""

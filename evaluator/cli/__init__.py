@@ -284,6 +284,8 @@ def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:
     parts = [f"{counts.committed}/{counts.planned} samples"]
     parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
     parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
+    parts += [f"{counts.non_finite} not finite"] * (counts.non_finite > 0)
+    parts += [f"{counts.black} entirely black"] * (counts.black > 0)
     typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
     for line in outcome.damaged:
         typer.echo(plain(f"damaged: {line}; the same run makes it again"), err=True)

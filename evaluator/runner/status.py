@@ -25,6 +25,8 @@ class Status:
     set_aside: Mapping[str, str]
     """Shard (or table of a shard) → why it was given up."""
     last_errors: tuple[str, ...]
+    flaws: Mapping[str, int]
+    """Flaw → how many committed images have it: `black`, `non_finite`."""
     damaged: tuple[str, ...] = ()
     """What was found damaged, set apart, and is not there again."""
 
@@ -52,6 +54,9 @@ class Status:
             f"{state}: {self.committed_samples}/{self.num_samples} samples in "
             f"{self.committed_shards}/{self.num_shards} shards"
         ]
+        if self.flaws:
+            black, non_finite = (self.flaws.get(name, 0) for name in ("black", "non_finite"))
+            text.append(f"  {black} images entirely black, {non_finite} not finite (NaN, infinity)")
         for task, claim in sorted(self.working.items()):
             worker = claim.worker.name if claim.worker else "somebody"
             text.append(
@@ -103,5 +108,6 @@ def read_status(run: RunDirectory) -> Status:
         put_off=tuple(sorted(put_off)),
         set_aside=dict(sorted(set_aside.items())),
         last_errors=tuple(message for _, message in sorted(errors)[:3]),
+        flaws=run.flaws(committed),
         damaged=tuple(waiting(run)),
     )

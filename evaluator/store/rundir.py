@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from evaluator.durable import (
 from evaluator.errors import RunDirectoryError
 from evaluator.records import Sample, Shard
 from evaluator.store import schemas
-from evaluator.store.committed import CommittedShard, write_commit
+from evaluator.store.committed import COMMIT, CommittedShard, write_commit
 
 
 class RunDirectory:
@@ -133,6 +135,16 @@ class RunDirectory:
         """One table of a committed shard, checked against the plan's number of rows."""
         return self.files(index).read(name, kind=kind, columns=columns)
 
+    def flaws(self, shards: Iterable[int]) -> dict[str, int]:
+        """Flaw → how many images of some committed shards have it."""
+        total: Counter[str] = Counter()
+        for index in shards:
+            with suppress(OSError, ValueError, TypeError):
+                content = (self.shard_path(index) / COMMIT).read_bytes()
+                if b'"flaws"' in content:  # few have any
+                    total.update(json.loads(content)["flaws"])
+        return dict(total)
+
     def verify(self, index: int) -> None:
         """Check every file of a committed shard; raises CorruptShardError with all faults."""
         self.files(index).verify()
@@ -146,9 +158,15 @@ class RunDirectory:
             folder.mkdir(parents=True)
         return folder
 
-    def publish_shard(self, index: int, staged: Path, rows: Mapping[str, int | None]) -> bool:
+    def publish_shard(
+        self,
+        index: int,
+        staged: Path,
+        rows: Mapping[str, int | None],
+        flaws: Mapping[str, int] | None = None,
+    ) -> bool:
         """Commit a filled folder as shard `index`; returns False when another copy was first."""
-        write_commit(staged, rows)
+        write_commit(staged, rows, flaws)
         return publish_directory(staged, self.shard_path(index))
 
     def publish_late_table(self, index: int, staged: Path) -> bool:

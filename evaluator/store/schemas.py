@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 from evaluator.durable import explained
 from evaluator.errors import CorruptShardError
 
-VERSION = 1
-"""Version of all schemas here; a reader refuses a newer one."""
+VERSION = 2
+"""Version of all schemas here; a reader refuses a newer one, and fills in what an older one lacks.
+
+2: `flaw` of samples, `micro_batch` of timings.
+"""
 
 IDENTITY = (pa.field("key", pa.string(), nullable=False),
             pa.field("image_index", pa.int32(), nullable=False))  # fmt: skip
@@ -41,6 +44,7 @@ SAMPLES = pa.schema([
     pa.field("width", pa.int32()),
     pa.field("pixels_sha256", pa.string()),  # of the (3, H, W) uint8 array
     pa.field("error", pa.string()),  # why there is no image; null where there is one
+    pa.field("flaw", pa.string()),  # `black`: every pixel is 0; `non_finite`: and so no image
 ])  # fmt: skip
 
 TIMINGS = pa.schema([
@@ -52,6 +56,7 @@ TIMINGS = pa.schema([
     pa.field("device", pa.string(), nullable=False),
     pa.field("threads", pa.int32(), nullable=False),
     pa.field("batch_size", pa.int32(), nullable=False),
+    pa.field("micro_batch", pa.int32()),  # samples that went through at once; null: no batches
 ])  # fmt: skip
 
 
@@ -126,7 +131,7 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
                     "may have written it: use that one."
                 )
             table: pa.Table = file.read(columns=list(columns) if columns is not None else None)
-            return table
+            return _completed(table, kind, columns)
     except (FileNotFoundError, CorruptShardError):
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -151,6 +156,14 @@ def table_note(schema: pa.Schema) -> dict[str, object]:
     """What `write_table` noted in the metadata: kind, version, and the caller's own."""
     note: dict[str, object] = json.loads((schema.metadata or {}).get(b"evaluator.schema", b"{}"))
     return note
+
+
+def _completed(table: pa.Table, kind: str, columns: Sequence[str] | None) -> pa.Table:
+    """The table with nulls for columns that its version did not have yet."""
+    for field in {"samples": SAMPLES, "timings": TIMINGS}.get(kind, ()):
+        if field.name not in table.column_names and (columns is None or field.name in columns):
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def _is_text(kind: pa.DataType) -> bool:

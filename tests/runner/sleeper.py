@@ -48,6 +48,7 @@ class SleepyMaker:
                 result.sizes.append((8, 8))
                 result.digests.append(hashlib.sha256(f"{sample}".encode()).hexdigest())
                 result.errors.append(None)
+                result.flaws.append(None)
                 result.encoded.append(None)
             after_batch(start + len(samples))
         return result
