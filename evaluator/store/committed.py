@@ -69,9 +69,11 @@ class CommittedShard:
         """What was committed; CorruptShardError where that cannot be read."""
         path = self.path / COMMIT
         try:
-            record = json.loads(path.read_bytes())
+            with explained("read", path):
+                content = path.read_bytes() if path.is_file() else b""
+            record = json.loads(content)
             return Commit(record["rows"], record["sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(
                 f"{path}: expected the record of a committed shard, got {error!r}."
             ) from error
@@ -114,7 +116,8 @@ class CommittedShard:
             if not (self.path / name).is_file():
                 found[name] = "expected a file that was committed, got nothing there"
             elif name in committed.sha256 and (images or name != IMAGES):
-                expected, got = committed.sha256[name], sha256_file(self.path / name)
+                with explained("read", self.path / name):
+                    expected, got = committed.sha256[name], sha256_file(self.path / name)
                 if got != expected:
                     found[name] = f"expected SHA-256 {expected}, got {got}"
         for file in self.path.glob("*.parquet"):
@@ -132,7 +135,8 @@ class CommittedShard:
         """The kept images, checked against their checksum."""
         path = self.path / IMAGES
         expected = self.record.sha256.get(IMAGES)
-        got = sha256_file(path) if path.is_file() else "no file"
+        with explained("read", path):
+            got = sha256_file(path) if path.is_file() else "no file"
         if got != expected:
             raise self._damaged(f"{path}: expected SHA-256 {expected}, got {got}.")
         return path

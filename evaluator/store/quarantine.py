@@ -78,7 +78,7 @@ def _move(paths: list[Path], run: RunDirectory, index: int, found: Mapping[str, 
         place = run.path / "quarantine" / f"{index:05d}.{number}"
         with explained("set apart", paths[0]):
             try:
-                place.mkdir(parents=True)
+                place.mkdir()
             except FileExistsError:
                 continue
             try:

@@ -155,7 +155,7 @@ class RunDirectory:
         """A new empty folder to fill aside; `publish_shard` or `discard` ends its life."""
         folder = self.path / "staging" / f"{name}.{uuid.uuid4().hex[:12]}"
         with explained("create", folder):
-            folder.mkdir(parents=True)
+            folder.mkdir()  # a run that vanished is not begun anew where it was mounted
         return folder
 
     def publish_shard(

@@ -118,7 +118,7 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
     """Read one table, verifying page checksums and the schema version.
 
     Raises CorruptShardError when the file is not what was written, FileNotFoundError when it is
-    not there.
+    not there, StorageError when it cannot be read.
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -135,6 +135,7 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
     except (FileNotFoundError, CorruptShardError):
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
+        _require_readable(error, path)
         raise CorruptShardError(
             f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error})."
         ) from error
@@ -147,9 +148,17 @@ def read_schema(path: Path) -> pa.Schema:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
+        _require_readable(error, path)
         raise CorruptShardError(
             f"{path}: expected a table as it was written, got a damaged file ({error})."
         ) from error
+
+
+def _require_readable(error: Exception, path: Path) -> None:
+    """Raise StorageError where the file system refused: that says nothing about the file."""
+    if isinstance(error, OSError) and error.errno is not None:
+        with explained("read", path):
+            raise error
 
 
 def table_note(schema: pa.Schema) -> dict[str, object]:
