@@ -127,7 +127,7 @@ class FeatureReader:
 
 def prompt_numbers(run: RunDirectory) -> NDArray[np.int64]:
     """Number of the prompt of every planned sample; a prompt's images lie together."""
-    indices = run.plan.column("image_index").to_numpy()
+    indices = run.plan_column("image_index").to_numpy()
     numbers: NDArray[np.int64] = np.cumsum(indices == 0, dtype=np.int64) - 1
     return numbers
 

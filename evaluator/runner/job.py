@@ -74,17 +74,17 @@ class RunJob:
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory: made when it is not there, checked when it is."""
-        plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
-        if not plan.num_rows:
+        if not self.pack.num_samples:
             raise InputError(
                 f"{self.config.prompts.source}: expected at least one prompt, got none."
             )
         if not (self.path / "init").is_dir():
+            plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
             init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)
         identity.require_same(run, self.config, self.pack.fingerprint)
-        identity.require_same_plan(run, plan)
+        identity.require_same_plan(run, self.config, self.pack.keys)
         return run
 
     @cached_property

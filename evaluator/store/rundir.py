@@ -26,6 +26,9 @@ from evaluator.records import Sample, Shard
 from evaluator.store import schemas
 from evaluator.store.committed import COMMIT, CommittedShard, write_commit
 
+PLAN_ROWS_IN_GROUP = 16_384
+"""Rows of the plan that are read together: a worker reads little more than its shard."""
+
 
 class RunDirectory:
     """One run. Made by `open_or_create`, or opened to be read by `open`."""
@@ -62,7 +65,9 @@ class RunDirectory:
             staged.mkdir()
             for name, content in init.items():
                 (staged / name).write_bytes(content)
-        schemas.write_table(plan, staged / "plan.parquet", kind="plan")
+        schemas.write_table(
+            plan, staged / "plan.parquet", kind="plan", rows_in_group=PLAN_ROWS_IN_GROUP
+        )
         publish_directory(staged, path / "init")
         return run
 
@@ -78,33 +83,47 @@ class RunDirectory:
         with explained("read", self.path / "init" / name):
             return (self.path / "init" / name).read_bytes()
 
+    @property
+    def _plan_path(self) -> Path:
+        return self.path / "init" / "plan.parquet"
+
     @cached_property
     def plan(self) -> pa.Table:
-        """The plan: shard, key, image index, seed, content hash; one row a sample."""
-        return schemas.read_table(self.path / "init" / "plan.parquet", kind="plan")
+        """The whole plan: shard, key, image index, seed, content hash; one row a sample."""
+        return schemas.read_table(self._plan_path, kind="plan")
+
+    def plan_column(self, name: str) -> pa.ChunkedArray:
+        """One column of the plan."""
+        return schemas.read_table(self._plan_path, kind="plan", columns=[name]).column(name)
 
     @cached_property
     def num_samples(self) -> int:
         """Samples planned."""
-        return int(self.plan.num_rows)
+        return self.shard_starts[-1]
 
     @cached_property
     def shard_starts(self) -> list[int]:
         """Position of the first sample of each shard, and the total at the end."""
-        shards = self.plan.column("shard").to_numpy()
+        shards = self.plan_column("shard").to_numpy()
         changes = (shards[1:] != shards[:-1]).nonzero()[0] + 1
-        return [0, *changes.tolist(), self.num_samples] if self.num_samples else [0]
+        return [0, *changes.tolist(), len(shards)] if len(shards) else [0]
 
     @property
     def num_shards(self) -> int:
         """Shards planned."""
         return len(self.shard_starts) - 1
 
+    def plan_rows(self, index: int, *, columns: Sequence[str]) -> pa.Table:
+        """The plan of one shard; of a large plan only this part is read."""
+        start, stop = self.shard_starts[index], self.shard_starts[index + 1]
+        return schemas.read_rows(self._plan_path, start, stop, kind="plan", columns=columns)
+
     def shard(self, index: int) -> Shard:
         """The samples of one shard, in the order of the plan."""
-        start, stop = self.shard_starts[index], self.shard_starts[index + 1]
-        rows = self.plan.slice(start, stop - start)
-        columns = [rows.column(name).to_pylist() for name in ("key", "image_index", "seed")]
+        names = ("key", "image_index", "seed")
+        rows = self.plan_rows(index, columns=names)
+        columns = [rows.column(name).to_pylist() for name in names]
+        start = self.shard_starts[index]
         samples = (Sample(start + i, *row) for i, row in enumerate(zip(*columns, strict=True)))
         return Shard(index, tuple(samples))
 

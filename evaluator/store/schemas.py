@@ -7,7 +7,8 @@ A table's schema version is in its Parquet metadata under `evaluator.schema`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,7 +93,12 @@ def features_name(extractor: str, fingerprint: str) -> str:
 
 
 def write_table(
-    table: pa.Table, path: Path, *, kind: str, metadata: Mapping[str, object] | None = None
+    table: pa.Table,
+    path: Path,
+    *,
+    kind: str,
+    metadata: Mapping[str, object] | None = None,
+    rows_in_group: int | None = None,
 ) -> None:
     """Write one table with page checksums, and its kind and schema version in the metadata.
 
@@ -111,6 +117,7 @@ def write_table(
             write_statistics=strings,
             write_page_checksum=True,
             store_schema=True,
+            row_group_size=rows_in_group,
         )
 
 
@@ -120,18 +127,40 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
     Raises CorruptShardError when the file is not what was written, FileNotFoundError when it is
     not there, StorageError when it cannot be read.
     """
+    with _opened(path, kind) as file:
+        table: pa.Table = file.read(columns=list(columns) if columns is not None else None)
+        return _completed(table, kind, columns)
+
+
+def read_rows(path: Path, start: int, stop: int, *, kind: str, columns: Sequence[str]) -> pa.Table:
+    """Rows `start` to `stop` of a table, as `read_table` does; other row groups are not read."""
+    with _opened(path, kind) as file:
+        metadata, first, groups, before = file.metadata, 0, [], 0
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            if first < stop and first + rows > start:
+                groups.append(group)
+            elif first + rows <= start:
+                before = first + rows
+            first += rows
+        table: pa.Table = file.read_row_groups(groups, columns=list(columns))
+        return table.slice(start - before, stop - start)
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
+    """A table that is open to be read; raises as `read_table` says, while it is read too."""
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        with file:
-            note = json.loads((file.schema_arrow.metadata or {}).get(b"evaluator.schema", b"{}"))
-            if note.get("kind") != kind or note.get("version", 0) > VERSION:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            note = table_note(file.schema_arrow)
+            version = note.get("version", 0)
+            if note.get("kind") != kind or not isinstance(version, int) or version > VERSION:
                 raise CorruptShardError(
                     f"{path}: expected a table '{kind}' of version {VERSION} or older, got "
-                    f"'{note.get('kind')}' of version {note.get('version')}. A newer evaluator "
-                    "may have written it: use that one."
+                    f"'{note.get('kind')}' of version {version}. A newer evaluator may have "
+                    "written it: use that one."
                 )
-            table: pa.Table = file.read(columns=list(columns) if columns is not None else None)
-            return _completed(table, kind, columns)
+            yield file
     except (FileNotFoundError, CorruptShardError):
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
