@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_aside, last_error
@@ -63,7 +63,11 @@ class Status:
                 f"  {_called(task)}: {claim.done} samples done by {worker}, "
                 f"{claim.age:.0f} s ago (attempt {claim.attempt + 1})"
             )
-        text += [f"  {_called(task)}: its last try is kept for the end" for task in self.put_off]
+        return text + self.troubles()
+
+    def troubles(self) -> list[str]:
+        """What went wrong, for people."""
+        text = [f"  {_called(task)}: its last try is kept for the end" for task in self.put_off]
         text += [f"  {_called(task)} set aside: {why}" for task, why in self.set_aside.items()]
         if self.set_aside:
             text.append("  to try again what was set aside: evaluator run … --retry-failed")
@@ -77,21 +81,26 @@ def _called(task: str) -> str:
     return f"shard {shard}, {table}" if table else f"shard {shard}"
 
 
-def open_claims(run: RunDirectory) -> dict[str, list[Claim]]:
-    """Task → its attempts, for every shard and every table that is not there."""
+def is_there(run: RunDirectory) -> Callable[[str], bool]:
+    """Whether what a task makes, a shard or a table of one, is there."""
     committed = {f"{index:05d}" for index in run.committed()}
 
-    def is_there(task: str) -> bool:
+    def there(task: str) -> bool:
         shard, _, table = task.partition("-")
         return shard in committed and (not table or (run.path / "shards" / shard / table).exists())
 
-    return Claims(run.claims_folder, Worker.current(), lease_seconds=600).attempts(skip=is_there)
+    return there
 
 
-def read_status(run: RunDirectory) -> Status:
-    """Read the state of a run; others may be writing to it."""
+def read_status(run: RunDirectory, attempts: Mapping[str, list[Claim]] | None = None) -> Status:
+    """Read the state of a run; others may be writing to it.
+
+    `attempts` are those at what is not there, where they were read already.
+    """
+    if attempts is None:
+        claims = Claims(run.claims_folder, Worker.current(), lease_seconds=600)
+        attempts = claims.attempts(skip=is_there(run))
     committed = run.committed()
-    attempts = open_claims(run)
     starts = run.shard_starts
     errors = [
         (c.age, f"{t}: {c.error}") for t, claims in attempts.items() for c in claims if c.error
