@@ -145,7 +145,11 @@ class RuntimeConfig(NumericSection):
     """How the work is done; nothing here changes what a number means."""
 
     batch_size: int = Field(8, ge=1)
-    """Samples a forward pass; batches are cut inside a shard and the tail is padded."""
+    """Samples a forward pass; batches are cut inside a shard and the tail is padded.
+
+    Where the device's memory does not hold one, it goes through in halves: pixels of a run are then
+    the same to about one grey level, no longer to the bit.
+    """
     shard_size: int = Field(256, ge=1)
     """Samples a shard, rounded to whole prompts: about minutes of work."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"

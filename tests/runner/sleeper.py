@@ -97,12 +97,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--grace", type=float, default=20.0)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--begin", type=float, default=0.0, help="seconds since 1970")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
     options = parse()
     run = create_run(options.run, options.samples, options.per_shard)
+    time.sleep(max(0.0, options.begin - time.time()))
     began = time.time()
     try:
         with stop_on_signals(options.grace) as stop:
