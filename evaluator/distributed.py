@@ -1,19 +1,16 @@
-"""Which process this is, on which device, with how many threads; and whether it must stop."""
+"""Which process this is among those of a launch, on which device, with how many threads."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from evaluator.errors import LaunchError, Preempted
+from evaluator.errors import LaunchError
 
 SYNC_TIMEOUT = timedelta(minutes=5)
 """How long the final synchronization waits for a rank before it goes on alone."""
@@ -177,41 +174,3 @@ def end_process(status: int) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
-
-
-class StopRequest:
-    """Whether a signal asked this process to stop; looked at between batches."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def raise_if_set(self) -> None:
-        """Raise Preempted when a signal came."""
-        if self.signal is not None:
-            raise Preempted(
-                f"told to stop by {signal.Signals(self.signal).name}; everything committed is "
-                "kept. Run the same command again to continue."
-            )
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler; a second interrupt ends the process at once."""
-        if self.signal is not None and number == signal.SIGINT:
-            print("interrupted again: leaving at once", file=sys.stderr, flush=True)
-            os._exit(75)
-        self.signal = number
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into a request to stop, for the length of the block."""
-    request = StopRequest()
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.signal(number, request.handle) for number in numbers}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

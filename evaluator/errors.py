@@ -14,12 +14,15 @@ EvaluatorError                what went wrong, then how to mend it; never shown 
 ├── IncompleteError  (3)      samples are missing; others may still be working on them
 └── Preempted       (75)      told to stop; nothing committed is lost, run the same command again
 SampleError                   one sample's own fault: becomes an error row, never stops a run
+└── NonFiniteError            the model gave NaN or infinity: there is no image
 ```
 
 The number is the exit status of the command line.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class EvaluatorError(Exception):
@@ -61,7 +64,11 @@ class StorageError(EvaluatorError, OSError):
 
 
 class CorruptShardError(EvaluatorError, ValueError):
-    """A committed file is not what its checksum says."""
+    """A committed file is not what its checksum says. `shard` is the directory it lies in."""
+
+    def __init__(self, message: str, shard: Path | None = None) -> None:
+        self.shard = shard
+        super().__init__(message)
 
 
 class GenerationError(EvaluatorError, RuntimeError):
@@ -90,3 +97,7 @@ class Preempted(EvaluatorError):
 
 class SampleError(Exception):
     """One input's own fault (an undecodable image, a prompt the model refuses)."""
+
+
+class NonFiniteError(SampleError):
+    """The model gave pixels that are NaN or infinite; `flaw` of the sample says so."""

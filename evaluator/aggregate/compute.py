@@ -15,7 +15,7 @@ from evaluator.aggregate.features import share
 from evaluator.aggregate.feed import Fed, Feed
 from evaluator.aggregate.samplewise import write_sample_rows
 from evaluator.aggregate.summary import Counts, MetricRecord, Summary
-from evaluator.aggregate.survey import Survey, size_warning, survey
+from evaluator.aggregate.survey import Survey, flaw_warnings, size_warning, survey
 from evaluator.aggregate.tags import Group, groups_of, tag_values
 from evaluator.distributed import World
 from evaluator.errors import CorruptShardError, EvaluatorError, MetricError
@@ -67,7 +67,10 @@ class _Aggregation:
         # The main process decides which shards count: another may see one more.
         shards = self._together(self.run.committed)[0]
         seen = self._survey(self.run, shards)
-        counts = Counts(self.run.num_samples, seen.committed, seen.errors, seen.truncated)
+        counts = Counts(
+            self.run.num_samples, seen.committed, seen.errors, seen.truncated, seen.black,
+            seen.non_finite,
+        )  # fmt: skip
         records: list[MetricRecord] = []
         for metric in self.asked.resolved().metrics:
             records += self._metric(metric, shards)
@@ -163,7 +166,7 @@ class _Aggregation:
         """What a reader should know about the images that the run's were compared with."""
         # published moments say nothing about images
         names = [None if fed.by_moments else asked.reference, asked.held_out]
-        cautions = list(fed.remarks)
+        cautions = [*fed.remarks, *flaw_warnings(self.surveys[str(self.run.path)])]
         for name in names:
             place = self.asked.references.get(name or "")
             if place is not None and place.run is not None:

@@ -54,18 +54,33 @@ class FeatureReader:
             raise MetricError(f"{self.run.path}: expected committed shards, got none yet.")
         return committed[0]
 
-    def column(self, wanted: str) -> str:
-        """The column that `features`, `logits` or a score's name stands for."""
-        path = self.run.shard_path(self._first) / self.file_name
-        if not path.exists():
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        try:
+            return self.run.files(self._first).schema(self.file_name)
+        except FileNotFoundError:
             raise MetricError(
                 f"{self.run.path}: expected features of '{self.extractor}' with fingerprint "
                 f"{self.fingerprint[:8]}, got no {self.file_name}. Run `evaluator run` again with "
                 f"'{self.extractor}' under features."
-            )
+            ) from None
+
+    def _table(self, shard: int, column: str) -> pa.Table:
+        try:
+            return self.run.read(shard, self.file_name, kind="features", columns=[column])
+        except FileNotFoundError:
+            raise MetricError(
+                f"{self.run.path}: expected {self.file_name} in every shard, got none in shard "
+                f"{shard:05d}. `evaluator status` says whether it was set aside, and why; run the "
+                "same `evaluator run` command again, with --retry-failed in that case."
+            ) from None
+
+    def column(self, wanted: str) -> str:
+        """The column that `features`, `logits` or a score's name stands for."""
+        schema = self._schema
         if wanted != "logits":
             return wanted
-        logits = table_note(path).get("logits")
+        logits = table_note(schema).get("logits")
         if not isinstance(logits, str):
             raise MetricError(
                 f"expected an extractor with class logits, got '{self.extractor}', which has none."
@@ -75,15 +90,12 @@ class FeatureReader:
     @cached_property
     def extractor_fingerprint(self) -> str:
         """Fingerprint of the extractor itself: a lossy codec or half precision is left out."""
-        note = table_note(self.run.shard_path(self._first) / self.file_name)
+        note = table_note(self._schema)
         return str(note.get("extractor_fingerprint", self.fingerprint))
 
     def dim(self, column: str) -> int:
         """Dimension of a column of vectors; 1 for scores. Known to ranks that read no shard."""
-        import pyarrow.parquet as pq
-
-        path = self.run.shard_path(self._first) / self.file_name
-        schema = pq.read_schema(path)
+        schema = self._schema
         if column not in schema.names:
             raise MetricError(
                 f"expected '{column}' from extractor '{self.extractor}', got "
@@ -94,14 +106,12 @@ class FeatureReader:
 
     def has(self, column: str) -> bool:
         """Whether the tables have a column."""
-        import pyarrow.parquet as pq
-
-        return column in pq.read_schema(self.run.shard_path(self._first) / self.file_name).names
+        return column in self._schema.names
 
     def read(self, column: str, shards: list[int]) -> Iterator[Rows]:
         """The rows of some shards, shard by shard."""
         for shard in shards:
-            table = self.run.read(shard, self.file_name, kind="features", columns=[column])
+            table = self._table(shard, column)
             start = self.run.shard_starts[shard]
             values = table.column(column).combine_chunks()
             valid = values.is_valid().to_numpy(zero_copy_only=False)
@@ -117,7 +127,7 @@ class FeatureReader:
 
 def prompt_numbers(run: RunDirectory) -> NDArray[np.int64]:
     """Number of the prompt of every planned sample; a prompt's images lie together."""
-    indices = run.plan.column("image_index").to_numpy()
+    indices = run.plan_column("image_index").to_numpy()
     numbers: NDArray[np.int64] = np.cumsum(indices == 0, dtype=np.int64) - 1
     return numbers
 

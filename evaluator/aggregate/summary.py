@@ -20,6 +20,10 @@ class Counts(NamedTuple):
     committed: int
     errors: int
     truncated: int
+    black: int = 0
+    """Images of which every pixel is 0; they are judged as any other."""
+    non_finite: int = 0
+    """Of the errors: those where the model gave NaN or infinity."""
 
 
 @dataclass(frozen=True, slots=True)

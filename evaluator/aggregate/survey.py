@@ -10,7 +10,7 @@ import numpy as np
 from evaluator.aggregate.summary import MAX_ERROR_LINES
 from evaluator.store.rundir import RunDirectory
 
-_COLUMNS = ["key", "image_index", "truncated", "error", "height", "width"]
+_COLUMNS = ["key", "image_index", "truncated", "error", "height", "width", "flaw"]
 NOTABLE_RATIO = 1.5
 """Typical sizes further apart than this are worth a warning."""
 
@@ -22,6 +22,8 @@ class Survey:
     committed: int = 0
     errors: int = 0
     truncated: int = 0
+    black: int = 0
+    non_finite: int = 0
     lines: tuple[str, ...] = ()
     """The first errors, with the sample's name."""
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -36,6 +38,8 @@ class Survey:
             self.committed + other.committed,
             self.errors + other.errors,
             self.truncated + other.truncated,
+            self.black + other.black,
+            self.non_finite + other.non_finite,
             (*self.lines, *other.lines)[:MAX_ERROR_LINES],
             sizes,
         )
@@ -67,9 +71,29 @@ def survey(run: RunDirectory, shards: Sequence[int]) -> Survey:
             if pair["height"] is not None
         }
         truncated = sum(bool(cut) for cut in table.column("truncated").to_pylist())
-        part = Survey(table.num_rows, failed.num_rows, truncated, tuple(lines), sizes)
+        flaws = table.column("flaw").to_pylist()
+        part = Survey(
+            table.num_rows, failed.num_rows, truncated, flaws.count("black"),
+            flaws.count("non_finite"), tuple(lines), sizes,
+        )  # fmt: skip
         total = total.merge(part)
     return total
+
+
+def flaw_warnings(seen: Survey) -> list[str]:
+    """Sentences about images that a model gave and nobody wanted."""
+    said = []
+    if seen.non_finite:
+        said.append(
+            f"{seen.non_finite} of {seen.committed} images were not finite (NaN or infinity) and "
+            "are left out: try model.dtype: float32 or bfloat16"
+        )
+    if seen.black:
+        said.append(
+            f"{seen.black} of {seen.committed} images are entirely black (a safety checker, or "
+            "numbers that overflowed): they are part of this number"
+        )
+    return said
 
 
 def size_warning(generated: Survey, reference: Survey) -> str | None:

@@ -14,6 +14,7 @@ from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
+from evaluator.cli.status import status
 
 if TYPE_CHECKING:
     from evaluator.runner.evaluation import Outcome
@@ -29,9 +30,8 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-app.command()(schedule)
-app.command()(push)
-app.command()(pull)
+for _verb in (schedule, push, pull, status):
+    app.command()(_verb)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -41,6 +41,9 @@ SetOption = Annotated[
 ]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Import code that the configuration names.")
+]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
 ]
 
 
@@ -53,6 +56,7 @@ def run(
     overrides: SetOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N prompts.")] = None,
     allow_code: AllowCodeOption = False,
+    retry_failed: RetryOption = False,
     report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
 ) -> None:
     """Run an evaluation, or continue one; the same command resumes it."""
@@ -65,7 +69,9 @@ def run(
     loaded = load_config(config, settings)
     name = loaded.name if limit is None else f"{loaded.name}-limit{limit}"
     path = output if output is not None else Path(loaded.output) / name
-    outcome = run_session(loaded, path, allow_code=allow_code, relative_to=config.parent)
+    outcome = run_session(
+        loaded, path, allow_code=allow_code, relative_to=config.parent, retry_failed=retry_failed
+    )
     if outcome is None:
         return  # another process of this launch speaks
     _print_outcome(outcome)
@@ -121,6 +127,7 @@ def score(
         str | None, typer.Option(help="Write the numbers to a file as well, or to '-'.")
     ] = None,
     allow_code: AllowCodeOption = False,
+    retry_failed: RetryOption = False,
 ) -> None:
     """Score images against real images; the same command resumes it, and then answers at once."""
     from evaluator.runner.score import ScoreRequest, prepare_score
@@ -131,19 +138,7 @@ def score(
         tuple(overrides or ()),
     )  # fmt: skip
     prepared = prepare_score(request, output=output, json=json, allow_code=allow_code)
-    _run_score(prepared, allow_code=allow_code, report=report, json=json)
-
-
-@app.command()
-def status(run: RunArgument) -> None:
-    """Say how far a run is: exit status 0 complete, 1 failed, 3 incomplete."""
-    from evaluator.runner.status import read_status
-    from evaluator.store.rundir import RunDirectory
-
-    state = read_status(RunDirectory.open(run))
-    for line in state.lines():
-        typer.echo(plain(line))
-    _leave(state.exit_status)
+    _run_score(prepared, allow_code=allow_code, retry_failed=retry_failed, report=report, json=json)
 
 
 @app.command()
@@ -246,7 +241,9 @@ def ls(
         typer.echo(plain(line))
 
 
-def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | None) -> None:
+def _run_score(
+    prepared: Score, *, allow_code: bool, retry_failed: bool, report: bool, json: str | None
+) -> None:
     """Run what `score` asks for, and say what came out."""
     import os
 
@@ -257,8 +254,9 @@ def _run_score(prepared: Score, *, allow_code: bool, report: bool, json: str | N
         for warning in prepared.warnings:
             typer.echo(plain(f"warning: {warning}"), err=True)
     outcome = run_session(
-        prepared.config, prepared.path, allow_code=allow_code, relative_to=Path.cwd()
-    )
+        prepared.config, prepared.path, allow_code=allow_code, relative_to=Path.cwd(),
+        retry_failed=retry_failed,
+    )  # fmt: skip
     if outcome is None:
         return  # another process of this launch speaks
     only_json = json == "-"
@@ -287,7 +285,11 @@ def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:
     parts = [f"{counts.committed}/{counts.planned} samples"]
     parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
     parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
+    parts += [f"{counts.non_finite} not finite"] * (counts.non_finite > 0)
+    parts += [f"{counts.black} entirely black"] * (counts.black > 0)
     typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
+    for line in outcome.damaged:
+        typer.echo(plain(f"damaged: {line}; the same run makes it again"), err=True)
     for error in outcome.errors:
         typer.echo(plain(f"failed: {error}"), err=True)
     for line in outcome.summary.error_lines:

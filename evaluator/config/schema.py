@@ -168,7 +168,11 @@ class RuntimeConfig(NumericSection):
     """How the work is done; nothing here changes what a number means."""
 
     batch_size: int = Field(8, ge=1)
-    """Samples a forward pass; batches are cut inside a shard and the tail is padded."""
+    """Samples a forward pass; batches are cut inside a shard and the tail is padded.
+
+    Where the device's memory does not hold one, it goes through in halves: pixels of a run are then
+    the same to about one grey level, no longer to the bit.
+    """
     shard_size: int = Field(256, ge=1)
     """Samples a shard, rounded to whole prompts: about minutes of work."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
@@ -177,6 +181,10 @@ class RuntimeConfig(NumericSection):
     """Images kept: `none`, `png`, `webp` (lossless), or `webp:<quality>`."""
     lease_seconds: float = Field(600, gt=0)
     """Seconds without progress after which another worker takes a shard over."""
+    startup_seconds: float = Field(1800, gt=0)
+    """The same for the first batch of a process, which may compile."""
+    grace_seconds: float = Field(20, ge=0)
+    """Seconds that work may go on after a signal to stop: SLURM and launchers kill after 30."""
     cache: str | None = None
     """Where packs and references are kept; None: $EVALUATOR_CACHE, or the user's cache folder."""
     num_processes: int | None = Field(None, ge=1)

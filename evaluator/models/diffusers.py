@@ -19,6 +19,7 @@ from evaluator.models.arguments import (
 )
 from evaluator.models.inputs import AttachmentSource, PromptInputs, input_arguments
 from evaluator.models.loading import load_pipeline, starts_from_an_image
+from evaluator.models.pixels import to_pixels
 from evaluator.models.refiner import Refiner
 from evaluator.models.schedulers import scheduler_record
 from evaluator.models.truncation import truncated
@@ -71,8 +72,8 @@ class DiffusersModel:
     ) -> list[Tensor | SampleError]:
         """One call of the pipeline for the whole batch; (3, H, W) uint8 for each prompt.
 
-        Raises GenerationError when the pipeline drew from the global generator (the image would
-        depend on what ran before it) or gave pixels that are not finite.
+        Pixels that are not finite are an error in the image's place. Raises GenerationError when
+        the pipeline drew from the global generator: the image would depend on what ran before it.
         """
         import torch
 
@@ -89,7 +90,7 @@ class DiffusersModel:
         output = self._call(arguments, generators)
         if not all(map(torch.equal, before, _global_generator_states())):
             raise GenerationError(self._unseeded())
-        pixels = self._pixels(output.images, prompts)
+        pixels = self._pixels(output.images)
         return [
             image if fault is None else SampleError(fault)
             for image, fault in zip(pixels, faults, strict=True)
@@ -210,19 +211,12 @@ class DiffusersModel:
         assert generation.width is not None
         return PromptInputs(attachments, named, height=generation.height, width=generation.width)
 
-    def _pixels(self, images: np.ndarray[Any, Any], prompts: Sequence[Prompt]) -> Tensor:
-        """(B, H, W, C) floats from 0 to 1 → (B, 3, H, W) uint8; a grey image has equal channels."""
+    def _pixels(self, images: np.ndarray[Any, Any]) -> list[Tensor | SampleError]:
+        """(B, H, W, C) floats from 0 to 1 → (3, H, W) uint8 each."""
         import torch
 
-        values = torch.from_numpy(images)
-        if not bool(torch.isfinite(values).all()):
-            bad = [p.key for p, x in zip(prompts, values, strict=True) if not x.isfinite().all()]
-            raise GenerationError(
-                f"{self._config.id}: expected finite pixels, got NaN or infinity for "
-                f"{', '.join(sorted(set(bad))[:5])}. Try model.dtype: float32 or bfloat16."
-            )
-        pixels = (values * 255).round().to(torch.uint8).permute(0, 3, 1, 2)
-        return pixels.expand(-1, 3, -1, -1).contiguous()
+        values = torch.from_numpy(images).permute(0, 3, 1, 2)
+        return to_pixels(values, remedy="try model.dtype: float32 or bfloat16")
 
     def _hash_of_all_that_decides(self) -> str:
         """SHA-256 over weights, scheduler and settings.

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from evaluator.errors import ConfigError, GenerationError, InputError, SampleError
 from evaluator.models.optimal_denoiser import optimal_denoiser
+from evaluator.models.pixels import to_pixels
 from evaluator.models.schedulers import swap_scheduler
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class OptimalDenoiserModel:
                 f"{type(self._pipeline.scheduler).__name__} drew from the global random generator:"
                 " its images depend on what ran before them. Choose another model.scheduler."
             )
-        return list((images * 255).round().to(torch.uint8))
+        return to_pixels(images, remedy="choose another model.scheduler")
 
     def truncated(self, prompts: Sequence[Prompt]) -> list[bool]:
         """Nothing is encoded, so nothing is cut."""

@@ -156,6 +156,9 @@ def summary(census: Census, metrics: Metrics) -> tuple[str, list[str]]:
     if census.truncated:
         was = _plural(census.truncated, "prompt was", "prompts were")
         remarks.append(f"{census.truncated:,} {was} truncated by the text encoder.")
+    for flaw, said in (("black", "entirely black"), ("non_finite", "not finite (NaN, infinity)")):
+        if count := metrics.samples.get(flaw, 0):
+            remarks.append(f"{count:,} {_plural(count, 'image is', 'images are')} {said}.")
     counted = metrics.samples.get("committed", census.committed)
     if metrics.results and counted != census.committed:
         remarks.append(f"The numbers are from {counted:,} committed samples: aggregate again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ class Committer:
         staged = self._run.stage(f"{result.shard.name}.{claim.attempt}")
         try:
             rows = write_shard(staged, result, self._circumstances)
-            self._run.publish_shard(result.shard.index, staged, rows)
+            flaws = Counter(flaw for flaw in result.flaws if flaw is not None)
+            self._run.publish_shard(result.shard.index, staged, rows, flaws)
         except EvaluatorError:
             self._run.discard(staged)
             self._claims.release(claim)
@@ -150,6 +152,7 @@ def samples_table(result: ShardResult) -> pa.Table:
         "width": [size and size[1] for size in result.sizes],
         "pixels_sha256": result.digests,
         "error": result.errors,
+        "flaw": result.flaws,
     }
     arrays = [pa.array(columns[f.name], f.type) for f in schemas.SAMPLES]
     return pa.table(arrays, schema=schemas.SAMPLES)
@@ -167,6 +170,7 @@ def timings_table(result: ShardResult, circumstances: Circumstances) -> pa.Table
             "device": circumstances.device,
             "threads": circumstances.threads,
             "batch_size": circumstances.batch_size,
+            "micro_batch": result.micro_batches.get(stage),
         }
         for stage, seconds in sorted(result.watch.seconds.items())
     ]

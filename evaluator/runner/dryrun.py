@@ -12,7 +12,7 @@ from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.locations import expand
 from evaluator.runner.parts import check_names, with_implied
-from evaluator.runner.plan import make_plan
+from evaluator.runner.plan import plan_of
 from evaluator.runner.references import checked_moments
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
@@ -92,7 +92,7 @@ def _reference_lines(
 
 
 def _plan_lines(config: RunConfig, keys: tuple[str, ...]) -> list[str]:
-    plan = make_plan(config, keys, [""] * len(keys))
+    plan = plan_of(config, keys, range(len(keys)))
     sizes = np.bincount(plan.column("shard").to_numpy())
     batch = config.runtime.batch_size
     batches = int((-(-sizes // batch)).sum())

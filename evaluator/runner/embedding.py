@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from evaluator.protocols import FeatureExtractor, TextExtractor
+from evaluator.runner.memory import MicroBatch
 from evaluator.store.schemas import features_schema
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Embedder:
     extractor: FeatureExtractor
     batch_size: int
     storage: str = "float32"
+    memory: MicroBatch = field(default_factory=lambda: MicroBatch("embedding"), compare=False)
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples that go through at once; less than a batch where the memory does not suffice."""
+        return self.memory.size or self.batch_size
 
     def fingerprint(self, images: str) -> str:
         """Of the features: the extractor's, and what changes them after it.
@@ -90,9 +97,10 @@ class EmbeddedRows:
         padded = [filler if image is None else image for image in images]
         padded += [padded[-1]] * (batch_size - len(padded))
         inputs = torch.stack([extractor.preprocess(image) for image in padded])
-        embedded = extractor.embed(inputs)
-        for name in extractor.outputs:
-            self.outputs.setdefault(name, []).append(embedded[name][: len(images)].numpy())
+        parts = self.embedder.memory.split(len(inputs), lambda a, b: extractor.embed(inputs[a:b]))
+        embedded = {name: torch.cat([part[name] for part in parts]) for name in extractor.outputs}
+        for name, values in embedded.items():
+            self.outputs.setdefault(name, []).append(values[: len(images)].numpy())
         self.valid += [image is not None for image in images]
         if isinstance(extractor, TextExtractor):
             self._score_texts(extractor, embedded["features"], prompts)
@@ -105,7 +113,11 @@ class EmbeddedRows:
         count = len(prompts)
         texts = [prompt.text or "" for prompt in prompts]
         texts += [texts[-1]] * (self.embedder.batch_size - count)
-        text_features, cut = extractor.embed_text(texts)
+        parts = self.embedder.memory.split(
+            len(texts), lambda a, b: extractor.embed_text(texts[a:b])
+        )
+        text_features = torch.cat([features for features, _ in parts])
+        cut = [is_cut for _, cuts in parts for is_cut in cuts]
         cosines = torch.nn.functional.cosine_similarity(features.double(), text_features.double())
         for i in range(count):
             has_text = prompts[i].text is not None

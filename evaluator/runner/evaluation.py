@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,22 @@ from evaluator.aggregate.asked import Asked, asked_metrics
 from evaluator.aggregate.compute import aggregate
 from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
-from evaluator.distributed import (
-    StopRequest,
-    World,
-    set_threads,
-    use_deterministic_kernels,
-)
+from evaluator.distributed import World, set_threads, use_deterministic_kernels
+from evaluator.errors import CorruptShardError
 from evaluator.runner import identity
 from evaluator.runner.finished import request_of
 from evaluator.runner.job import RunJob
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.references import prepare_references
+from evaluator.runner.repair import Repairs
 from evaluator.runner.surroundings import Surroundings
 from evaluator.runner.trust import Trust
+from evaluator.stopping import StopRequest
+from evaluator.store.quarantine import waiting
 from evaluator.store.rundir import RunDirectory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended."""
 
@@ -34,6 +34,11 @@ class Outcome:
     summary: Summary
     errors: tuple[str, ...] = ()
     """Shards that were set aside, and why."""
+
+    @cached_property
+    def damaged(self) -> list[str]:
+        """A line for everything that was found damaged and is not there again."""
+        return waiting(self.run)
 
     @property
     def exit_status(self) -> int:
@@ -49,10 +54,12 @@ def run_evaluation(
     stop: StopRequest,
     trust: Trust,
     group: Any = None,
+    retry_failed: bool = False,
 ) -> Outcome:
     """The whole job in this process, together with all others that work on `path`.
 
     `group` is the process group of the launch, used at the end and never while shards are made.
+    `retry_failed` tries again what was set aside.
     """
     check_names(config, trust)
     metrics = asked_metrics(config)
@@ -60,20 +67,28 @@ def run_evaluation(
     if config.runtime.deterministic:
         use_deterministic_kernels()
     threads = set_threads(config.runtime.threads, world)
-    around = Surroundings(world, stop, trust, threads)
+    around = Surroundings(world, stop, trust, threads, retry_failed)
     job = RunJob(config, path, features, around)
     run = job.run  # made or checked before anything is computed
     if world.is_main:
         identity.record_launch(run, config, world)
-    references, errors = prepare_references(config, features, metrics.metrics, around)
-    errors += job.complete(label=config.name)
-    asked = Asked(
-        metrics=tuple(config.metrics),
-        fingerprints=job.fingerprints(),
-        references=references,
-        request=request_of(config, trust),
-    )
-    if world.is_main:
-        asked.write(run)
-    summary = aggregate(run, asked, world=world, group=group)
+    repairs = Repairs()
+    while True:
+        references, errors = prepare_references(config, features, metrics.metrics, around)
+        errors += job.complete(label=config.name)
+        asked = Asked(
+            metrics=tuple(config.metrics),
+            fingerprints=job.fingerprints(),
+            references=references,
+            request=request_of(config, trust),
+        )
+        if world.is_main:
+            asked.write(run)
+        stop.raise_if_set()
+        try:
+            with stop.interruptible():
+                summary = aggregate(run, asked, world=world, group=group)
+            break
+        except CorruptShardError as error:  # every process of the launch met it
+            repairs.set_apart(error)
     return Outcome(run, summary, tuple(errors))

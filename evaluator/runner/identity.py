@@ -7,18 +7,18 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from evaluator import __version__
 from evaluator.config.schema import RunConfig
 from evaluator.distributed import World
 from evaluator.errors import RunDirectoryError
+from evaluator.runner.plan import plan_of, prompts_per_shard
 from evaluator.store.claims import Worker
 from evaluator.store.rundir import RunDirectory
 
@@ -95,11 +95,24 @@ def require_same(run: RunDirectory, config: RunConfig, pack_fingerprint: str) ->
         )
 
 
-def require_same_plan(run: RunDirectory, plan: pa.Table) -> None:
-    """Raise RunDirectoryError unless the run was planned as this configuration would."""
-    if not run.plan.replace_schema_metadata(None).equals(plan):
+def require_same_plan(run: RunDirectory, config: RunConfig, keys: Sequence[str]) -> None:
+    """Raise RunDirectoryError unless the run was planned as this configuration would.
+
+    The first and the last shard are looked at: what else there is follows from the configuration
+    and the content of the prompts, which are the same.
+    """
+    num_samples = len(keys) * config.generation.images_per_prompt
+    per_shard = prompts_per_shard(config)
+    last = (len(keys) - 1) // per_shard
+    same = run.num_samples == num_samples and run.num_shards == last + 1
+    for shard in {0, last} if same else ():
+        prompts = range(shard * per_shard, min((shard + 1) * per_shard, len(keys)))
+        planned = plan_of(config, keys, prompts)
+        found = run.plan_rows(shard, columns=planned.column_names)
+        same = same and found.replace_schema_metadata(None).equals(planned)
+    if not same:
         raise RunDirectoryError(
-            f"{run.path}: expected a plan of {plan.num_rows} samples as this configuration makes "
+            f"{run.path}: expected a plan of {num_samples} samples as this configuration makes "
             f"it, got one of {run.num_samples} with other samples, order or seeds. Choose another "
             "--output."
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from evaluator.config.asked import FeatureConfig
 from evaluator.config.schema import RunConfig
 from evaluator.data import Pack
-from evaluator.errors import EvaluatorError, GenerationError, InputError
+from evaluator.errors import CorruptShardError, EvaluatorError, GenerationError, InputError
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
@@ -25,9 +25,11 @@ from evaluator.runner.parts import (
 )
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
+from evaluator.runner.repair import Repairs
 from evaluator.runner.shard import ShardMaker
+from evaluator.runner.shard_work import ShardWork
 from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
-from evaluator.runner.work import ShardWork
+from evaluator.runner.work import ClaimLoop, Tasks, forgive_all
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker
 from evaluator.store.rundir import RunDirectory
@@ -72,17 +74,17 @@ class RunJob:
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory: made when it is not there, checked when it is."""
-        plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
-        if not plan.num_rows:
+        if not self.pack.num_samples:
             raise InputError(
                 f"{self.config.prompts.source}: expected at least one prompt, got none."
             )
         if not (self.path / "init").is_dir():
+            plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
             init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)
         identity.require_same(run, self.config, self.pack.fingerprint)
-        identity.require_same_plan(run, plan)
+        identity.require_same_plan(run, self.config, self.pack.keys)
         return run
 
     @cached_property
@@ -97,10 +99,24 @@ class RunJob:
     def complete(self, *, label: str) -> list[str]:
         """Work until all samples and features are there; returns errors of shards set aside."""
         progress = Progress(self.run, self.claims, label=label, speaks=self.around.world.is_main)
-        errors = self._make_shards(progress)
-        self._add_late_features(progress)
+        if self.around.retry_failed:
+            forgive_all(self.run, self.claims)
+        repairs = Repairs(progress.say)
+        while True:
+            try:
+                errors = self._make_shards(progress)
+                whole = len(self.run.committed()) + len(errors) >= self.run.num_shards
+                errors += self._add_late_features(progress)
+                if whole:
+                    break
+            except CorruptShardError as error:
+                repairs.set_apart(error)
         progress.end()
         return errors
+
+    def _finish(self, tasks: Tasks) -> list[str]:
+        allowance = max(self.config.runtime.startup_seconds, self.claims.lease_seconds)
+        return ClaimLoop(self.claims, tasks, self.around.stop, allowance).finish()
 
     def fingerprints(self) -> dict[str, str]:
         """Extractor name → fingerprint of its features, codec included."""
@@ -130,7 +146,7 @@ class RunJob:
                 progress=progress,
                 world=world,
             )
-            errors = work.finish()
+            errors = self._finish(work)
         if self._loaded_maker is not None:
             # Some pipelines give their scheduler noise levels that only a run tells.
             self._record_schedule(steps=None)
@@ -189,14 +205,16 @@ class RunJob:
         os.replace(staged / "schedule.parquet", path)
         self.run.discard(staged)
 
-    def _add_late_features(self, progress: Progress) -> None:
+    def _add_late_features(self, progress: Progress) -> list[str]:
         prompts_of = PromptsOf(self.pack, self.config.generation.images_per_prompt)
         keeps_none = self.config.runtime.images == "none"
         reads_source = self.config.model.kind == "images" and keeps_none
         source = ImagesModel(self.pack) if reads_source else None
+        errors = []
         for feature in self.features:
             late = LateFeatures(
                 self.run, self.claims, self.around.embedder(feature, self.config),
-                self.config.runtime.images, self.around.stop, progress, source,
+                self.config.runtime.images, self.around.stop, progress, prompts_of, source,
             )  # fmt: skip
-            late.finish(prompts_of)
+            errors += self._finish(late)
+        return errors

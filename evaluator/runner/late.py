@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluator.data import decode_image, read_image_tar, sample_name
-from evaluator.distributed import StopRequest
-from evaluator.errors import (
-    CorruptShardError,
-    EvaluatorError,
-    GenerationError,
-    InputError,
-    SampleError,
-)
+from evaluator.errors import CorruptShardError, EvaluatorError, InputError, SampleError
 from evaluator.models.images import ImagesModel
 from evaluator.records import Prompt, Shard
 from evaluator.runner.embedding import EmbeddedRows, Embedder
 from evaluator.runner.progress import Progress
+from evaluator.stopping import StopRequest
 from evaluator.store import schemas
-from evaluator.store.claims import MAX_ATTEMPTS, Claims, is_set_aside
+from evaluator.store.claims import Claim, Claims
+from evaluator.store.committed import MEND
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
 PromptsOf = Callable[[Shard], list[Prompt]]
@@ -42,6 +37,7 @@ class LateFeatures:
     images: str
     stop: StopRequest
     progress: Progress
+    prompts_of: PromptsOf
     source: ImagesModel | None = None
     """Reads the images of a run of kind `images`, which keeps none."""
 
@@ -55,73 +51,81 @@ class LateFeatures:
         """Name of the table in each shard."""
         return schemas.features_name(self.embedder.name, self.fingerprint)
 
-    def missing(self) -> list[int]:
-        """Committed shards without the table."""
-        return [
+    def pending(self) -> list[str]:
+        """Committed shards without the table, as tasks."""
+        missing = [
             index
             for index in self.run.committed()
             if not (self.run.shard_path(index) / self.file_name).exists()
         ]
-
-    def finish(self, prompts_of: PromptsOf) -> None:
-        """Embed until no shard lacks the table, sharing the work with other processes."""
-        if self.missing() and self.images == "none" and self.source is None:
+        for index in missing:
+            # Not late, but lost: the shard is made again rather than mended.
+            self.run.files(index).require_never_there(self.file_name)
+        if missing and self.images == "none" and self.source is None:
             raise InputError(
                 f"{self.run.path}: expected kept images to compute '{self.embedder.name}' from, "
                 "got a run with runtime.images: none. Run again into another directory with "
                 "runtime.images: png, or with the extractor from the start."
             )
-        while missing := self.missing():
-            worked = False
-            for index in missing:
-                self.stop.raise_if_set()
-                worked |= self._embed(index, prompts_of)
-            if not worked:
-                self._raise_if_stuck(missing)
-                self.stop.raise_if_set()
-                time.sleep(1.0)
+        return [f"{index:05d}-{self.file_name}" for index in missing]
 
-    def _task(self, index: int) -> str:
-        return f"{index:05d}-{self.file_name}"
+    def is_done(self, task: str) -> bool:
+        """Whether the table is there."""
+        return (self.run.shard_path(self._index(task)) / self.file_name).exists()
 
-    def _raise_if_stuck(self, missing: list[int]) -> None:
-        """Raise GenerationError when every missing table was given up."""
-        stuck = [index for index in missing if is_set_aside(self.claims.of(self._task(index)))]
-        if len(stuck) == len(missing):
-            raise GenerationError(
-                f"{self.file_name}: workers ended {MAX_ATTEMPTS} times at one point of shards "
-                f"{stuck[:5]}. Mend the cause, delete {self.run.claims_folder}/*-{self.file_name}.*"
-                " and run the same command again."
-            )
+    def describe(self, task: str) -> str:
+        """`features-clip-0123abcd.parquet of shard 00007`."""
+        return f"{self.file_name} of shard {task[: task.index('-')]}"
 
-    def _embed(self, index: int, prompts_of: PromptsOf) -> bool:
-        path = self.run.shard_path(index) / self.file_name
-        claim = None if path.exists() else self.claims.take(self._task(index))
-        if claim is None:
-            return False
-        shard = self.run.shard(index)
+    def prepare(self) -> None:
+        """The extractor is there already: its fingerprint names the table."""
+
+    def work(self, task: str, claim: Claim) -> bool:
+        """Embed the images of one shard and link the table; returns False when it failed."""
+        held = claim
+        shard = self.run.shard(self._index(task))
+
+        def after_batch(done: int) -> None:
+            nonlocal held
+            held = self.claims.renew(held, done=done)
+            self.stop.raise_if_set()
+
         try:
-            rows = EmbeddedRows(self.embedder)
-            prompts = prompts_of(shard)
-            for start, images in self._batches(shard, prompts):
-                rows.add(images, prompts[start : start + len(images)])
-                claim = self.claims.renew(claim, done=start + len(images))
-                self.stop.raise_if_set()
-            rows.finish()
-            table = rows.table(
-                [sample.key for sample in shard.samples],
-                [sample.image_index for sample in shard.samples],
-            )
+            with self.stop.interruptible():
+                table, note = self._table(shard, after_batch)
             staged = self.run.stage(f"{shard.name}.late") / self.file_name
-            note = rows.note(self.fingerprint)
             schemas.write_table(table, staged, kind="features", metadata=note)
-            self.run.publish_late_table(index, staged)
-        except BaseException:
+            self.run.publish_late_table(shard.index, staged)
+        except (EvaluatorError, KeyboardInterrupt):
             with contextlib.suppress(EvaluatorError):
-                self.claims.release(claim)
+                self.claims.release(held)
             raise
-        self.claims.finish(claim, done=len(shard.samples))
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            self.claims.fail(held, message)
+            self.progress.say(f"{self.describe(task)} failed: {message}")
+            return False
+        self.claims.finish(held, done=len(shard.samples))
         return True
+
+    def _index(self, task: str) -> int:
+        return int(task[: task.index("-")])
+
+    def _table(
+        self, shard: Shard, after_batch: Callable[[int], None]
+    ) -> tuple[pa.Table, dict[str, object]]:
+        """The shard's table, and what its metadata says."""
+        rows = EmbeddedRows(self.embedder)
+        prompts = self.prompts_of(shard)
+        for start, images in self._batches(shard, prompts):
+            rows.add(images, prompts[start : start + len(images)])
+            after_batch(start + len(images))
+        rows.finish()
+        table = rows.table(
+            [sample.key for sample in shard.samples],
+            [sample.image_index for sample in shard.samples],
+        )
+        return table, rows.note(self.fingerprint)
 
     def _batches(
         self, shard: Shard, prompts: Sequence[Prompt]
@@ -140,7 +144,7 @@ class LateFeatures:
                 yield start, [None if isinstance(m, SampleError) else m for m in made]
 
     def _kept(self, shard: Shard, wanted: Sequence[bool]) -> Iterator[Tensor]:
-        path = self.run.shard_path(shard.index) / "images.tar"
+        path = self.run.files(shard.index).verified_images()
         members = read_image_tar(path)
         for sample, has_image in zip(shard.samples, wanted, strict=True):
             if not has_image:
@@ -150,7 +154,6 @@ class LateFeatures:
             if member is None or member.key != expected:
                 got = "the end of the tar" if member is None else f"'{member.key}'"
                 raise CorruptShardError(
-                    f"{path}: expected the image '{expected}', got {got}. Delete the shard's "
-                    "directory and run the same command again."
+                    f"{path}: expected the image '{expected}', got {got}. {MEND}", path.parent
                 )
             yield decode_image(member.data)

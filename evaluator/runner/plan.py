@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from evaluator.config.schema import GenerationConfig, RunConfig, SeedRange
@@ -26,21 +27,30 @@ def prompts_per_shard(config: RunConfig) -> int:
 def make_plan(config: RunConfig, keys: Sequence[str], content: Sequence[str]) -> pa.Table:
     """The plan, one row a sample: shard, key, image index, seed, hash of the prompt's content."""
     check_named(config, keys)
-    generation = config.generation
-    per_prompt, per_shard = generation.images_per_prompt, prompts_per_shard(config)
-    seeds = _seeds(generation, keys)
-    rows = range(len(keys) * per_prompt)
+    plan = plan_of(config, keys, range(len(keys)))
+    prompts = np.repeat(np.arange(len(keys)), config.generation.images_per_prompt)
+    hashes = pa.array(content, pa.string()).take(pa.array(prompts))
+    return plan.append_column(PLAN.field("content"), hashes).cast(PLAN)
+
+
+def plan_of(config: RunConfig, keys: Sequence[str], prompts: range) -> pa.Table:
+    """The rows of some of the prompts, without their content."""
+    per_prompt = config.generation.images_per_prompt
+    numbers = np.repeat(np.arange(prompts.start, prompts.stop), per_prompt)
+    chosen = keys[prompts.start : prompts.stop]
     columns = [
-        pa.array([i // (per_shard * per_prompt) for i in rows], pa.int32()),
-        pa.array([keys[i // per_prompt] for i in rows], pa.string()),
-        pa.array([i % per_prompt for i in rows], pa.int32()),
-        pa.array(seeds, pa.int64()),
-        pa.array([content[i // per_prompt] for i in rows], pa.string()),
+        pa.array(numbers // prompts_per_shard(config), pa.int32()),
+        pa.array(chosen, pa.string()).take(pa.array(numbers - prompts.start)),
+        pa.array(np.tile(np.arange(per_prompt), len(chosen)), pa.int32()),
+        pa.array(_seeds(config.generation, keys, prompts)),
     ]
-    return pa.table(columns, schema=PLAN)
+    fields = [PLAN.field(name) for name in ("shard", "key", "image_index", "seed")]
+    return pa.table(columns, schema=pa.schema(fields))
 
 
-def _seeds(generation: GenerationConfig, keys: Sequence[str]) -> list[int]:
+def _seeds(
+    generation: GenerationConfig, keys: Sequence[str], prompts: range
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     per_prompt = generation.images_per_prompt
     if isinstance(generation.seeds, SeedRange):
         first, last = (int(part) for part in generation.seeds.range.split("-"))
@@ -50,8 +60,14 @@ def _seeds(generation: GenerationConfig, keys: Sequence[str]) -> list[int]:
                 f"generation.seeds.range: expected {needed} seeds for {len(keys)} prompts x "
                 f"{per_prompt} images, got {last - first + 1}. Write {first}-{first + needed - 1}."
             )
-        return list(range(first, last + 1))
-    return [seed for key in keys for seed in prompt_seeds(generation.seed, key, per_prompt)]
+        start = first + prompts.start * per_prompt
+        return np.arange(start, start + len(prompts) * per_prompt, dtype=np.int64)
+    seeds = (
+        seed
+        for key in keys[prompts.start : prompts.stop]
+        for seed in prompt_seeds(generation.seed, key, per_prompt)
+    )
+    return np.fromiter(seeds, np.int64, count=len(prompts) * per_prompt)
 
 
 class PromptsOf:

@@ -87,7 +87,7 @@ class Progress:
             self._done_at_start = done
         planned = self._run.num_samples
         rate = (done - self._done_at_start) / max(now - self._began, 1e-9)
-        left = f"{_duration((planned - done) / rate)} left" if rate > 0 and done < planned else ""
+        left = f"{duration((planned - done) / rate)} left" if rate > 0 and done < planned else ""
         parts = [
             f"{self._label}: {done}/{planned} samples",
             f"{len(self._committed)}/{self._run.num_shards} shards",
@@ -98,7 +98,7 @@ class Progress:
         return ", ".join(part for part in parts if part)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`1:02:03` or `2:03`."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)

@@ -22,6 +22,7 @@ from evaluator.runner.late import LateFeatures
 from evaluator.runner.progress import Progress
 from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
 from evaluator.runner.trust import Trust
+from evaluator.runner.work import ClaimLoop, forgive_all
 from evaluator.store.claims import Claims, Worker
 from evaluator.store.rundir import RunDirectory
 
@@ -53,7 +54,7 @@ def prepare_references(
         if reference.run is not None:
             path = expand(reference.run, relative_to=around.trust.relative_to)
             other = OtherRun.of(path, config, wanted, around)
-            other.complete(label=label)
+            errors += [f"{label}: {error}" for error in other.complete(label=label)]
             place = ReferencePlace(str(other.run.path), moments, None, other.fingerprints())
         elif (images := reference.images) is not None and wanted:
             job = reference_job(config, images, wanted, around)
@@ -76,6 +77,7 @@ def reference_job(
         batch_size=config.runtime.batch_size,
         threads=config.runtime.threads,
         lease_seconds=config.runtime.lease_seconds,
+        startup_seconds=config.runtime.startup_seconds,
         cache=config.runtime.cache,
         images="none",
     )
@@ -102,6 +104,7 @@ class OtherRun:
     claims: Claims
     features: Sequence[FeatureConfig]
     around: Surroundings
+    startup_seconds: float
 
     @classmethod
     def of(
@@ -116,15 +119,24 @@ class OtherRun:
             )
         worker = Worker.current(around.world.rank)
         claims = Claims(run.claims_folder, worker, lease_seconds=config.runtime.lease_seconds)
-        return cls(run, identity.stored_config(run), claims, features, around)
+        startup = max(config.runtime.startup_seconds, claims.lease_seconds)
+        return cls(run, identity.stored_config(run), claims, features, around, startup)
 
-    def complete(self, *, label: str) -> None:
-        """Embed its kept images where a table is missing, in the batches of its own run."""
+    def complete(self, *, label: str) -> list[str]:
+        """Embed its kept images where a table is missing, in the batches of its own run.
+
+        Returns errors of tables set aside.
+        """
         speaks = self.around.world.is_main
         progress = Progress(self.run, self.claims, label=label, speaks=speaks)
+        if self.around.retry_failed:
+            forgive_all(self.run, self.claims)
+        errors = []
         for late in self._late(progress):
-            late.finish(self._prompts)
+            loop = ClaimLoop(self.claims, late, self.around.stop, self.startup_seconds)
+            errors += loop.finish()
         progress.end()
+        return errors
 
     def fingerprints(self) -> dict[str, str]:
         """Extractor name → fingerprint of its features, codec included."""
@@ -143,6 +155,7 @@ class OtherRun:
                 images=self.config.runtime.images,
                 stop=self.around.stop,
                 progress=progress,
+                prompts_of=self._prompts,
             )
             for feature in self.features
         ]

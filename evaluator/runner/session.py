@@ -14,20 +14,30 @@ from evaluator.distributed import (
     gloo_group,
     join_world,
     leave_world,
-    stop_on_signals,
 )
+from evaluator.errors import CorruptShardError
 from evaluator.locations import CODE, PUSH, require_mounted
 from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.quiet import quiet_libraries
+from evaluator.runner.repair import Repairs
 from evaluator.runner.trust import Trust
+from evaluator.stopping import stop_on_signals
 from evaluator.store.rundir import RunDirectory
 
 
 def run_session(
-    config: RunConfig, path: Path, *, allow_code: bool, relative_to: Path
+    config: RunConfig,
+    path: Path,
+    *,
+    allow_code: bool,
+    relative_to: Path,
+    retry_failed: bool = False,
 ) -> Outcome | None:
-    """Run or continue an evaluation. The main process gets the outcome; the others get None."""
+    """Run or continue an evaluation. The main process gets the outcome; the others get None.
+
+    `retry_failed` tries again what was set aside.
+    """
     require_mounted(path, what="the run directory", instead=PUSH)
     trust = Trust(allow_code=allow_code, relative_to=relative_to)
     alone = os.environ.get("WORLD_SIZE", "1") == "1" and config.runtime.num_processes is None
@@ -43,10 +53,11 @@ def run_session(
         if summary is not None:
             outcome = Outcome(RunDirectory.open(path), summary)
         else:
-            with stop_on_signals() as stop:
+            with stop_on_signals(config.runtime.grace_seconds) as stop:
                 outcome = run_evaluation(
-                    config, path, world=world, group=group, stop=stop, trust=trust
-                )
+                    config, path, world=world, group=group, stop=stop, trust=trust,
+                    retry_failed=retry_failed,
+                )  # fmt: skip
     finally:
         leave_world()
     return outcome if world.is_main else None
@@ -61,7 +72,13 @@ def aggregate_session(path: Path, *, allow_code: bool) -> Outcome | None:
             plugins.check("metric", metric.name, {}, allow_code=allow_code)
     world = join_world()
     try:
-        summary = aggregate(run, asked, world=world, group=gloo_group(world))
+        group, repairs = gloo_group(world), Repairs()
+        while True:
+            try:
+                summary = aggregate(run, asked, world=world, group=group)
+                break
+            except CorruptShardError as error:  # every process of the launch met it
+                repairs.set_apart(error)
     finally:
         leave_world()
     return Outcome(run, summary) if world.is_main else None

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from evaluator.data import EncodedImage, decode_image, encode_image
-from evaluator.errors import GenerationError, SampleError
+from evaluator.errors import GenerationError, NonFiniteError, SampleError
 from evaluator.protocols import STANDING
 from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.embedding import LOSSLESS, EmbeddedRows, Embedder
+from evaluator.runner.memory import MicroBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 OWNER = ["key", "image_index"]
 """The columns that say whose row it is."""
+BLACK, NON_FINITE = "black", "non_finite"
+"""Flaws of an image: every pixel is 0; NaN or infinity, and so no image at all."""
+
+TELLING = 8
+"""So many samples without one finite image are the model's fault, and not chance."""
 
 
 @dataclass
@@ -53,10 +59,14 @@ class ShardResult:
     sizes: list[tuple[int, int] | None] = field(default_factory=list)
     digests: list[str | None] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
+    flaws: list[str | None] = field(default_factory=list)
+    """`black` or `non_finite`, for each sample."""
     encoded: list[Future[EncodedImage] | None] = field(default_factory=list)
     features: list[EmbeddedRows] = field(default_factory=list)
     observed: dict[str, list[pa.Table]] = field(default_factory=dict)
     watch: Stopwatch = field(default_factory=Stopwatch)
+    micro_batches: dict[str, int] = field(default_factory=dict)
+    """Stage → samples that went through at once."""
 
 
 class ShardMaker:
@@ -78,6 +88,7 @@ class ShardMaker:
         self._batch_size = batch_size
         self._images = images
         self._encoders = encoders
+        self._memory = MicroBatch("generating")
 
     def make(
         self, shard: Shard, prompts: list[Prompt], after_batch: Callable[[int], None]
@@ -97,11 +108,13 @@ class ShardMaker:
         samples, prompts = result.shard.samples[start:stop], result.prompts[start:stop]
         made = self._generate(result, samples, prompts)
         images = self._record_images(result, made)
+        _require_some_finite(result)
         for rows in result.features:
             with result.watch.stage(f"embed:{rows.embedder.name}"):
                 rows.add(images, prompts)
                 if stop == len(result.shard.samples):
                     rows.finish()
+            result.micro_batches[f"embed:{rows.embedder.name}"] = rows.embedder.micro_batch
 
     def _generate(
         self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]
@@ -110,24 +123,41 @@ class ShardMaker:
         padding = self._batch_size - len(samples)
         padded_prompts = [*prompts, *[prompts[-1]] * padding]
         padded = [*samples, *[samples[-1]] * padding]
+
+        def part(start: int, stop: int) -> list[Tensor | SampleError]:
+            if start >= len(samples):
+                return []  # nothing but padding
+            made, observations = self._watched(
+                result, padded[start:stop], padded_prompts[start:stop]
+            )
+            for observation in observations:
+                with result.watch.stage("observe"):
+                    self._collect(result, observation, samples[start:stop])
+            return made
+
+        parts = self._memory.split(len(padded), part)
+        result.micro_batches["generate"] = self._memory.size or self._batch_size
+        return [image for made in parts for image in made][: len(samples)]
+
+    def _watched(
+        self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]
+    ) -> tuple[list[Tensor | SampleError], list[Observation]]:
+        """One call of the model under all probes."""
         with ExitStack() as stack, result.watch.stage("generate"):
-            positions = [sample.position for sample in padded]
+            positions = [sample.position for sample in samples]
             observations = [
-                stack.enter_context(probe.attach(self._model, padded_prompts, positions))
+                stack.enter_context(probe.attach(self._model, prompts, positions))
                 for probe in self._probes
             ]
             made = self._model.generate(
-                padded_prompts, [s.image_index for s in padded], [s.seed for s in padded]
+                prompts, [s.image_index for s in samples], [s.seed for s in samples]
             )
-        if len(made) != len(padded):
+        if len(made) != len(samples):
             raise GenerationError(
-                f"expected {len(padded)} images from the model, got {len(made)}: generate() must "
+                f"expected {len(samples)} images from the model, got {len(made)}: generate() must "
                 "return one for each prompt."
             )
-        for observation in observations:
-            with result.watch.stage("observe"):
-                self._collect(result, observation, samples)
-        return made[: len(samples)]
+        return made, observations
 
     def _collect(
         self, result: ShardResult, observation: Observation, samples: Sequence[Sample]
@@ -148,6 +178,7 @@ class ShardMaker:
                 result.sizes.append(None)
                 result.digests.append(None)
                 result.errors.append(str(image))
+                result.flaws.append(NON_FINITE if isinstance(image, NonFiniteError) else None)
                 result.encoded.append(None)
                 images.append(None)
                 continue
@@ -160,9 +191,19 @@ class ShardMaker:
             result.sizes.append((int(image.shape[-2]), int(image.shape[-1])))
             result.digests.append(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest())
             result.errors.append(None)
+            result.flaws.append(None if bool(image.any()) else BLACK)
             result.encoded.append(encoded)
             images.append(image)
         return images
+
+
+def _require_some_finite(result: ShardResult) -> None:
+    """Raise GenerationError where the model gives nothing but NaN: every shard would meet that."""
+    if len(result.flaws) >= TELLING and set(result.flaws) == {NON_FINITE}:
+        raise GenerationError(
+            f"expected finite pixels, got NaN or infinity for all of the first {len(result.flaws)} "
+            f"samples of shard {result.shard.name}: {result.errors[0]}."
+        )
 
 
 def name_rows(table: pa.Table, samples: Sequence[Sample]) -> pa.Table:

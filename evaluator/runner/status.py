@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from evaluator.store.claims import Claim, Claims, Worker, is_set_aside
+from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_aside, last_error
+from evaluator.store.quarantine import waiting
 from evaluator.store.rundir import RunDirectory
 
 
@@ -18,10 +19,16 @@ class Status:
     committed_shards: int
     committed_samples: int
     working: Mapping[str, Claim]
-    """Shard → the claim of the worker that makes it now."""
+    """Shard (or table of a shard) → the claim of the worker that makes it now."""
+    put_off: tuple[str, ...]
+    """What failed so often that it is tried once more, at the end and alone."""
     set_aside: Mapping[str, str]
-    """Shard → why it was given up."""
+    """Shard (or table of a shard) → why it was given up."""
     last_errors: tuple[str, ...]
+    flaws: Mapping[str, int]
+    """Flaw → how many committed images have it: `black`, `non_finite`."""
+    damaged: tuple[str, ...] = ()
+    """What was found damaged, set apart, and is not there again."""
 
     @property
     def complete(self) -> bool:
@@ -29,11 +36,16 @@ class Status:
         return self.committed_shards == self.num_shards
 
     @property
+    def shards_set_aside(self) -> int:
+        """Shards that were given up."""
+        return sum(task.isdecimal() for task in self.set_aside)
+
+    @property
     def exit_status(self) -> int:
-        """0 all there, 1 something failed for good, 3 incomplete."""
-        if self.complete:
-            return 0
-        return 1 if self.set_aside else 3
+        """0 all there, 1 what is not there failed for good, 3 incomplete: there is work left."""
+        if self.committed_shards + self.shards_set_aside < self.num_shards:
+            return 3
+        return 1 if self.set_aside else 0
 
     def lines(self) -> list[str]:
         """For people."""
@@ -42,40 +54,69 @@ class Status:
             f"{state}: {self.committed_samples}/{self.num_samples} samples in "
             f"{self.committed_shards}/{self.num_shards} shards"
         ]
-        for shard, claim in sorted(self.working.items()):
+        if self.flaws:
+            black, non_finite = (self.flaws.get(name, 0) for name in ("black", "non_finite"))
+            text.append(f"  {black} images entirely black, {non_finite} not finite (NaN, infinity)")
+        for task, claim in sorted(self.working.items()):
             worker = claim.worker.name if claim.worker else "somebody"
             text.append(
-                f"  shard {shard}: {claim.done} samples done by {worker}, "
+                f"  {_called(task)}: {claim.done} samples done by {worker}, "
                 f"{claim.age:.0f} s ago (attempt {claim.attempt + 1})"
             )
-        text += [f"  shard {shard} set aside: {why}" for shard, why in self.set_aside.items()]
+        return text + self.troubles()
+
+    def troubles(self) -> list[str]:
+        """What went wrong, for people."""
+        text = [f"  {_called(task)}: its last try is kept for the end" for task in self.put_off]
+        text += [f"  {_called(task)} set aside: {why}" for task, why in self.set_aside.items()]
+        if self.set_aside:
+            text.append("  to try again what was set aside: evaluator run … --retry-failed")
+        text += [f"  {line}; the same run makes it again" for line in self.damaged]
         text += [f"  last error: {error}" for error in self.last_errors]
         return text
 
 
-def read_status(run: RunDirectory) -> Status:
-    """Read the state of a run; others may be writing to it."""
+def _called(task: str) -> str:
+    shard, _, table = task.partition("-")
+    return f"shard {shard}, {table}" if table else f"shard {shard}"
+
+
+def is_there(run: RunDirectory) -> Callable[[str], bool]:
+    """Whether what a task makes, a shard or a table of one, is there."""
+    committed = {f"{index:05d}" for index in run.committed()}
+
+    def there(task: str) -> bool:
+        shard, _, table = task.partition("-")
+        return shard in committed and (not table or (run.path / "shards" / shard / table).exists())
+
+    return there
+
+
+def read_status(run: RunDirectory, attempts: Mapping[str, list[Claim]] | None = None) -> Status:
+    """Read the state of a run; others may be writing to it.
+
+    `attempts` are those at what is not there, where they were read already.
+    """
+    if attempts is None:
+        claims = Claims(run.claims_folder, Worker.current(), lease_seconds=600)
+        attempts = claims.attempts(skip=is_there(run))
     committed = run.committed()
-    attempts = Claims(run.claims_folder, Worker.current(), lease_seconds=600).attempts()
-    starts, done = run.shard_starts, set(committed)
-    working: dict[str, Claim] = {}
-    set_aside: dict[str, str] = {}
-    errors: list[tuple[float, str]] = []
-    for task, claims in attempts.items():
-        errors += [(c.age, f"{task}: {c.error}") for c in claims if c.error]
-        if not task.isdecimal() or int(task) in done:
-            continue
-        if claims[-1].live:
-            working[task] = claims[-1]
-        elif is_set_aside(claims):
-            reasons = [claim.error for claim in claims if claim.error]
-            set_aside[task] = reasons[-1] if reasons else "its workers died"
+    starts = run.shard_starts
+    errors = [
+        (c.age, f"{t}: {c.error}") for t, claims in attempts.items() for c in claims if c.error
+    ]
+    set_aside = {t: last_error(claims) for t, claims in attempts.items() if is_set_aside(claims)}
+    working = {t: claims[-1] for t, claims in attempts.items() if claims[-1].live}
+    put_off = [t for t, claims in attempts.items() if is_last_try(claims) and t not in working]
     return Status(
         num_shards=run.num_shards,
         num_samples=run.num_samples,
         committed_shards=len(committed),
         committed_samples=sum(starts[i + 1] - starts[i] for i in committed),
         working=working,
-        set_aside=set_aside,
+        put_off=tuple(sorted(put_off)),
+        set_aside=dict(sorted(set_aside.items())),
         last_errors=tuple(message for _, message in sorted(errors)[:3]),
+        flaws=run.flaws(committed),
+        damaged=tuple(waiting(run)),
     )

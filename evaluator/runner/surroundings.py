@@ -10,10 +10,11 @@ from evaluator import locations
 from evaluator.config.asked import FeatureConfig, SourceConfig
 from evaluator.config.schema import RunConfig
 from evaluator.data import Pack, PackOptions, expand_source, open_source
-from evaluator.distributed import StopRequest, World
+from evaluator.distributed import World
 from evaluator.runner.embedding import Embedder
 from evaluator.runner.parts import build_extractor
 from evaluator.runner.trust import Trust
+from evaluator.stopping import StopRequest
 
 if TYPE_CHECKING:
     from evaluator.protocols import FeatureExtractor
@@ -45,6 +46,8 @@ class Surroundings:
     stop: StopRequest
     trust: Trust
     threads: int
+    retry_failed: bool = False
+    """Whether what was set aside is tried again."""
     extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
 
     def embedder(self, feature: FeatureConfig, config: RunConfig) -> Embedder:

@@ -1,168 +1,169 @@
-"""The claim loop: take a shard nobody has, make it, commit it; wait for others at the end."""
+"""The claim loop: take a task nobody has, do it; wait for others at the end."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from evaluator.distributed import StopRequest, World
-from evaluator.errors import EvaluatorError, GenerationError
-from evaluator.records import Prompt, Shard
-from evaluator.runner.commit import Committer
-from evaluator.runner.progress import Progress
-from evaluator.runner.shard import ShardMaker
-from evaluator.store.claims import Claim, Claims, is_set_aside
+from evaluator.errors import GenerationError
+from evaluator.stopping import StopRequest
+from evaluator.store.claims import (
+    Claim,
+    Claims,
+    counted,
+    is_last_try,
+    is_set_aside,
+    last_error,
+)
 from evaluator.store.rundir import RunDirectory
 
 POLL_SECONDS = 0.5
 LONGEST_POLL_SECONDS = 5.0
-"""How often to look whether the shards that others hold are there, at first and after a while."""
+"""How often to look whether the tasks that others hold are done, at first and after a while."""
 
 FAILURES_IN_A_ROW = 3
-"""Different shards that fail in a row before a worker gives up: the fault is then not theirs."""
+"""Different tasks that fail in a row before a worker gives up: the fault is then not theirs."""
+
+
+class Tasks(Protocol):
+    """Work of one kind that all workers of a run share."""
+
+    def pending(self) -> list[str]:
+        """The tasks that are not done, in the order in which this worker would take them."""
+
+    def is_done(self, task: str) -> bool:
+        """Whether somebody did it in the meantime."""
+
+    def prepare(self) -> None:
+        """Load what the work needs: called before a task is claimed, so that it is not blamed."""
+
+    def work(self, task: str, claim: Claim) -> bool:
+        """Do a claimed task; returns False when it failed, and the claim says why.
+
+        What no task is to blame for is raised, and the claim released.
+        """
+
+    def describe(self, task: str) -> str:
+        """What the task is called in a message: `shard 00007`."""
 
 
 @dataclass
-class ShardWork:
-    """One process's share of a run's shards."""
+class ClaimLoop:
+    """One process's share of some tasks."""
 
-    run: RunDirectory
     claims: Claims
-    maker: Callable[[], ShardMaker]
-    """Gives the shard maker; called when there is a shard to make, so that a worker that finds
-    nothing to do loads nothing."""
-    prompts: Callable[[Shard], list[Prompt]]
-    committer: Committer
+    tasks: Tasks
     stop: StopRequest
-    progress: Progress
-    world: World
-    _committed: set[int] = field(default_factory=set)
-    _streak: dict[int, Claim] = field(default_factory=dict)
+    first_allowance: float
+    """Seconds that the first sign of progress of this process may take: it compiles."""
+    _streak: dict[str, Claim] = field(default_factory=dict)
     _patience: float = POLL_SECONDS
+    _has_worked: bool = False
 
     def finish(self) -> list[str]:
-        """Work until every shard is committed or set aside; returns the latter's errors.
+        """Work until every task is done or set aside; returns the latter's errors.
 
-        Raises Preempted when told to stop; the shard in hand is given back, uncounted.
+        Raises Preempted when told to stop; the task in hand is given back, uncounted.
         """
-        order = list(range(self.run.num_shards))
-        # Ranks begin at different places, so that they rarely contend for a shard.
-        offset = self.world.rank * len(order) // self.world.size
-        order = order[offset:] + order[:offset]
-        while pending := self._pending(order):
-            # One look at all claims a pass: what is live in it need not be asked for again.
-            claims = self.claims.attempts(skip=self._is_settled)
-            worked = False
-            for index in pending:
-                self.stop.raise_if_set()
-                task = f"{index:05d}"
-                if not (task in claims and (claims[task][-1].live or is_set_aside(claims[task]))):
-                    worked |= self._work_on(index)
-            self.committer.wait()
-            if worked:
+        while pending := self.tasks.pending():
+            if self._one_pass(pending):
                 self._patience = POLL_SECONDS
                 continue
-            errors = self._set_aside(pending, claims)
+            claims = self._claims_of(pending)
+            if self._last_try(pending, claims):
+                continue
+            errors = [
+                f"{self.tasks.describe(task)}, after {len(claims[task])} attempts: "
+                f"{last_error(claims[task])}. --retry-failed tries it again"
+                for task in pending
+                if is_set_aside(claims.get(task, []))
+            ]
             if len(errors) == len(pending):
                 return errors
             self._wait()
         return []
 
-    def _is_settled(self, task: str) -> bool:
-        return not task.isdecimal() or int(task) in self._committed
+    def _one_pass(self, pending: list[str]) -> bool:
+        """Try every task that nobody holds; returns whether one was worked on."""
+        # One look at all claims a pass: what is live in it need not be asked for again.
+        claims = self._claims_of(pending)
+        worked = False
+        for task in pending:
+            self.stop.raise_if_set()
+            attempts = claims.get(task, [])
+            live = bool(attempts) and attempts[-1].live
+            if not (live or is_last_try(attempts) or is_set_aside(attempts)):
+                worked |= self._work_on(task)
+        return worked
 
-    def _work_on(self, index: int) -> bool:
-        """Take, make and commit one shard; returns False when somebody else has it."""
-        # Loaded before the claim: a death while loading is not the shard's fault.
-        maker = self.maker()
-        claim = self._take(index)
+    def _last_try(self, pending: list[str], claims: Mapping[str, list[Claim]]) -> bool:
+        """Try a task that failed twice at one point, when there is nothing else to do for anybody.
+
+        Every worker picks the same one, so that one at a time is tried.
+        """
+        left = [task for task in pending if not is_set_aside(claims.get(task, []))]
+        if not left or not all(is_last_try(claims.get(task, [])) for task in left):
+            return False
+        if any(claims[task][-1].live for task in left):
+            return False
+        return self._work_on(min(left), alone=True)
+
+    def _claims_of(self, pending: list[str]) -> dict[str, list[Claim]]:
+        wanted = set(pending)
+        return self.claims.attempts(skip=lambda task: task not in wanted)
+
+    def _work_on(self, task: str, *, alone: bool = False) -> bool:
+        """Take a task and do it; returns False when somebody else has it."""
+        with self.stop.interruptible():
+            self.tasks.prepare()
+        claim = self._take(task, alone=alone)
         if claim is None:
             return False
-        if self._make(maker, index, claim):
+        done = self.tasks.work(task, claim)
+        self._has_worked = True
+        if done:
             self._streak.clear()
-        else:
-            self._streak[index] = claim
-            self._give_up_after_many(self._streak)
-        if self.committer.failures_in_a_row >= FAILURES_IN_A_ROW:
-            raise GenerationError(
-                f"{self.committer.failures_in_a_row} shards in a row could not be written, so the "
-                f"fault is not theirs: {self.committer.last_error}. Everything committed is kept."
-            )
+        elif claim.attempt == 0 or not counted(self.claims.of(task)[: claim.attempt]):
+            # Only a task that had not failed before says anything about this worker.
+            self._streak[task] = claim
+            self._give_up_after_many()
         return True
 
-    def _give_up_after_many(self, streak: dict[int, Claim]) -> None:
-        """Raise GenerationError when different shards failed in a row; they are not to blame."""
-        if len(streak) < FAILURES_IN_A_ROW:
-            return
-        (*_, last) = streak.values()
-        error = self.claims.of(last.task)[-1].error
-        for claim in streak.values():
-            self.claims.release(claim)
-        raise GenerationError(
-            f"{len(streak)} shards failed in a row, so the fault is not theirs: {error}. "
-            "Everything committed is kept; mend the cause and run the same command again."
-        )
-
-    def _pending(self, order: list[int]) -> list[int]:
-        self.committer.wait()
-        self._committed = set(self.run.committed())
-        self.progress.update(self._committed)
-        return [index for index in order if index not in self._committed]
-
-    def _take(self, index: int) -> Claim | None:
-        if self.run.is_committed(index):
+    def _take(self, task: str, *, alone: bool) -> Claim | None:
+        if self.tasks.is_done(task):
             return None
-        claim = self.claims.take(f"{index:05d}")
-        if claim is not None and self.run.is_committed(index):
-            # It was committed between the two looks.
+        allowance = None if self._has_worked else self.first_allowance
+        claim = self.claims.take(task, alone=alone, allowance=allowance)
+        if claim is not None and self.tasks.is_done(task):
+            # It was done between the two looks.
             self.claims.finish(claim, done=claim.done)
             return None
         return claim
 
-    def _make(self, maker: ShardMaker, index: int, claim: Claim) -> bool:
-        """Make and commit one shard; returns False when it failed and was given back."""
-        shard = self.run.shard(index)
-        held = claim
-
-        def after_batch(done: int) -> None:
-            nonlocal held
-            held = self.claims.renew(held, done=done)
-            self.progress.batch_done(index, done)
-            if done < len(shard.samples):
-                self.stop.raise_if_set()
-
-        try:
-            result = maker.make(shard, self.prompts(shard), after_batch)
-            self.committer.submit(result, held)
-        except (EvaluatorError, KeyboardInterrupt):
-            # Told to stop, or a fault that every shard would meet: this one is not to blame.
-            with contextlib.suppress(EvaluatorError):
-                self.claims.release(held)
-            raise
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            self.claims.fail(held, message)
-            self.progress.say(f"shard {shard.name} failed: {message}")
-            return False
-        return True
-
-    def _set_aside(self, pending: list[int], claims: Mapping[str, list[Claim]]) -> list[str]:
-        errors = []
-        for index in pending:
-            attempts = claims.get(f"{index:05d}", [])
-            if is_set_aside(attempts):
-                reasons = [claim.error for claim in attempts if claim.error]
-                why = reasons[-1] if reasons else "its workers died"
-                errors.append(
-                    f"shard {index:05d}, after {len(attempts)} attempts: {why}. To try it again, "
-                    f"delete {self.claims.folder}/{index:05d}.*"
-                )
-        return errors
+    def _give_up_after_many(self) -> None:
+        """Raise GenerationError when different tasks failed in a row; they are not to blame."""
+        if len(self._streak) < FAILURES_IN_A_ROW:
+            return
+        (*_, last) = self._streak.values()
+        error = self.claims.of(last.task)[-1].error
+        for claim in self._streak.values():
+            self.claims.release(claim)
+        raise GenerationError(
+            f"{len(self._streak)} shards failed in a row, so the fault is not theirs: {error}. "
+            "Everything committed is kept; mend the cause and run the same command again."
+        )
 
     def _wait(self) -> None:
         """Wait for others; longer each time that nothing happened, as many may be waiting."""
         self.stop.raise_if_set()
         time.sleep(self._patience)
         self._patience = min(self._patience * 1.3, LONGEST_POLL_SECONDS)
+
+
+def forgive_all(run: RunDirectory, claims: Claims) -> None:
+    """Let everything be tried again that was set aside."""
+    committed = {f"{index:05d}" for index in run.committed()}
+    for task in claims.attempts(skip=lambda task: task in committed):
+        claims.forgive(task)

@@ -2,9 +2,10 @@
 
 `claims/00007.0` is the first attempt at shard 7, `claims/00007.1` the second. An attempt begins
 by creating its file with O_EXCL, so it has one owner. The owner rewrites the file after every
-batch: that renews the lease and says how far it is. A lease lapses when its file is older than
-`lease_seconds` by the file system's own clock (machines' clocks are never compared), or at once
-when its owner was a process of this machine that is gone.
+batch: that renews the lease and says how far it is. A lease lapses when its file did not change
+for the time that its owner allowed itself, by the file system's own clock or by that of a process
+that watched it (machines' clocks are never compared), or at once when its owner was a process of
+this machine that is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import errno
 import json
 import os
 import re
-import socket
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -22,62 +23,14 @@ from typing import Literal
 
 from evaluator.durable import explained
 from evaluator.errors import StorageError
+from evaluator.store.workers import Worker as Worker
 
 MAX_ATTEMPTS = 3
-"""Attempts that ended at the same point, after which a shard is set aside."""
+"""Attempts that ended at the same point, after which a task is set aside."""
 
 _ATTEMPT = re.compile(r"(?P<task>.+)\.(?P<attempt>\d+)\Z")
 
-State = Literal["held", "released", "failed", "done"]
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A process that claims shards."""
-
-    host: str
-    """Machine, boot and process-id namespace: equal only where process ids mean the same."""
-    pid: int
-    started: str
-    """Start time of the process in clock ticks since boot: a recycled pid does not match."""
-    rank: int = 0
-
-    @classmethod
-    def current(cls, rank: int = 0) -> Worker:
-        """This process."""
-        return cls(_machine(), os.getpid(), _start_time(os.getpid()) or "", rank)
-
-    @property
-    def name(self) -> str:
-        """For people: `host:pid`."""
-        return f"{self.host.split('/')[0]}:{self.pid}"
-
-    def is_gone(self) -> bool:
-        """True only when it certainly ended: same machine, and no such process any more."""
-        return self.host == _machine() and _start_time(self.pid) != self.started
-
-
-def _machine() -> str:
-    def read(path: str) -> str:
-        try:
-            return Path(path).read_text().strip()
-        except OSError:
-            return ""
-
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return f"{socket.gethostname()}/{read('/proc/sys/kernel/random/boot_id')}/{namespace}"
-
-
-def _start_time(pid: int) -> str | None:
-    """Start time of a live process, or None. A zombie counts as gone: it will not work again."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
+State = Literal["held", "released", "failed", "done", "forgiven"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +45,7 @@ class Claim:
     """Samples finished in this attempt."""
     error: str | None = None
     age: float = 0.0
-    """Seconds since the last sign of progress, by the file system's clock."""
+    """Seconds since the last sign of progress."""
     allowance: float = 0.0
     """Seconds without progress after which the lease lapses."""
 
@@ -116,6 +69,7 @@ class Claims:
         self.folder = folder
         self.worker = worker
         self.lease_seconds = lease_seconds
+        self._seen: dict[str, tuple[float, float]] = {}
 
     def attempts(self, skip: Callable[[str], bool] = lambda task: False) -> dict[str, list[Claim]]:
         """Task → its attempts in order, for every task that was ever claimed.
@@ -144,29 +98,49 @@ class Claims:
             claims.append(claim)
         return claims
 
-    def take(self, task: str) -> Claim | None:
-        """Begin an attempt at `task`; None when somebody holds it or it failed too often."""
+    def take(
+        self, task: str, *, alone: bool = False, allowance: float | None = None
+    ) -> Claim | None:
+        """Begin an attempt at `task`; None when somebody holds it or it failed too often.
+
+        The last try is begun with `alone` only. `allowance` is how many seconds the first sign of
+        progress may take; None: as long as any other.
+        """
         attempts = self.of(task)
         if (attempts and attempts[-1].live) or is_set_aside(attempts):
             return None
-        claim = Claim(task, len(attempts), self.worker, allowance=self.lease_seconds)
+        if is_last_try(attempts) and not alone:
+            return None
+        seconds = self.lease_seconds if allowance is None else allowance
+        claim = Claim(task, len(attempts), self.worker, allowance=seconds)
+        return claim if self._create(claim) else None
+
+    def forgive(self, task: str) -> bool:
+        """Let a task that was set aside be tried again; returns whether it was."""
+        attempts = self.of(task)
+        if not is_set_aside(attempts):
+            return False
+        return self._create(Claim(task, len(attempts), self.worker, state="forgiven"))
+
+    def _create(self, claim: Claim) -> bool:
+        """Write a new attempt's file; False where another process was first."""
         path = self._path(claim)
         with explained("claim", path):
             try:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
-                return None
+                return False
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(self._encode(claim))
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
-        return claim
+        return True
 
     def renew(self, claim: Claim, *, done: int) -> Claim:
         """Progress was made: `done` samples of the shard are finished."""
-        return self._write(replace(claim, done=done))
+        return self._write(replace(claim, done=done, allowance=self.lease_seconds))
 
     def release(self, claim: Claim) -> None:
         """Give the task back untouched; counts as no attempt."""
@@ -216,7 +190,7 @@ class Claims:
         found = self._stat_and_read(path)
         if found is None:
             return None
-        age, content = now - found[0], found[1]
+        age, content = self._age(path.name, found[0], now), found[1]
         try:
             record = json.loads(content)
         except ValueError:
@@ -227,6 +201,16 @@ class Claims:
             task, attempt, worker, record["state"], record["done"], record["error"], age,
             record["allowance"],
         )  # fmt: skip
+
+    def _age(self, name: str, modified: float, now: float) -> float:
+        """Seconds without a change, by the file system's clock or as this process watched it.
+
+        A clock that was set back would otherwise keep a dead worker's lease alive.
+        """
+        watched = time.monotonic()
+        if self._seen.get(name, (None, 0.0))[0] != modified:
+            self._seen[name] = (modified, watched)
+        return max(now - modified, watched - self._seen[name][1])
 
     def _stat_and_read(self, path: Path) -> tuple[float, bytes] | None:
         """Modification time and content; None where there is no such file.
@@ -257,15 +241,44 @@ class Claims:
 
 
 def counted(attempts: list[Claim]) -> list[Claim]:
-    """The attempts that count against a task: those that failed or whose worker died."""
-    return [claim for claim in attempts if claim.state == "failed" or claim.lapsed]
+    """The attempts that count against a task: those that failed or whose worker died.
+
+    What was before it was last forgiven does not. An attempt that another followed had lapsed.
+    """
+    forgiven = max((i + 1 for i, c in enumerate(attempts) if c.state == "forgiven"), default=0)
+    return [
+        claim
+        for claim in attempts[forgiven:]
+        if claim.state == "failed"
+        or claim.lapsed
+        or (claim.state == "held" and claim is not attempts[-1])
+    ]
 
 
-def is_set_aside(attempts: list[Claim]) -> bool:
-    """Whether a task is left alone and reported: it ended `MAX_ATTEMPTS` times at one point.
+def ends_at_one_point(attempts: list[Claim]) -> int:
+    """How many of the last attempts that count ended where the very last one did.
 
     Workers that are killed at random die at different points; a shard that kills its workers
     does so at the same sample every time.
     """
-    last = counted(attempts)[-MAX_ATTEMPTS:]
-    return len(last) == MAX_ATTEMPTS and len({claim.done for claim in last}) == 1
+    ends = [claim.done for claim in counted(attempts)]
+    return next((i for i, done in enumerate(reversed(ends)) if done != ends[-1]), len(ends))
+
+
+def is_last_try(attempts: list[Claim]) -> bool:
+    """Whether one more end at the same point sets the task aside.
+
+    It is made at the end and alone, where it harms no other work and none can be blamed for it.
+    """
+    return ends_at_one_point(attempts) == MAX_ATTEMPTS - 1
+
+
+def is_set_aside(attempts: list[Claim]) -> bool:
+    """Whether a task is left alone and reported: it ended `MAX_ATTEMPTS` times at one point."""
+    return ends_at_one_point(attempts) >= MAX_ATTEMPTS
+
+
+def last_error(attempts: list[Claim]) -> str:
+    """Why the attempts that count failed, as the last of them that could say so did."""
+    reasons = [claim.error for claim in counted(attempts) if claim.error]
+    return reasons[-1] if reasons else "its workers died"

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,29 +19,16 @@ from evaluator.durable import (
     explained,
     publish_directory,
     publish_file,
-    sha256_file,
     write_atomically,
 )
-from evaluator.errors import CorruptShardError, RunDirectoryError
+from evaluator.errors import RunDirectoryError
 from evaluator.locations import PULL, require_mounted
 from evaluator.records import Sample, Shard
 from evaluator.store import schemas
+from evaluator.store.committed import COMMIT, CommittedShard, write_commit
 
-COMMIT_FORMAT = 1
-"""Version of commit.json."""
-
-UNCHECKED = frozenset({"timings.parquet"})
-"""Files that differ between two runs of the same plan; commit.json does not hold their hash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What commit.json of a shard says: the files committed with it."""
-
-    rows: Mapping[str, int | None]
-    """File name → rows; None for a file that is no table."""
-    sha256: Mapping[str, str]
-    """File name → SHA-256; files that may differ between equal runs are left out."""
+PLAN_ROWS_IN_GROUP = 16_384
+"""Rows of the plan that are read together: a worker reads little more than its shard."""
 
 
 class RunDirectory:
@@ -79,7 +67,9 @@ class RunDirectory:
             staged.mkdir()
             for name, content in init.items():
                 (staged / name).write_bytes(content)
-        schemas.write_table(plan, staged / "plan.parquet", kind="plan")
+        schemas.write_table(
+            plan, staged / "plan.parquet", kind="plan", rows_in_group=PLAN_ROWS_IN_GROUP
+        )
         publish_directory(staged, path / "init")
         return run
 
@@ -95,33 +85,47 @@ class RunDirectory:
         with explained("read", self.path / "init" / name):
             return (self.path / "init" / name).read_bytes()
 
+    @property
+    def _plan_path(self) -> Path:
+        return self.path / "init" / "plan.parquet"
+
     @cached_property
     def plan(self) -> pa.Table:
-        """The plan: shard, key, image index, seed, content hash; one row a sample."""
-        return schemas.read_table(self.path / "init" / "plan.parquet", kind="plan")
+        """The whole plan: shard, key, image index, seed, content hash; one row a sample."""
+        return schemas.read_table(self._plan_path, kind="plan")
+
+    def plan_column(self, name: str) -> pa.ChunkedArray:
+        """One column of the plan."""
+        return schemas.read_table(self._plan_path, kind="plan", columns=[name]).column(name)
 
     @cached_property
     def num_samples(self) -> int:
         """Samples planned."""
-        return int(self.plan.num_rows)
+        return self.shard_starts[-1]
 
     @cached_property
     def shard_starts(self) -> list[int]:
         """Position of the first sample of each shard, and the total at the end."""
-        shards = self.plan.column("shard").to_numpy()
+        shards = self.plan_column("shard").to_numpy()
         changes = (shards[1:] != shards[:-1]).nonzero()[0] + 1
-        return [0, *changes.tolist(), self.num_samples] if self.num_samples else [0]
+        return [0, *changes.tolist(), len(shards)] if len(shards) else [0]
 
     @property
     def num_shards(self) -> int:
         """Shards planned."""
         return len(self.shard_starts) - 1
 
+    def plan_rows(self, index: int, *, columns: Sequence[str]) -> pa.Table:
+        """The plan of one shard; of a large plan only this part is read."""
+        start, stop = self.shard_starts[index], self.shard_starts[index + 1]
+        return schemas.read_rows(self._plan_path, start, stop, kind="plan", columns=columns)
+
     def shard(self, index: int) -> Shard:
         """The samples of one shard, in the order of the plan."""
-        start, stop = self.shard_starts[index], self.shard_starts[index + 1]
-        rows = self.plan.slice(start, stop - start)
-        columns = [rows.column(name).to_pylist() for name in ("key", "image_index", "seed")]
+        names = ("key", "image_index", "seed")
+        rows = self.plan_rows(index, columns=names)
+        columns = [rows.column(name).to_pylist() for name in names]
+        start = self.shard_starts[index]
         samples = (Sample(start + i, *row) for i, row in enumerate(zip(*columns, strict=True)))
         return Shard(index, tuple(samples))
 
@@ -141,42 +145,30 @@ class RunDirectory:
             names = os.listdir(self.path / "shards")
         return sorted(int(name) for name in names if name.isdecimal())
 
+    def files(self, index: int) -> CommittedShard:
+        """The files of a committed shard."""
+        expected = self.shard_starts[index + 1] - self.shard_starts[index]
+        return CommittedShard(self.shard_path(index), expected)
+
     def read(
         self, index: int, name: str, *, kind: str, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """One table of a committed shard, checked against the plan's number of rows."""
-        path = self.shard_path(index) / name
-        table = schemas.read_table(path, kind=kind, columns=columns)
-        expected = self.shard_starts[index + 1] - self.shard_starts[index]
-        if kind in ("samples", "features") and table.num_rows != expected:
-            raise CorruptShardError(
-                f"{path}: expected {expected} rows as planned, got {table.num_rows}. Delete the "
-                "shard's directory and run the same command again."
-            )
-        return table
+        return self.files(index).read(name, kind=kind, columns=columns)
 
-    def commit_record(self, index: int) -> Commit:
-        """What was committed with a shard."""
-        path = self.shard_path(index) / "commit.json"
-        try:
-            record = json.loads(path.read_bytes())
-            return Commit(record["rows"], record["sha256"])
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptShardError(
-                f"{path}: expected the record of a committed shard, got {error!r}. Delete the "
-                "shard's directory and run the same command again."
-            ) from error
+    def flaws(self, shards: Iterable[int]) -> dict[str, int]:
+        """Flaw → how many images of some committed shards have it."""
+        total: Counter[str] = Counter()
+        for index in shards:
+            with suppress(OSError, ValueError, TypeError):
+                content = (self.shard_path(index) / COMMIT).read_bytes()
+                if b'"flaws"' in content:  # few have any
+                    total.update(json.loads(content)["flaws"])
+        return dict(total)
 
     def verify(self, index: int) -> None:
-        """Check every file committed with a shard against its checksum."""
-        for name, expected in self.commit_record(index).sha256.items():
-            path = self.shard_path(index) / name
-            got = sha256_file(path) if path.exists() else "no file"
-            if got != expected:
-                raise CorruptShardError(
-                    f"{path}: expected SHA-256 {expected}, got {got}. Delete the shard's "
-                    "directory and run the same command again."
-                )
+        """Check every file of a committed shard; raises CorruptShardError with all faults."""
+        self.files(index).verify()
 
     # -- committing ---------------------------------------------------------------------------
 
@@ -184,16 +176,18 @@ class RunDirectory:
         """A new empty folder to fill aside; `publish_shard` or `discard` ends its life."""
         folder = self.path / "staging" / f"{name}.{uuid.uuid4().hex[:12]}"
         with explained("create", folder):
-            folder.mkdir(parents=True)
+            folder.mkdir()  # a run that vanished is not begun anew where it was mounted
         return folder
 
-    def publish_shard(self, index: int, staged: Path, rows: Mapping[str, int | None]) -> bool:
+    def publish_shard(
+        self,
+        index: int,
+        staged: Path,
+        rows: Mapping[str, int | None],
+        flaws: Mapping[str, int] | None = None,
+    ) -> bool:
         """Commit a filled folder as shard `index`; returns False when another copy was first."""
-        with explained("commit", staged):
-            hashes = {n: sha256_file(staged / n) for n in sorted(rows) if n not in UNCHECKED}
-            record = {"format": COMMIT_FORMAT, "rows": dict(sorted(rows.items())), "sha256": hashes}
-            content = json.dumps(record, indent=1, sort_keys=True).encode()
-            (staged / "commit.json").write_bytes(content)
+        write_commit(staged, rows, flaws)
         return publish_directory(staged, self.shard_path(index))
 
     def publish_late_table(self, index: int, staged: Path) -> bool:

@@ -7,7 +7,8 @@ A table's schema version is in its Parquet metadata under `evaluator.schema`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +17,11 @@ import pyarrow.parquet as pq
 from evaluator.durable import explained
 from evaluator.errors import CorruptShardError
 
-VERSION = 1
-"""Version of all schemas here; a reader refuses a newer one."""
+VERSION = 2
+"""Version of all schemas here; a reader refuses a newer one, and fills in what an older one lacks.
+
+2: `flaw` of samples, `micro_batch` of timings.
+"""
 
 IDENTITY = (pa.field("key", pa.string(), nullable=False),
             pa.field("image_index", pa.int32(), nullable=False))  # fmt: skip
@@ -41,6 +45,7 @@ SAMPLES = pa.schema([
     pa.field("width", pa.int32()),
     pa.field("pixels_sha256", pa.string()),  # of the (3, H, W) uint8 array
     pa.field("error", pa.string()),  # why there is no image; null where there is one
+    pa.field("flaw", pa.string()),  # `black`: every pixel is 0; `non_finite`: and so no image
 ])  # fmt: skip
 
 TIMINGS = pa.schema([
@@ -52,6 +57,7 @@ TIMINGS = pa.schema([
     pa.field("device", pa.string(), nullable=False),
     pa.field("threads", pa.int32(), nullable=False),
     pa.field("batch_size", pa.int32(), nullable=False),
+    pa.field("micro_batch", pa.int32()),  # samples that went through at once; null: no batches
 ])  # fmt: skip
 
 
@@ -87,7 +93,12 @@ def features_name(extractor: str, fingerprint: str) -> str:
 
 
 def write_table(
-    table: pa.Table, path: Path, *, kind: str, metadata: Mapping[str, object] | None = None
+    table: pa.Table,
+    path: Path,
+    *,
+    kind: str,
+    metadata: Mapping[str, object] | None = None,
+    rows_in_group: int | None = None,
 ) -> None:
     """Write one table with page checksums, and its kind and schema version in the metadata.
 
@@ -108,6 +119,7 @@ def write_table(
             write_statistics=strings,
             write_page_checksum=True,
             store_schema=True,
+            row_group_size=rows_in_group,
         )
 
 
@@ -118,33 +130,74 @@ def read_table(path: Path, *, kind: str, columns: Sequence[str] | None = None) -
     float16. Vectors of a fixed length (features) come as they are.
 
     Raises CorruptShardError when the file is not what was written, FileNotFoundError when it is
-    not there.
+    not there, StorageError when it cannot be read.
     """
+    with _opened(path, kind) as file:
+        table: pa.Table = file.read(columns=list(columns) if columns is not None else None)
+        return _completed(_widened(table), kind, columns)
+
+
+def read_rows(path: Path, start: int, stop: int, *, kind: str, columns: Sequence[str]) -> pa.Table:
+    """Rows `start` to `stop` of a table, as `read_table` does; other row groups are not read."""
+    with _opened(path, kind) as file:
+        metadata, first, groups, before = file.metadata, 0, [], 0
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            if first < stop and first + rows > start:
+                groups.append(group)
+            elif first + rows <= start:
+                before = first + rows
+            first += rows
+        table: pa.Table = file.read_row_groups(groups, columns=list(columns))
+        return _widened(table).slice(start - before, stop - start)
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
+    """A table that is open to be read; raises as `read_table` says, while it is read too."""
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        with file:
-            note = json.loads((file.schema_arrow.metadata or {}).get(b"evaluator.schema", b"{}"))
-            if note.get("kind") != kind or note.get("version", 0) > VERSION:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            note = table_note(file.schema_arrow)
+            version = note.get("version", 0)
+            if note.get("kind") != kind or not isinstance(version, int) or version > VERSION:
                 raise CorruptShardError(
                     f"{path}: expected a table '{kind}' of version {VERSION} or older, got "
-                    f"'{note.get('kind')}' of version {note.get('version')}. A newer evaluator "
-                    "may have written it: use that one."
+                    f"'{note.get('kind')}' of version {version}. A newer evaluator may have "
+                    "written it: use that one."
                 )
-            return _widened(file.read(columns=list(columns) if columns is not None else None))
+            yield file
     except (FileNotFoundError, CorruptShardError):
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
+        _require_readable(error, path)
         raise CorruptShardError(
-            f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error}). "
-            "Delete its shard's directory and run the same command again."
+            f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error})."
         ) from error
 
 
-def table_note(path: Path) -> dict[str, object]:
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a table; raises as `read_table` does."""
+    try:
+        return pq.read_schema(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, ValueError) as error:
+        _require_readable(error, path)
+        raise CorruptShardError(
+            f"{path}: expected a table as it was written, got a damaged file ({error})."
+        ) from error
+
+
+def _require_readable(error: Exception, path: Path) -> None:
+    """Raise StorageError where the file system refused: that says nothing about the file."""
+    if isinstance(error, OSError) and error.errno is not None:
+        with explained("read", path):
+            raise error
+
+
+def table_note(schema: pa.Schema) -> dict[str, object]:
     """What `write_table` noted in the metadata: kind, version, and the caller's own."""
-    with pq.ParquetFile(path) as file:
-        metadata = file.schema_arrow.metadata or {}
-    note: dict[str, object] = json.loads(metadata.get(b"evaluator.schema", b"{}"))
+    note: dict[str, object] = json.loads((schema.metadata or {}).get(b"evaluator.schema", b"{}"))
     return note
 
 
@@ -157,6 +210,14 @@ def _widened(table: pa.Table) -> pa.Table:
             kind = pa.list_(pa.float32())
         if kind != field.type:
             table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
+    return table
+
+
+def _completed(table: pa.Table, kind: str, columns: Sequence[str] | None) -> pa.Table:
+    """The table with nulls for columns that its version did not have yet."""
+    for field in {"samples": SAMPLES, "timings": TIMINGS}.get(kind, ()):
+        if field.name not in table.column_names and (columns is None or field.name in columns):
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table
 
 

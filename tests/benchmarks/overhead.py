@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 
 from evaluator.config import RunConfig, load_config
-from evaluator.distributed import StopRequest, World, set_threads
+from evaluator.distributed import World, set_threads
 from evaluator.runner.job import RunJob
 from evaluator.runner.surroundings import Surroundings
 from evaluator.runner.trust import Trust
+from evaluator.stopping import StopRequest
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 PROBES = ["probes.attention={steps: 10, maps: 8}", "probes.latents={steps: 10}"]

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from evaluator.config import load_config
-from evaluator.distributed import StopRequest, gloo_group, join_world, leave_world
+from evaluator.distributed import gloo_group, join_world, leave_world
 from evaluator.runner.evaluation import run_evaluation
 from evaluator.runner.trust import Trust
+from evaluator.stopping import StopRequest
 
 
 def main(folder: Path) -> None:

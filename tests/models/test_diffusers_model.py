@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
-from evaluator.errors import ConfigError, GenerationError, InputError
+from evaluator.errors import ConfigError, InputError, NonFiniteError
 from evaluator.models.diffusers import DiffusersModel
+from evaluator.models.pixels import to_pixels
 from evaluator.records import Prompt
 from tests.probes import conftest as tiny
 
@@ -169,12 +170,28 @@ def test_a_folder_that_is_no_pipeline_is_refused(folders: dict[str, Path]) -> No
         model(folders["sd"] / "unet")
 
 
-def test_pixels_that_are_not_finite_are_an_error(folders: dict[str, Path]) -> None:
+def test_pixels_that_are_not_finite_are_an_error_in_the_images_place(
+    folders: dict[str, Path],
+) -> None:
     broken = model(folders["sd"])
     with torch.no_grad():
         next(broken.pipeline.vae.decoder.parameters()).fill_(float("nan"))
-    with pytest.raises(GenerationError, match="expected finite pixels, got NaN"):
-        broken.generate(PROMPTS, [0, 0], [7, 8])
+    for image in broken.generate(PROMPTS, [0, 0], [7, 8]):
+        assert isinstance(image, NonFiniteError)
+        assert "try model.dtype" in str(image)
+
+
+def test_an_image_that_is_not_finite_leaves_its_neighbours_as_they_are() -> None:
+    values = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole = to_pixels(values, remedy="")
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        spoilt = values.clone()
+        spoilt[1, 2, 3, 0] = bad
+        first, second, third = to_pixels(spoilt, remedy="do this")
+        assert isinstance(second, NonFiniteError)
+        assert str(second).endswith("do this")
+        assert torch.equal(first, whole[0])
+        assert torch.equal(third, whole[2])
 
 
 def test_settings_that_the_pipeline_does_not_take_are_refused(folders: dict[str, Path]) -> None:

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from evaluator.config import RunConfig, parse_config
-from evaluator.distributed import StopRequest, World
+from evaluator.distributed import World
 from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.trust import Trust
+from evaluator.stopping import StopRequest
 
 MAY_DIFFER = {"timings.parquet"}
 """The one table that may differ between two runs of the same plan."""
@@ -77,9 +78,12 @@ def configured(settings: Callable[..., dict[str, Any]]) -> Callable[..., RunConf
     return make
 
 
-def run_here(config: RunConfig, path: Path, **trust: Any) -> Outcome:
+def run_here(config: RunConfig, path: Path, *, retry_failed: bool = False, **trust: Any) -> Outcome:
     """Run in this process, as its only one."""
-    return run_evaluation(config, path, world=World(), stop=StopRequest(), trust=Trust(**trust))
+    return run_evaluation(
+        config, path, world=World(), stop=StopRequest(), trust=Trust(**trust),
+        retry_failed=retry_failed,
+    )  # fmt: skip
 
 
 def command(kind: str, processes: int) -> list[str]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from evaluator.errors import (
     ConfigError,
-    CorruptShardError,
     GenerationError,
     ProbeError,
 )
@@ -19,7 +16,7 @@ from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
-from tests.runner.conftest import run_here
+from tests.runner.conftest import bytes_of, run_here
 
 
 @pytest.fixture
@@ -81,6 +78,57 @@ def test_a_shard_that_breaks_the_model_is_set_aside_and_the_rest_finishes(noise,
     assert "this prompt breaks the model" in status.set_aside["00001"]
 
 
+def test_many_bad_shards_are_set_aside_and_tried_again_when_asked(noise, tmp_path):
+    plan = RunDirectory.open(run_here(noise(), tmp_path / "whole", allow_code=True).run.path)
+    bad = [plan.shard(index).samples[0].key for index in (0, 2, 3, 4)]
+    # Between them a good one each, so that the worker itself is not to blame.
+    log = tmp_path / "log"
+    config = noise(broken=bad[:1] + bad[2:3], log=str(log), mended=str(tmp_path / "mended"))
+    outcome = run_here(config, tmp_path / "run", allow_code=True)
+    assert len(outcome.errors) == 2
+    assert log.read_text().count("\n") == 3 + 2 * 3, "each three times, the last at the end"
+    assert run_here(config, tmp_path / "run", allow_code=True).exit_status == 1
+    assert log.read_text().count("\n") == 9, "what is set aside is not tried unasked"
+    again = run_here(config, tmp_path / "run", retry_failed=True, allow_code=True)
+    assert again.exit_status == 1
+    assert log.read_text().count("\n") == 15
+    (tmp_path / "mended").touch()
+    mended = run_here(config, tmp_path / "run", retry_failed=True, allow_code=True)
+    assert mended.exit_status == 0
+    assert bytes_of(mended.run.path) == bytes_of(plan.path)
+
+
+def test_a_late_table_that_fails_is_set_aside_and_the_rest_is_there(configured, tmp_path):
+    def images(**changes):
+        return configured(
+            model={"kind": "images"}, probes=None, generation={"images_per_prompt": 1},
+            **changes,
+        )  # fmt: skip
+
+    few = images(features=["digits"], metrics=["fd_digits"])
+    run = run_here(few, tmp_path / "run").run
+    samples = run.read(1, "samples.parquet", kind="samples")
+    options = {
+        "refuse": samples.column("pixels_sha256")[2].as_py(),
+        "marker": str(tmp_path / "mended"),
+    }
+    picky = {"name": "picky", "kind": "tests.runner.custom_models:Picky", "options": options}
+    asked = images(features=["digits", picky], metrics=["fd_digits", "vendi_picky"])
+    outcome = run_here(asked, tmp_path / "run", allow_code=True)
+    (error,) = outcome.errors
+    assert "of shard 00001, after 3 attempts" in error
+    assert "too bright" in error
+    assert len(list(run.path.glob("shards/*/features-picky-*"))) == run.num_shards - 1
+    status = read_status(run)
+    assert status.exit_status == 1
+    assert "too bright" in "\n".join(status.lines())
+    fd, picked = outcome.summary.metrics
+    assert fd.value is not None
+    assert picked.value is None, "a number of a part would pass for one of the whole"
+    (tmp_path / "mended").touch()
+    assert run_here(asked, tmp_path / "run", retry_failed=True, allow_code=True).exit_status == 0
+
+
 def test_a_fault_that_every_shard_meets_ends_the_run_at_once(noise, configured, tmp_path):
     keys = RunDirectory.open(
         run_here(noise(), tmp_path / "whole", allow_code=True).run.path
@@ -107,7 +155,7 @@ def test_a_shard_that_cannot_be_written_is_not_blamed_on_the_next(configured, tm
     (error,) = outcome.errors
     assert "shard 00002" in error
     assert "OverflowError" in error
-    assert "To try it again, delete" in error
+    assert "--retry-failed tries it again" in error
     assert outcome.run.committed() == [0, 1, 3, 4, 5]
 
 
@@ -169,19 +217,6 @@ def test_a_probe_that_cannot_see_ends_the_run_and_says_why(configured, tmp_path,
     )
     with pytest.raises(ProbeError):
         run_here(config, tmp_path / "run")
-
-
-def test_tables_damaged_after_the_commit_are_found_and_named(noise, tmp_path):
-    run = run_here(noise(), tmp_path / "run", allow_code=True).run
-    (path,) = run.shard_path(1).glob("features-*.parquet")
-    with pq.ParquetFile(path) as file:
-        column = file.metadata.row_group(0).column(2)
-    assert column.path_in_schema.startswith("features")
-    content = bytearray(path.read_bytes())
-    content[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
-    with pytest.raises(CorruptShardError, match=str(Path("00001"))):
-        run_here(noise(), tmp_path / "run", allow_code=True)
 
 
 def test_a_scheduler_that_does_not_exist_or_takes_no_such_argument(configured, tmp_path):

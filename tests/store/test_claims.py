@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.store.claims import Claim, Claims, Worker, counted, is_set_aside
+from evaluator.store.claims import (
+    Claim,
+    Claims,
+    Worker,
+    counted,
+    is_last_try,
+    is_set_aside,
+    last_error,
+)
 
 
 def claims(folder: Path, *, lease: float = 60.0, worker: Worker | None = None) -> Claims:
@@ -40,13 +48,88 @@ def test_a_released_task_is_free_and_counts_as_no_attempt(tmp_path: Path) -> Non
 
 def test_a_task_that_failed_three_times_at_one_point_is_set_aside(tmp_path: Path) -> None:
     ours = claims(tmp_path)
-    for _ in range(3):
+    for attempt in range(3):
+        taken = ours.take("00000", alone=attempt == 2)
+        assert taken is not None
+        ours.fail(taken, f"boom {attempt}")
+    assert is_set_aside(ours.of("00000"))
+    assert ours.take("00000", alone=True) is None
+    assert last_error(ours.of("00000")) == "boom 2"
+
+
+def test_the_last_try_is_made_alone_and_forgiving_starts_anew(tmp_path: Path) -> None:
+    ours = claims(tmp_path)
+    for _ in range(2):
         taken = ours.take("00000")
         assert taken is not None
         ours.fail(taken, "boom")
-    assert is_set_aside(ours.of("00000"))
     assert ours.take("00000") is None
-    assert ours.of("00000")[-1].error == "boom"
+    assert not ours.forgive("00000"), "it was not set aside yet"
+    last = ours.take("00000", alone=True)
+    assert last is not None
+    ours.fail(last, "boom")
+    assert ours.forgive("00000")
+    assert not ours.forgive("00000"), "once is enough, whoever asks"
+    assert counted(ours.of("00000")) == []
+    again = ours.take("00000")
+    assert again is not None
+    assert again.attempt == 4
+
+
+def test_clean_releases_between_failures_change_nothing(tmp_path: Path) -> None:
+    ours = claims(tmp_path)
+    for end in ("fail", "release", "fail", "release", "release"):
+        taken = ours.take("00000", alone=True)
+        assert taken is not None
+        if end == "fail":
+            ours.fail(taken, "boom")
+        else:
+            ours.release(ours.renew(taken, done=7))
+    assert is_last_try(ours.of("00000"))
+
+
+def test_an_attempt_that_another_followed_counts_as_lapsed(tmp_path: Path) -> None:
+    gone = replace(Worker.current(), started="1")
+    for _ in range(2):
+        assert claims(tmp_path, worker=gone).take("00000") is not None
+    assert claims(tmp_path).take("00000", alone=True) is not None
+    elsewhere = replace(Worker.current(), host="another-machine")
+    seen = claims(tmp_path, worker=elsewhere).of("00000")
+    assert len(counted(seen)) == 2
+
+
+def test_the_first_sign_of_progress_may_take_longer(tmp_path: Path) -> None:
+    elsewhere = replace(Worker.current(), host="another-machine")
+    owner, other = claims(tmp_path, lease=0.2, worker=elsewhere), claims(tmp_path)
+    taken = owner.take("00000", allowance=60.0)
+    assert taken is not None
+    time.sleep(0.4)
+    assert other.take("00000") is None, "it loads and compiles"
+    owner.renew(taken, done=1)
+    time.sleep(0.4)
+    assert other.take("00000") is not None, "from now on it must advance"
+
+
+def test_a_lease_from_the_future_lapses_when_it_is_seen_not_to_change(tmp_path: Path) -> None:
+    elsewhere = replace(Worker.current(), host="another-machine")
+    owner, other = claims(tmp_path, lease=0.3, worker=elsewhere), claims(tmp_path)
+    assert owner.take("00000") is not None
+    tomorrow = time.time() + 86_400
+    os.utime(tmp_path / "00000.0", (tomorrow, tomorrow))
+    assert other.take("00000") is None
+    time.sleep(0.5)
+    assert other.take("00000") is not None, "the file server's clock was set back"
+
+
+def test_no_clock_of_a_machine_is_read() -> None:
+    """Only times of files on one file system, and time that passes in one process."""
+    import ast
+
+    from evaluator.store import claims as module
+
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    read = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in read if name.startswith("time.")} == {"time.monotonic"}
 
 
 def test_deaths_at_different_points_do_not_set_a_task_aside(tmp_path: Path) -> None:

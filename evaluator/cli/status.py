@@ -1,0 +1,65 @@
+"""`status`: how far a run is, for people and for the scripts that decide whether to go on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evaluator.cli.printing import print_lines
+
+if TYPE_CHECKING:
+    from evaluator.store.rundir import RunDirectory
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read every file; what is damaged is set apart for `run`."),
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again until there is nothing to do.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
+    ] = 10.0,
+) -> None:
+    """Say how far a run is: exit status 0 complete, 1 failed, 3 incomplete."""
+    from evaluator.runner.status import read_status
+    from evaluator.store.quarantine import set_apart_shard
+    from evaluator.store.rundir import RunDirectory
+
+    directory = RunDirectory.open(run)
+    for index in directory.committed() if verify else ():
+        set_apart_shard(directory, index)
+    if watch:
+        exit_status = _watch(directory, interval)
+    else:
+        state = read_status(directory)
+        print_lines(state.lines())
+        exit_status = state.exit_status
+    if exit_status:
+        raise typer.Exit(exit_status)
+
+
+def _watch(directory: RunDirectory, interval: float) -> int:
+    """Print the state of a run until it is complete or failed; returns its exit status."""
+    from evaluator.runner.watch import Watch
+
+    watch = Watch(directory)
+    while True:
+        state, lines = watch.look()
+        if sys.stdout.isatty():
+            typer.echo("\x1b[2J\x1b[H", nl=False)
+        print_lines(lines)
+        sys.stdout.flush()
+        if state.exit_status != 3:
+            return state.exit_status
+        try:
+            time.sleep(interval)
+        except KeyboardInterrupt:
+            return state.exit_status

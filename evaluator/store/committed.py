@@ -1,0 +1,165 @@
+"""One committed shard: reading its tables, and finding out whether it is as it was committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from evaluator.durable import explained, sha256_file
+from evaluator.errors import CorruptShardError
+from evaluator.store import schemas
+
+COMMIT_FORMAT = 1
+"""Version of commit.json."""
+
+COMMIT = "commit.json"
+"""What was committed together: row counts and checksums."""
+
+IMAGES = "images.tar"
+"""The kept images of a shard."""
+
+UNCHECKED = frozenset({"timings.parquet"})
+"""Files that differ between two runs of the same plan; commit.json does not hold their hash."""
+
+MEND = "Run the same `evaluator run` command again: what is damaged is set apart and made again."
+"""What a user does about a damaged shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What commit.json of a shard says: the files committed with it."""
+
+    rows: Mapping[str, int | None]
+    """File name → rows; None for a file that is no table."""
+    sha256: Mapping[str, str]
+    """File name → SHA-256; files that may differ between equal runs are left out."""
+
+
+def write_commit(
+    staged: Path, rows: Mapping[str, int | None], flaws: Mapping[str, int] | None = None
+) -> None:
+    """Write commit.json of a filled folder; `rows` names its files, `flaws` counts bad images."""
+    with explained("commit", staged):
+        hashes = {n: sha256_file(staged / n) for n in sorted(rows) if n not in UNCHECKED}
+        record: dict[str, object] = {
+            "format": COMMIT_FORMAT,
+            "rows": dict(sorted(rows.items())),
+            "sha256": hashes,
+        }
+        record |= {"flaws": dict(flaws)} if flaws else {}
+        content = json.dumps(record, indent=1, sort_keys=True).encode()
+        (staged / COMMIT).write_bytes(content)
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedShard:
+    """The directory of a committed shard."""
+
+    path: Path
+    num_samples: int
+    """As planned."""
+
+    @property
+    def record(self) -> Commit:
+        """What was committed; CorruptShardError where that cannot be read."""
+        path = self.path / COMMIT
+        try:
+            with explained("read", path):
+                content = path.read_bytes() if path.is_file() else b""
+            record = json.loads(content)
+            return Commit(record["rows"], record["sha256"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(
+                f"{path}: expected the record of a committed shard, got {error!r}."
+            ) from error
+
+    def read(self, name: str, *, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One table, checked against the plan's number of rows.
+
+        Raises FileNotFoundError for a table that was never there, CorruptShardError for one that
+        is not as it was committed.
+        """
+        with self._blamed(name):
+            table = schemas.read_table(self.path / name, kind=kind, columns=columns)
+            if kind in ("samples", "features") and table.num_rows != self.num_samples:
+                raise CorruptShardError(
+                    f"{self.path / name}: expected {self.num_samples} rows as planned, got "
+                    f"{table.num_rows}."
+                )
+        return table
+
+    def schema(self, name: str) -> pa.Schema:
+        """The columns of a table; raises as `read` does."""
+        with self._blamed(name):
+            return schemas.read_schema(self.path / name)
+
+    def require_never_there(self, name: str) -> None:
+        """Raise CorruptShardError when a missing file was committed with the shard."""
+        if name in self.record.rows:
+            raise self._damaged(
+                f"{self.path / name}: expected a file that was committed, got nothing there."
+            )
+
+    def damage(self, *, images: bool = True) -> dict[str, str]:
+        """File → what is wrong with it; everything is read, the images only with `images`."""
+        try:
+            committed = self.record
+        except CorruptShardError as error:
+            return {COMMIT: str(error)}
+        found: dict[str, str] = {}
+        for name in committed.rows:
+            if not (self.path / name).is_file():
+                found[name] = "expected a file that was committed, got nothing there"
+            elif name in committed.sha256 and (images or name != IMAGES):
+                with explained("read", self.path / name):
+                    expected, got = committed.sha256[name], sha256_file(self.path / name)
+                if got != expected:
+                    found[name] = f"expected SHA-256 {expected}, got {got}"
+        for file in self.path.glob("*.parquet"):
+            if file.name not in committed.sha256 and (fault := self._fault_of_table(file.name)):
+                found[file.name] = fault
+        return found
+
+    def verify(self) -> None:
+        """Check every file; raises CorruptShardError with all that is wrong."""
+        if found := self.damage():
+            faults = "; ".join(f"{name}: {fault}" for name, fault in sorted(found.items()))
+            raise self._damaged(f"{self.path}: {faults}.")
+
+    def verified_images(self) -> Path:
+        """The kept images, checked against their checksum."""
+        path = self.path / IMAGES
+        expected = self.record.sha256.get(IMAGES)
+        with explained("read", path):
+            got = sha256_file(path) if path.is_file() else "no file"
+        if got != expected:
+            raise self._damaged(f"{path}: expected SHA-256 {expected}, got {got}.")
+        return path
+
+    def _fault_of_table(self, name: str) -> str | None:
+        """What is wrong with a table that has page checksums only: timings, or a late one."""
+        try:
+            kind = str(schemas.table_note(schemas.read_schema(self.path / name)).get("kind"))
+            self.read(name, kind=kind)
+        except CorruptShardError as error:
+            return str(error).removesuffix(f" {MEND}")
+        return None
+
+    @contextmanager
+    def _blamed(self, name: str) -> Iterator[None]:
+        """Say of which shard a file is damaged or gone, and what mends it."""
+        try:
+            yield
+        except FileNotFoundError:
+            self.require_never_there(name)
+            raise
+        except CorruptShardError as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, message: str) -> CorruptShardError:
+        return CorruptShardError(f"{message} {MEND}", self.path)
