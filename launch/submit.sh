@@ -74,10 +74,10 @@ done
 
 [[ -n "$config" ]] || refuse "expected a CONFIG, got none"
 [[ -f "$config" ]] || refuse "$config: expected a configuration file, got nothing there"
-for number in "$tasks" "${nodes:-1}" "${processes:-1}" "${cpus:-1}" "${EVALUATOR_RESTARTS:-1}"; do
+for number in "$tasks" "$gpus" "${nodes:-1}" "${processes:-1}" "${cpus:-1}" "${EVALUATOR_RESTARTS:-1}"; do
     [[ "$number" =~ ^[0-9]+$ ]] || refuse "expected a number, got '$number'"
 done
-[[ "$gpus" =~ ^[0-9]+$ ]] || refuse "--gpus: expected a number, got '$gpus'"
+((tasks > 0)) || refuse "--tasks: expected at least 1, got 0"
 if [[ -n "${EVALUATOR_ENVIRONMENT:-}" ]]; then
     [[ -r "$EVALUATOR_ENVIRONMENT" ]] || refuse "$EVALUATOR_ENVIRONMENT: expected a file to source"
     EVALUATOR_ENVIRONMENT="$(realpath "$EVALUATOR_ENVIRONMENT")"
@@ -105,15 +105,16 @@ fi
 logs="${logs:-$run.logs}"
 
 each="${processes:-$((gpus > 0 ? gpus : 1))}"
-options=("${place[@]}" ${cpus:+"--cpus-per-task=$cpus"})
+options=("${place[@]}")
 ((gpus == 0)) || options+=("--gpus-per-node=$gpus")
 if [[ -n "$nodes" ]]; then
     export EVALUATOR_PROCESSES="$each"
     # One launcher a node has the cores of all its processes.
-    ((${cpus:-0} == 0)) || options+=("--cpus-per-task=$((cpus * each))")
+    [[ -z "$cpus" ]] || options+=("--cpus-per-task=$((cpus * each))")
     options+=("--nodes=$nodes" "--output=$logs/%x-%j.log")
     script="$launch/slurm-multinode.sbatch"
 else
+    [[ -z "$cpus" ]] || options+=("--cpus-per-task=$cpus")
     options+=("--ntasks-per-node=$each" "--array=0-$((tasks - 1))" "--output=$logs/%x-%A_%a.log")
     script="$launch/slurm-array.sbatch"
 fi

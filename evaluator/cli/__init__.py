@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.fetch import fetch
 from evaluator.cli.printing import plain
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
+app.command()(fetch)
 app.command()(schedule)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ NUM_SHARDS = 12
 
 SITE = """
 # What a site's users would write: where Python is, and which network the nodes share.
-export PATH="{python}:$PATH"
+export PATH="{python}:$PATH" PYTHONPATH="{root}"
 export EVALUATOR_CACHE="{cache}" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 export GLOO_SOCKET_IFNAME=lo
 """
@@ -78,7 +78,7 @@ class Submitted:
     def until_in_the_middle(self) -> None:
         """Wait until some shards are there and others are not."""
         try:
-            until("a shard is committed", lambda: self.committed, seconds=90)
+            until("a shard is committed", lambda: self.committed)
         except SlurmError as error:
             raise SlurmError(f"{error}; {self.logs}") from None
         assert self.committed < NUM_SHARDS - 2, "too late to disturb"
@@ -90,21 +90,26 @@ class Site:
 
     slurm: Slurm
     folder: Path
-    config: Path
-    environment: Path
 
-    def submit(self, *options: str, run: str) -> Submitted:
+    def submit(
+        self,
+        *options: str,
+        run: str | None = None,
+        config: str = "my digits.yaml",
+        arguments: Sequence[str] = (),
+    ) -> Submitted:
         """Call `launch/submit.sh` as a user would."""
+        output = [] if run is None else ["--output", run]
         said = self.slurm.run(
-            "bash", str(ROOT / "launch" / "submit.sh"), "--environment", str(self.environment),
-            "--output", run, "--partition", "low", *options, self.config.name, cwd=self.folder,
+            "bash", str(ROOT / "launch" / "submit.sh"), "--environment", "the site.sh",
+            "--partition=low", *output, *options, config, "--", *arguments, cwd=self.folder,
         )  # fmt: skip
         workers, numbers = re.findall(r"job (\d+)", said)
-        return Submitted(self.slurm, self.folder / run, workers, numbers)
+        return Submitted(self.slurm, self.folder / (run or "runs"), workers, numbers)
 
     def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command line in a process of its own, without the cluster."""
-        command = f'source "{self.environment}" && exec python -m evaluator "$@"'
+        command = 'source "the site.sh" && exec python -m evaluator "$@"'
         return subprocess.run(
             ["bash", "-c", command, "evaluator", *arguments],
             cwd=self.folder, capture_output=True, text=True, timeout=300, check=False,
@@ -115,16 +120,16 @@ class Site:
 def site(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A folder with spaces in its name, with the configuration and the site's environment."""
     folder = tmp_path_factory.mktemp("a folder of mine")
-    config, environment = folder / "my digits.yaml", folder / "the site.sh"
-    config.write_text(CONFIG)
-    environment.write_text(SITE.format(python=Path(sys.executable).parent, cache=folder / "cache"))
-    return Site(slurm, folder, config, environment)
+    (folder / "my digits.yaml").write_text(CONFIG)
+    site = SITE.format(python=Path(sys.executable).parent, root=ROOT, cache=folder / "cache")
+    (folder / "the site.sh").write_text(site)
+    return Site(slurm, folder)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(site: Site) -> Path:
     """The run of a single process that nobody interrupts."""
-    done = site.here("run", site.config.name, "--output", "undisturbed")
+    done = site.here("run", "my digits.yaml", "--output", "undisturbed")
     assert done.returncode == 0, done.stderr
     assert len(os.listdir(site.folder / "undisturbed" / "shards")) == NUM_SHARDS
     return site.folder / "undisturbed"

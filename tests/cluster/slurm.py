@@ -58,7 +58,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 GresTypes=gpu
 {nodes}
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
+PartitionName=low Nodes=ALL Default=YES LLN=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
 PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
 
@@ -80,7 +80,9 @@ def unavailable() -> str | None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return f"{wanted}; they can only be installed as root with apt-get"
     if Path("/run/systemd/system").exists():
-        return f"{wanted}; they are not installed by a test where systemd would start their services"
+        return (
+            f"{wanted}; they are not installed by a test where systemd would start their services"
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = ["install", "--yes", "--no-install-recommends", *PACKAGES]
     for arguments in (["update"], install):
@@ -109,7 +111,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def until(what: str, holds: Callable[[], object], *, seconds: float = 60) -> None:
+def until(what: str, holds: Callable[[], object], *, seconds: float = 300) -> None:
     """Wait until something holds; raises SlurmError naming it when it does not."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -235,7 +237,7 @@ class Slurm:
             for record in records
         ]  # fmt: skip
 
-    def until_ended(self, *jobs: str, seconds: float = 120) -> list[Job]:
+    def until_ended(self, *jobs: str, seconds: float = 300) -> list[Job]:
         """Wait until jobs ended; returns them with the tasks of arrays."""
         found: list[Job] = []
 
