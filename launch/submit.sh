@@ -81,8 +81,10 @@ done
 if [[ -n "${EVALUATOR_ENVIRONMENT:-}" ]]; then
     [[ -r "$EVALUATOR_ENVIRONMENT" ]] || refuse "$EVALUATOR_ENVIRONMENT: expected a file to source"
     EVALUATOR_ENVIRONMENT="$(realpath "$EVALUATOR_ENVIRONMENT")"
+    set +eu # a site's own files may not bear them
     # shellcheck source=/dev/null
     source "$EVALUATOR_ENVIRONMENT"
+    set -eu
 fi
 if [[ -z "$run" ]]; then
     (($# == 0)) || refuse "expected --output RUN together with arguments of evaluator run"
