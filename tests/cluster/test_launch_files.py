@@ -32,24 +32,6 @@ def ended(submitted: Submitted, *jobs: str) -> list[Job]:
     return found
 
 
-def test_an_array_of_independent_workers_and_then_the_numbers(
-    site: Site, undisturbed: Path
-) -> None:
-    submitted = site.submit("--tasks", "2", run="runs of mine/array")
-    workers = ended(submitted, submitted.workers)
-    assert len(workers) == 2
-    assert len({worker.node for worker in workers}) > 1
-    (numbers,) = ended(submitted, submitted.numbers)
-    assert numbers.began >= max(worker.finished for worker in workers)
-    assert_as_undisturbed(submitted, undisturbed, site)
-    assert (submitted.run / "report" / "index.html").is_file()
-    assert "fd_digits" in submitted.logs
-    launches = [json.loads(p.read_text()) for p in (submitted.run / "launches").iterdir()]
-    assert [launch["world_size"] for launch in launches] == [1, 1]
-    timings = [pq.read_table(p) for p in submitted.run.glob("shards/*/timings.parquet")]
-    assert {device for t in timings for device in t.column("device").to_pylist()} == {"cpu"}
-
-
 def test_one_launch_over_nodes_told_to_stop_before_its_time_limit(
     site: Site, undisturbed: Path
 ) -> None:
@@ -61,14 +43,16 @@ def test_one_launch_over_nodes_told_to_stop_before_its_time_limit(
     slurm.run("scancel", "--signal=USR1", submitted.workers)
     (job,) = ended(submitted, submitted.workers)
     assert job.restarts == 1
-    assert job.node == "n[0-1]"
+    assert "[" in job.node, "a list of nodes"
     assert "putting this job into the queue again (restart 1 of 100)" in submitted.logs
     assert_as_undisturbed(submitted, undisturbed, site)
     launches = [json.loads(p.read_text()) for p in (submitted.run / "launches").iterdir()]
     assert [launch["world_size"] for launch in launches] == [2, 2]
 
 
-def test_workers_preempted_by_a_partition_of_higher_priority(site: Site, undisturbed: Path) -> None:
+def test_an_array_of_workers_preempted_by_a_partition_of_higher_priority(
+    site: Site, undisturbed: Path
+) -> None:
     submitted = site.submit("--tasks", "2", run="runs of mine/preempted")
     slurm = submitted.slurm
     submitted.until_in_the_middle()
@@ -80,10 +64,18 @@ def test_workers_preempted_by_a_partition_of_higher_priority(site: Site, undistu
     assert submitted.committed < NUM_SHARDS
     workers = ended(submitted, submitted.workers)
     assert [worker.restarts for worker in workers] == [1, 1]
+    assert len({worker.node for worker in workers}) == 2
     assert "told to stop by SIGTERM" in submitted.logs
+
+    # The dependency waited for the second start too.
     (numbers,) = ended(submitted, submitted.numbers)
     assert numbers.began >= max(worker.finished for worker in workers)
+    assert (submitted.run / "report" / "index.html").is_file()
     assert_as_undisturbed(submitted, undisturbed, site)
+    launches = [json.loads(p.read_text()) for p in (submitted.run / "launches").iterdir()]
+    assert {launch["world_size"] for launch in launches} == {1}
+    timings = [pq.read_table(p) for p in submitted.run.glob("shards/*/timings.parquet")]
+    assert {device for t in timings for device in t.column("device").to_pylist()} == {"cpu"}
 
 
 def test_a_node_lost_in_mid_job(site: Site, undisturbed: Path) -> None:
@@ -118,7 +110,8 @@ def test_restarts_are_bounded_and_the_same_command_continues(site: Site, undistu
 
     # Two processes of one task this time, which srun alone launches.
     again = site.submit("--tasks", "1", "--processes", "2", run="runs of mine/bounded")
-    ended(again, again.workers, again.numbers)
+    slurm.run("scancel", again.numbers)
+    ended(again, again.workers)
     assert_as_undisturbed(again, undisturbed, site)
     launches = sorted((again.run / "launches").iterdir())
     assert [json.loads(path.read_text())["world_size"] for path in launches] == [1, 2]
