@@ -237,6 +237,14 @@ class Slurm:
             for record in records
         ]  # fmt: skip
 
+    def tell_tasks(self, job: str, number: signal.Signals) -> None:
+        """Signal the tasks of a job's steps and nothing below them, as proctrack/cgroup does."""
+        for pid, environment in self._environments():
+            in_step = any(entry.startswith(b"SLURM_STEP_ID=") for entry in environment)
+            own = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_TASK_PID={pid}".encode()}
+            if in_step and own <= environment:
+                os.kill(pid, number)
+
     def until_ended(self, *jobs: str, seconds: float = 300) -> list[Job]:
         """Wait until jobs ended; returns them with the tasks of arrays."""
         found: list[Job] = []
@@ -263,17 +271,23 @@ class Slurm:
 
     def _processes(self, node: str | None = None) -> Iterator[int]:
         """Ids of the processes of this cluster, or of one of its nodes."""
-        mark = f"{MARK}={self.folder}".encode()
         nodes = {f"{NODE_MARK}={node}".encode(), f"SLURMD_NODENAME={node}".encode()}
+        for pid, environment in self._environments():
+            if node is None or nodes & environment:
+                yield pid
+
+    def _environments(self) -> Iterator[tuple[int, set[bytes]]]:
+        """Id and environment of each process of this cluster."""
+        mark = f"{MARK}={self.folder}".encode()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
                 continue
             try:
-                there = set((entry / "environ").read_bytes().split(b"\0"))
+                environment = set((entry / "environ").read_bytes().split(b"\0"))
             except OSError:
                 continue
-            if mark in there and (node is None or nodes & there):
-                yield int(entry.name)
+            if mark in environment:
+                yield int(entry.name), environment
 
 
 def _kill(pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -39,15 +40,22 @@ def test_one_launch_over_nodes_told_to_stop_before_its_time_limit(
     slurm = submitted.slurm
     slurm.run("scancel", submitted.numbers)
     submitted.until_in_the_middle()
-    # What --signal=USR1@120 does: the tasks get it, the batch script does not.
+    # What --signal=USR1@120 does here: every process of the tasks gets it.
     slurm.run("scancel", "--signal=USR1", submitted.workers)
+    until("it starts again", lambda: "restart 1: my digits.yaml" in submitted.logs)
+    submitted.until_in_the_middle()
+    # And with cgroups: the tasks alone get it, which are shells.
+    slurm.tell_tasks(submitted.workers, signal.SIGUSR1)
     (job,) = ended(submitted, submitted.workers)
-    assert job.restarts == 1
+    # Each process ended in order both times.
+    for rank in range(2):
+        assert submitted.logs.count(f"error (rank {rank}): told to stop by SIG") == 2
+    assert "putting this job into the queue again (restart 2 of 100)" in submitted.logs
+    assert job.restarts == 2
     assert "[" in job.node, "a list of nodes"
-    assert "putting this job into the queue again (restart 1 of 100)" in submitted.logs
     assert_as_undisturbed(submitted, undisturbed, site)
     launches = [json.loads(p.read_text()) for p in (submitted.run / "launches").iterdir()]
-    assert [launch["world_size"] for launch in launches] == [2, 2]
+    assert [launch["world_size"] for launch in launches] == [2, 2, 2]
 
 
 def test_an_array_of_workers_preempted_by_a_partition_of_higher_priority(
