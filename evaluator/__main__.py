@@ -12,10 +12,12 @@ os.environ["WDS_SECURE"] = "1"
 
 from evaluator import cli
 from evaluator.distributed import end_process
+from evaluator.srun import world_of_srun
 
 
 def main() -> None:
     """Run the command line, and end this process as its launcher should see it."""
+    os.environ.update(world_of_srun(os.environ))
     try:
         cli.main()
     except SystemExit as leaving:

@@ -2,6 +2,7 @@
 # The main job on the digits world: two processes on a CPU, or one per GPU.
 # Further arguments go to `evaluator run`: bash launch/demo.sh --limit 32
 
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 gpus="$(python -c 'import torch; print(torch.cuda.device_count())')"

@@ -36,6 +36,6 @@ wanted="$(cat "$root/pyproject.toml" "$root/launch/constraints.txt" | cksum) $ro
 if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
     echo "installing the evaluator and its dependencies (some gigabytes, once)"
     python -m pip install --quiet --disable-pip-version-check \
-        --constraint "$root/launch/constraints.txt" --editable "$root[test]"
+        --constraint "$root/launch/constraints.txt" --editable "${root}[test]"
     echo "$wanted" >"$stamp"
 fi

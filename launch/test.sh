@@ -2,6 +2,7 @@
 # Sets everything up and runs the checks: lint, format, types, tests. `--all` adds the slow tier.
 # Further arguments go to pytest: bash launch/test.sh -k seeds
 
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.fetch import fetch
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain
 from evaluator.cli.probe import probe
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (schedule, push, pull, status):
+for _verb in (fetch, schedule, push, pull, status):
     app.command()(_verb)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
