@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from evaluator.errors import MetricError
 from evaluator.store.rundir import RunDirectory
-from evaluator.store.schemas import features_name, table_note
+from evaluator.store.schemas import features_name, schema_note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class FeatureReader:
         schema = self._schema
         if wanted != "logits":
             return wanted
-        logits = table_note(schema).get("logits")
+        logits = schema_note(schema).get("logits")
         if not isinstance(logits, str):
             raise MetricError(
                 f"expected an extractor with class logits, got '{self.extractor}', which has none."
@@ -90,7 +90,7 @@ class FeatureReader:
     @cached_property
     def extractor_fingerprint(self) -> str:
         """Fingerprint of the extractor itself: a lossy codec or half precision is left out."""
-        note = table_note(self._schema)
+        note = schema_note(self._schema)
         return str(note.get("extractor_fingerprint", self.fingerprint))
 
     def dim(self, column: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +26,12 @@ LONGEST_POLL_SECONDS = 5.0
 
 FAILURES_IN_A_ROW = 3
 """Different tasks that fail in a row before a worker gives up: the fault is then not theirs."""
+
+FAILURES_AFTER_SUCCESS = 10
+"""The same for a worker that did tasks before: some of these may be at fault themselves."""
+
+LEAP = 0.382
+"""Where a worker goes on after a failure, as a share of what is left: bad prompts come together."""
 
 
 class Tasks(Protocol):
@@ -61,6 +68,7 @@ class ClaimLoop:
     _streak: dict[str, Claim] = field(default_factory=dict)
     _patience: float = POLL_SECONDS
     _has_worked: bool = False
+    _has_succeeded: bool = False
 
     def finish(self) -> list[str]:
         """Work until every task is done or set aside; returns the latter's errors.
@@ -90,12 +98,17 @@ class ClaimLoop:
         # One look at all claims a pass: what is live in it need not be asked for again.
         claims = self._claims_of(pending)
         worked = False
-        for task in pending:
+        queue = deque(pending)
+        while queue:
+            task = queue.popleft()
             self.stop.raise_if_set()
             attempts = claims.get(task, [])
             live = bool(attempts) and attempts[-1].live
             if not (live or is_last_try(attempts) or is_set_aside(attempts)):
+                failed_before = len(self._streak)
                 worked |= self._work_on(task)
+                if len(self._streak) > failed_before:
+                    queue.rotate(-int(LEAP * len(queue)))
         return worked
 
     def _last_try(self, pending: list[str], claims: Mapping[str, list[Claim]]) -> bool:
@@ -124,6 +137,7 @@ class ClaimLoop:
         done = self.tasks.work(task, claim)
         self._has_worked = True
         if done:
+            self._has_succeeded = True
             self._streak.clear()
         elif claim.attempt == 0 or not counted(self.claims.of(task)[: claim.attempt]):
             # Only a task that had not failed before says anything about this worker.
@@ -143,12 +157,16 @@ class ClaimLoop:
         return claim
 
     def _give_up_after_many(self) -> None:
-        """Raise GenerationError when different tasks failed in a row; they are not to blame."""
-        if len(self._streak) < FAILURES_IN_A_ROW:
+        """Raise GenerationError when different tasks failed in a row; they are not to blame.
+
+        They are given back as if untouched, unless the worker did others before.
+        """
+        enough = FAILURES_AFTER_SUCCESS if self._has_succeeded else FAILURES_IN_A_ROW
+        if len(self._streak) < enough:
             return
         (*_, last) = self._streak.values()
         error = self.claims.of(last.task)[-1].error
-        for claim in self._streak.values():
+        for claim in self._streak.values() if not self._has_succeeded else ():
             self.claims.release(claim)
         raise GenerationError(
             f"{len(self._streak)} shards failed in a row, so the fault is not theirs: {error}. "

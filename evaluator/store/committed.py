@@ -144,7 +144,7 @@ class CommittedShard:
     def _fault_of_table(self, name: str) -> str | None:
         """What is wrong with a table that has page checksums only: timings, or a late one."""
         try:
-            kind = str(schemas.table_note(schemas.read_schema(self.path / name)).get("kind"))
+            kind = str(schemas.table_note(self.path / name).get("kind"))
             self.read(name, kind=kind)
         except CorruptShardError as error:
             return str(error).removesuffix(f" {MEND}")

@@ -157,7 +157,7 @@ def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
     """A table that is open to be read; raises as `read_table` says, while it is read too."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            note = table_note(file.schema_arrow)
+            note = schema_note(file.schema_arrow)
             version = note.get("version", 0)
             if note.get("kind") != kind or not isinstance(version, int) or version > VERSION:
                 raise CorruptShardError(
@@ -195,8 +195,13 @@ def _require_readable(error: Exception, path: Path) -> None:
             raise error
 
 
-def table_note(schema: pa.Schema) -> dict[str, object]:
+def table_note(path: Path) -> dict[str, object]:
     """What `write_table` noted in the metadata: kind, version, and the caller's own."""
+    return schema_note(read_schema(path))
+
+
+def schema_note(schema: pa.Schema) -> dict[str, object]:
+    """The same, of columns that were read already."""
     note: dict[str, object] = json.loads((schema.metadata or {}).get(b"evaluator.schema", b"{}"))
     return note
 

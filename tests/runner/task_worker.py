@@ -47,6 +47,16 @@ class Files:
         return True
 
 
+class Failing(Files):
+    """Tasks some of which fail with an error, as a bad prompt does."""
+
+    def work(self, task: str, claim: Claim) -> bool:
+        if task in self.deadly:
+            self.claims.fail(claim, f"{task} is bad")
+            return False
+        return super().work(task, claim)
+
+
 def main() -> None:
     folder, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     claims = Claims(folder / "claims", Worker.current(rank), lease_seconds=60)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from evaluator.config import RunConfig, parse_record
 from evaluator.errors import CorruptShardError, InputError
@@ -17,7 +18,7 @@ from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
 from evaluator.store.quarantine import set_apart_shard, waiting
 from evaluator.store.rundir import RunDirectory
-from tests.runner.conftest import bytes_of, merged, run_here
+from tests.runner.conftest import bytes_of, launch, merged, run_here
 
 
 def config(*, late: bool = True, **changes):
@@ -173,6 +174,23 @@ def test_a_shard_damaged_a_second_time_keeps_both(run: RunDirectory) -> None:
         go_on(run.path)
     places = sorted(path.name for path in (run.path / "quarantine").iterdir())
     assert places == ["00001.0", "00001.1"]
+
+
+@pytest.mark.slow
+def test_processes_of_a_launch_meet_the_damage_together_and_mend_it(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    before = tables_of(run.path)
+    for shard, pattern in ((0, "features-digits-*"), (3, "samples.parquet")):
+        flip(find(run, pattern, shard))
+    (run.path / "metrics.json").unlink()
+    settings = tmp_path / "damage.yaml"
+    settings.write_text(yaml.safe_dump(config().model_dump(mode="json", exclude_none=True)))
+    words = ["run", str(settings), "--output", str(run.path), "--allow-code"]
+    done = launch("accelerate", 2, words, cache=tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    assert tables_of(run.path) == before
+    assert len(list((run.path / "quarantine").iterdir())) == 2
 
 
 def test_a_plan_that_is_damaged_is_no_shard_and_says_so(run: RunDirectory) -> None:

@@ -56,7 +56,14 @@ def in_mid_shard(claim: Claim) -> bool:
     return claim.state == "held" and claim.done > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_the_shard_in_hand_is_finished_where_the_grace_allows(
     number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ def assert_goes_on(run: Path, other: Path) -> None:
     assert bytes_of(run) == undisturbed(other, *WORDS)
 
 
-@pytest.mark.parametrize("lack", ["space", "inodes"])
+@pytest.mark.parametrize("lack", ["space", pytest.param("inodes", marks=pytest.mark.slow)])
 def test_a_disk_that_fills_up_is_said_and_the_run_goes_on_once_there_is_room(
     lack: str, tmp_path: Path
 ) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
+from evaluator.errors import GenerationError
 from evaluator.runner.work import ClaimLoop
 from evaluator.stopping import StopRequest
-from evaluator.store.claims import Claims, Worker, is_set_aside
-from tests.runner.task_worker import Files
+from evaluator.store.claims import Claims, Worker, counted, is_set_aside
+from tests.runner.task_worker import Failing, Files
 
 
 def start(folder: Path, rank: int, count: int, deadly: list[str]) -> subprocess.Popen[str]:
@@ -52,3 +56,48 @@ def test_a_last_try_waits_for_whatever_others_are_at(tmp_path: Path) -> None:
     loop.finish()
     assert (tmp_path / "log").read_text().splitlines() == ["00001 0", "00000 1"]
     assert not is_set_aside(ours.of("00000"))
+
+
+def loop_of(folder: Path, count: int, bad: list[int]) -> tuple[ClaimLoop, list[str]]:
+    (folder / "claims").mkdir(exist_ok=True)
+    ours = Claims(folder / "claims", Worker.current(), lease_seconds=60)
+    names = [f"{i:05d}" for i in range(count)]
+    tasks = Failing(folder, ours, names, {names[i] for i in bad})
+    return ClaimLoop(ours, tasks, StopRequest(), 60.0), names
+
+
+@pytest.mark.parametrize("bad", [range(5), range(17, 25), range(31, 40)])
+def test_bad_tasks_that_lie_together_do_not_end_the_run(bad: range, tmp_path: Path) -> None:
+    loop, names = loop_of(tmp_path, 40, list(bad))
+    errors = loop.finish()
+    assert [error.split(",")[0] for error in errors] == [f"task {names[i]}" for i in bad]
+    assert all("after 3 attempts" in error and "is bad" in error for error in errors)
+    done = {path.name for path in (tmp_path / "done").iterdir()}
+    assert done == {name for i, name in enumerate(names) if i not in bad}
+
+
+def test_a_worker_at_which_everything_fails_blames_no_task(tmp_path: Path) -> None:
+    loop, _ = loop_of(tmp_path, 40, list(range(40)))
+    with pytest.raises(GenerationError, match="3 shards failed in a row"):
+        loop.finish()
+    attempts = loop.claims.attempts()
+    assert len(attempts) == 3
+    assert {claims[-1].state for claims in attempts.values()} == {"released"}
+    assert max(int(b) - int(a) for a, b in pairwise(sorted(attempts))) > 5, "not neighbours"
+
+
+def test_a_worker_that_breaks_later_harms_few_tasks(tmp_path: Path) -> None:
+    loop, _ = loop_of(tmp_path, 40, list(range(3, 40)))
+    with pytest.raises(GenerationError, match="10 shards failed in a row"):
+        loop.finish()
+    failed = [task for task, claims in loop.claims.attempts().items() if counted(claims)]
+    assert len(failed) == 10
+    assert not any(is_set_aside(loop.claims.of(task)) for task in failed)
+
+
+def test_more_bad_tasks_than_a_worker_bears_are_named_by_the_next_start(tmp_path: Path) -> None:
+    loop, names = loop_of(tmp_path, 40, list(range(30, 40)))
+    with pytest.raises(GenerationError, match="10 shards failed in a row"):
+        loop.finish()
+    again, _ = loop_of(tmp_path, 40, list(range(30, 40)))
+    assert [error.split(",")[0] for error in again.finish()] == [f"task {n}" for n in names[30:]]
