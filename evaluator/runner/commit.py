@@ -77,8 +77,9 @@ class Committer:
         staged = self._run.stage(f"{result.shard.name}.{claim.attempt}")
         try:
             rows = write_shard(staged, result, self._circumstances)
-            flaws = Counter(flaw for flaw in result.flaws if flaw is not None)
-            self._run.publish_shard(result.shard.index, staged, rows, flaws)
+            if flaws := Counter(flaw for flaw in result.flaws if flaw is not None):
+                self._run.note_flaws(result.shard.index, flaws)
+            self._run.publish_shard(result.shard.index, staged, rows)
         except EvaluatorError:
             self._run.discard(staged)
             self._claims.release(claim)

@@ -117,6 +117,6 @@ def read_status(run: RunDirectory, attempts: Mapping[str, list[Claim]] | None = 
         put_off=tuple(sorted(put_off)),
         set_aside=dict(sorted(set_aside.items())),
         last_errors=tuple(message for _, message in sorted(errors)[:3]),
-        flaws=run.flaws(committed),
+        flaws=run.flaws(),
         damaged=tuple(waiting(run)),
     )

@@ -40,18 +40,11 @@ class Commit:
     """File name → SHA-256; files that may differ between equal runs are left out."""
 
 
-def write_commit(
-    staged: Path, rows: Mapping[str, int | None], flaws: Mapping[str, int] | None = None
-) -> None:
-    """Write commit.json of a filled folder; `rows` names its files, `flaws` counts bad images."""
+def write_commit(staged: Path, rows: Mapping[str, int | None]) -> None:
+    """Write commit.json of a filled folder; `rows` names its files."""
     with explained("commit", staged):
         hashes = {n: sha256_file(staged / n) for n in sorted(rows) if n not in UNCHECKED}
-        record: dict[str, object] = {
-            "format": COMMIT_FORMAT,
-            "rows": dict(sorted(rows.items())),
-            "sha256": hashes,
-        }
-        record |= {"flaws": dict(flaws)} if flaws else {}
+        record = {"format": COMMIT_FORMAT, "rows": dict(sorted(rows.items())), "sha256": hashes}
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         (staged / COMMIT).write_bytes(content)
 

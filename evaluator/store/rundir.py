@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from evaluator.errors import RunDirectoryError
 from evaluator.locations import PULL, require_mounted
 from evaluator.records import Sample, Shard
 from evaluator.store import schemas
-from evaluator.store.committed import COMMIT, CommittedShard, write_commit
+from evaluator.store.committed import CommittedShard, write_commit
 
 PLAN_ROWS_IN_GROUP = 16_384
 """Rows of the plan that are read together: a worker reads little more than its shard."""
@@ -156,16 +156,6 @@ class RunDirectory:
         """One table of a committed shard, checked against the plan's number of rows."""
         return self.files(index).read(name, kind=kind, columns=columns)
 
-    def flaws(self, shards: Iterable[int]) -> dict[str, int]:
-        """Flaw → how many images of some committed shards have it."""
-        total: Counter[str] = Counter()
-        for index in shards:
-            with suppress(OSError, ValueError, TypeError):
-                content = (self.shard_path(index) / COMMIT).read_bytes()
-                if b'"flaws"' in content:  # few have any
-                    total.update(json.loads(content)["flaws"])
-        return dict(total)
-
     def verify(self, index: int) -> None:
         """Check every file of a committed shard; raises CorruptShardError with all faults."""
         self.files(index).verify()
@@ -179,16 +169,32 @@ class RunDirectory:
             folder.mkdir()  # a run that vanished is not begun anew where it was mounted
         return folder
 
-    def publish_shard(
-        self,
-        index: int,
-        staged: Path,
-        rows: Mapping[str, int | None],
-        flaws: Mapping[str, int] | None = None,
-    ) -> bool:
+    def publish_shard(self, index: int, staged: Path, rows: Mapping[str, int | None]) -> bool:
         """Commit a filled folder as shard `index`; returns False when another copy was first."""
-        write_commit(staged, rows, flaws)
+        write_commit(staged, rows)
         return publish_directory(staged, self.shard_path(index))
+
+    def note_flaws(self, index: int, flaws: Mapping[str, int]) -> None:
+        """Say how many images of a shard, about to be committed, are black or not finite.
+
+        The samples say so too: this is for those who cannot read all of them, as `status`.
+        """
+        with explained("create", self._flaws):
+            self._flaws.mkdir(exist_ok=True)
+        write_atomically(self._flaws / f"{index:05d}.json", json.dumps(dict(flaws)).encode())
+
+    def flaws(self) -> dict[str, int]:
+        """Flaw → how many images of the committed shards have it."""
+        total: Counter[str] = Counter()
+        for path in self._flaws.glob("[0-9]*.json"):
+            with suppress(OSError, ValueError, TypeError):
+                if self.is_committed(int(path.stem)):
+                    total.update(json.loads(path.read_bytes()))
+        return dict(total)
+
+    @property
+    def _flaws(self) -> Path:
+        return self.path / "flaws"
 
     def publish_late_table(self, index: int, staged: Path) -> bool:
         """Link a table made after its shard was committed; it carries its own page checksums."""
@@ -237,5 +243,15 @@ class RunDirectory:
 
 
 def _foreign_content(path: Path) -> list[str]:
-    ours = {"init", "launches", "claims", "staging", "shards", "quarantine", "report", "metrics"}
+    ours = {
+        "init",
+        "launches",
+        "claims",
+        "staging",
+        "shards",
+        "quarantine",
+        "report",
+        "metrics",
+        "flaws",
+    }
     return sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")
