@@ -33,6 +33,9 @@ app.add_typer(probe)
 for _verb in (fetch, schedule, push, pull, status):
     app.command()(_verb)
 
+PATIENCE_SECONDS = 20.0
+"""How long a process that has nothing to add waits for the one that says what is wrong."""
+
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
 SetOption = Annotated[
@@ -292,4 +295,15 @@ def main(arguments: list[str] | None = None) -> Any:
         if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
             rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
             print(f"error{rank}: {plain(str(error))}", file=sys.stderr)
+        else:
+            _let_the_first_speak()
         raise SystemExit(error.exit_status) from None
+
+
+def _let_the_first_speak() -> None:
+    """Wait to be ended: launchers end every process as soon as one has left, told or untold."""
+    import signal
+    import time
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(PATIENCE_SECONDS)
