@@ -108,6 +108,33 @@ def test_tables_added_later_follow_their_shards(finished, memory, tmp_path: Path
     assert tree(tmp_path / "copy") == tree(finished.path)
 
 
+def test_a_shard_that_was_made_again_replaces_the_pushed_one(
+    finished, memory, tmp_path: Path
+) -> None:
+    late = "features-clip-abcdef01.parquet"
+
+    def add_late(key: str) -> None:
+        staged = finished.stage("late") / late
+        table = pa.table({"key": [key] * 4, "image_index": pa.array([0] * 4, pa.int32())})
+        schemas.write_table(table, staged, kind="features")
+        finished.publish_late_table(2, staged)
+
+    add_late("a")
+    push_run(finished, memory)
+    sizes = {name: len(content) for name, content in tree(finished.path).items()}
+    (finished.path / "shards" / "00002").rename(finished.path / "quarantine" / "00002.0")
+    commit(finished, 2, "sharp 2")
+    add_late("b")
+    now = {name: len(content) for name, content in tree(finished.path).items()}
+    assert sizes.items() <= now.items(), "other bytes, no other size"
+    assert push_run(finished, memory).exit_status == 0
+    assert pull_run(memory, tmp_path / "copy").faults == ()
+    shard = Path("shards") / "00002"
+    for name in ("samples.parquet", "commit.json", late):
+        ours, theirs = finished.path / shard / name, tmp_path / "copy" / shard / name
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
 def test_numbers_that_were_dropped_do_not_come_back(finished, memory, tmp_path: Path) -> None:
     finished.write_metric_table("realism", pa.table({"key": ["a"]}))
     push_run(finished, memory)
