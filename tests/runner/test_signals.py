@@ -132,6 +132,17 @@ def test_a_second_interrupt_leaves_at_once_and_loses_nothing_committed(tmp_path:
     assert bytes_of(run) == undisturbed(tmp_path / "other")
 
 
+def test_a_worker_to_whom_nobody_listens_any_more_stops_all_the_same(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    worker = start(run, seconds=0.25, grace=60)
+    assert worker.stderr is not None
+    worker.stderr.close()  # as when a terminal, a pipe or a launcher is gone
+    wait_for(run, in_mid_shard)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=60) == 75
+    assert {claims[-1].state for claims in claims_of(run).values()} == {"done"}
+
+
 def test_a_hung_worker_loses_its_shard_and_wakes_to_no_harm(tmp_path: Path) -> None:
     run = tmp_path / "run"
     hung = start(run, seconds=0.05, lease=1.0, samples=40)
