@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.errors import Preempted
+from evaluator.runner.progress import Progress
 from evaluator.stopping import StopRequest, stop_on_signals
 from evaluator.store.claims import Claim, Claims, Worker, counted
 from evaluator.store.rundir import RunDirectory
@@ -141,6 +142,21 @@ def test_a_worker_to_whom_nobody_listens_any_more_stops_all_the_same(tmp_path: P
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=60) == 75
     assert {claims[-1].state for claims in claims_of(run).values()} == {"done"}
+
+
+def test_progress_that_nobody_reads_any_more_ends_no_work(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", 8, 4)
+    claims = Claims(run.claims_folder, Worker.current(), lease_seconds=60)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        progress = Progress(run, claims, label="x", speaks=True, stream=stream)
+        progress.say("heard")
+        assert os.read(reader, 100) == b"heard\n"
+        os.close(reader)
+        progress.update([])
+        progress.say("shard 00001 failed: boom")
+        progress.end()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # or closing it would raise here
 
 
 def test_a_hung_worker_loses_its_shard_and_wakes_to_no_harm(tmp_path: Path) -> None:
