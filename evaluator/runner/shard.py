@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -130,9 +130,11 @@ class ShardMaker:
             made, observations = self._watched(
                 result, padded[start:stop], padded_prompts[start:stop]
             )
-            for observation in observations:
-                with result.watch.stage("observe"):
-                    self._collect(result, observation, samples[start:stop])
+            with result.watch.stage("observe"):
+                # All of them before any is kept: where the memory ends here, the part is repeated.
+                seen = [observation.tables() for observation in observations]
+                for tables in seen:
+                    self._collect(result, tables, samples[start:stop])
             return made
 
         parts = self._memory.split(len(padded), part)
@@ -160,10 +162,10 @@ class ShardMaker:
         return made, observations
 
     def _collect(
-        self, result: ShardResult, observation: Observation, samples: Sequence[Sample]
+        self, result: ShardResult, tables: Mapping[str, pa.Table], samples: Sequence[Sample]
     ) -> None:
         """Name the rows by sample and drop those of the padding."""
-        for name, table in observation.tables().items():
+        for name, table in tables.items():
             rows, parts = name_rows(table, samples), result.observed.setdefault(name, [])
             if not (parts and is_standing(table) and same_rows(parts[-1], rows)):
                 parts.append(rows)

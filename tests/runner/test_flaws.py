@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,14 @@ import pytest
 import torch
 
 from evaluator.errors import GenerationError
+from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.memory import MicroBatch
+from evaluator.runner.shard import ShardMaker
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker, counted
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of, run_here
+from tests.runner.custom_models import Noise
 
 CODE = "tests.runner.custom_models"
 
@@ -87,6 +92,37 @@ def test_probes_name_the_samples_of_a_batch_that_went_through_in_parts(
             assert whole.column(name).equals(parts.column(name))
     mean = [table.column("mean").to_numpy() for table in tables[::2]]
     assert np.allclose(*mean, atol=1e-3), "other companions: the same to rounding"
+
+
+class Watching:
+    """A probe with a row for each sample, which needs memory to give them."""
+
+    def __init__(self, name: str, fits: int) -> None:
+        self.name, self.fits = name, fits
+
+    @contextmanager
+    def attach(self, model, prompts, positions):
+        self.seen = len(prompts)
+        yield self
+
+    def tables(self):
+        if self.seen > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return {self.name: pa.table({"sample": pa.array(range(self.seen), pa.int32())})}
+
+
+def test_a_batch_repeated_because_of_one_probe_has_the_rows_of_others_once() -> None:
+    samples = tuple(Sample(i, f"k{i}", 0, i) for i in range(6))
+    probes = [Watching("first", fits=4), Watching("second", fits=2)]
+    with ThreadPoolExecutor(1) as encoders:
+        maker = ShardMaker(
+            Noise(device="cpu"), [], probes, batch_size=4, images="none", encoders=encoders
+        )
+        prompts = [Prompt(sample.key) for sample in samples]
+        result = maker.make(Shard(0, samples), prompts, lambda done: None)
+    for name in ("first", "second"):
+        keys = pa.concat_tables(result.observed[name]).column("key").to_pylist()
+        assert keys == [sample.key for sample in samples]
 
 
 def test_an_extractor_that_does_not_fit_embeds_in_parts(custom, tmp_path):
