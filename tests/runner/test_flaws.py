@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from evaluator.config import RunConfig
 from evaluator.errors import GenerationError
 from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.memory import MicroBatch
@@ -177,13 +178,29 @@ def test_black_images_are_judged_marked_counted_and_said(custom, tmp_path, call)
     assert "4 images entirely black, 2 not finite" in ended.out
 
 
+def with_long_shards(config: RunConfig) -> RunConfig:
+    """Three of eight images."""
+    runtime = config.runtime.model_copy(update={"shard_size": 8})
+    prompts = config.prompts.model_copy(update={"limit": 12})
+    return config.model_copy(update={"runtime": runtime, "prompts": prompts})
+
+
 def test_a_model_that_gives_nothing_but_nan_ends_the_run(custom, tmp_path):
-    config = custom("Dark", nan=["all"])
-    config = config.model_copy(
-        update={"runtime": config.runtime.model_copy(update={"shard_size": 10})}
-    )
-    with pytest.raises(GenerationError, match="NaN or infinity for all of the first 8 samples"):
+    config = with_long_shards(custom("Dark", nan=["all"]))
+    with pytest.raises(GenerationError, match="3 shards failed in a row.*NaN or infinity for all"):
         run_here(config, tmp_path / "run", allow_code=True)
+    claims = Claims(tmp_path / "run" / "claims", Worker.current(), lease_seconds=60).attempts()
+    assert not any(counted(attempts) for attempts in claims.values())
+
+
+def test_prompts_that_give_nothing_but_nan_end_no_run(custom, tmp_path):
+    plain = run_here(with_long_shards(custom("Dark")), tmp_path / "plain", allow_code=True).run
+    keys = plain.plan.column("key").to_pylist()
+    config = with_long_shards(custom("Dark", nan=keys[:8]))
+    outcome = run_here(config, tmp_path / "run", allow_code=True)
+    assert outcome.errors == ()
+    assert outcome.run.committed() == [0, 1, 2]
+    assert outcome.summary.counts.non_finite == 8
 
 
 def test_tables_of_an_older_version_are_read_with_nulls_for_what_is_new(tmp_path: Path) -> None:
