@@ -105,14 +105,14 @@ class RunJob:
         while True:
             try:
                 errors = self._make_shards(progress)
-                whole = len(self.run.committed()) + len(errors) >= self.run.num_shards
-                errors += self._add_late_features(progress)
-                if whole:
+                late = self._add_late_features(progress)
+                # Others may have set a shard apart meanwhile.
+                if len(self.run.committed()) + len(errors) >= self.run.num_shards:
                     break
             except CorruptShardError as error:
                 repairs.set_apart(error)
         progress.end()
-        return errors
+        return errors + late
 
     def _finish(self, tasks: Tasks) -> list[str]:
         allowance = max(self.config.runtime.startup_seconds, self.claims.lease_seconds)

@@ -14,6 +14,7 @@ import yaml
 from evaluator.config import RunConfig, parse_record
 from evaluator.errors import CorruptShardError, InputError
 from evaluator.runner.evaluation import Outcome
+from evaluator.runner.late import LateFeatures
 from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
 from evaluator.store.quarantine import set_apart_shard, waiting
@@ -132,6 +133,26 @@ def test_a_damaged_late_table_is_made_again_without_its_shard(
     assert (run.shard_path(1) / "commit.json").stat().st_mtime_ns == made
     (place,) = (run.path / "quarantine").iterdir()
     assert {path.name[:15] for path in place.iterdir()} == {"features-picky-", "reason.json"}
+
+
+def test_a_shard_set_apart_while_its_late_table_is_made_is_made_again(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tables_of(run.path)
+    for index in range(run.num_shards):
+        find(run, "features-picky-*", index).unlink()
+    table_of = LateFeatures._table
+
+    def meanwhile(self, shard, after_batch):
+        made = table_of(self, shard, after_batch)
+        if shard.index == 1 and not list((run.path / "quarantine").iterdir()):
+            cut(find(run, "samples.parquet"))
+            assert set_apart_shard(run, 1), "by another worker"
+        return made
+
+    monkeypatch.setattr(LateFeatures, "_table", meanwhile)
+    assert go_on(run.path).exit_status == 0
+    assert tables_of(run.path) == before
 
 
 def test_damaged_images_are_found_before_anything_is_computed_from_them(tmp_path: Path) -> None:
