@@ -114,9 +114,13 @@ class RunJob:
         progress.end()
         return errors + late
 
+    @property
+    def allowance(self) -> float:
+        """Seconds that a worker may take until its first sign of progress."""
+        return max(self.config.runtime.startup_seconds, self.config.runtime.lease_seconds)
+
     def _finish(self, tasks: Tasks) -> list[str]:
-        allowance = max(self.config.runtime.startup_seconds, self.claims.lease_seconds)
-        return ClaimLoop(self.claims, tasks, self.around.stop, allowance).finish()
+        return ClaimLoop(self.claims, tasks, self.around.stop, self.allowance).finish()
 
     def fingerprints(self) -> dict[str, str]:
         """Extractor name → fingerprint of its features, codec included."""
