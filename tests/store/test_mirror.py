@@ -209,6 +209,21 @@ def test_a_shard_that_was_damaged_in_the_store_does_not_appear(
     assert tree(tmp_path / "copy") == tree(finished.path)
 
 
+@pytest.mark.parametrize("name", ["../00001/samples.parquet", "/etc/hostname"])
+def test_a_record_that_names_files_elsewhere_is_refused(
+    name: str, finished, memory, tmp_path: Path
+) -> None:
+    push_run(finished, memory)
+    record = json.loads((finished.shard_path(2) / "commit.json").read_text())
+    record["rows"][name] = None
+    put_back(memory, "shards/00002/commit.json", json.dumps(record).encode())
+    delete(memory / "pushed.json")
+    pulled = pull_run(memory, tmp_path / "copy")
+    assert len(pulled.faults) == 1
+    assert f"got ValueError(\"a file called '{name}'\")" in pulled.faults[0]
+    assert not RunDirectory.open(tmp_path / "copy").is_committed(2)
+
+
 def test_a_cut_upload_is_noticed(finished, memory, monkeypatch) -> None:
     put = RemotePath.put
 
