@@ -135,6 +135,24 @@ def test_a_shard_that_was_made_again_replaces_the_pushed_one(
         assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_a_damaged_late_table_is_not_pushed_until_it_is_mended(finished, memory) -> None:
+    name = "features-clip-abcdef01.parquet"
+    staged = finished.stage("late") / name
+    keys = [f"key {i}" for i in range(4)]
+    table = pa.table({"key": keys, "image_index": pa.array([0] * 4, pa.int32())})
+    schemas.write_table(table, staged, kind="features")
+    sound = staged.read_bytes()
+    finished.publish_late_table(3, staged)
+    late = finished.shard_path(3) / name
+    late.write_bytes(sound[: len(sound) // 2])
+    pushed = push_run(finished, memory)
+    assert (pushed.num_shards, pushed.exit_status) == (NUM_SHARDS - 1, 1)
+    assert name in pushed.faults[0]
+    assert f"shards/00003/{name}" not in memory.files()
+    late.write_bytes(sound)
+    assert push_run(finished, memory).exit_status == 0
+
+
 def test_numbers_that_were_dropped_do_not_come_back(finished, memory, tmp_path: Path) -> None:
     finished.write_metric_table("realism", pa.table({"key": ["a"]}))
     push_run(finished, memory)
