@@ -169,10 +169,10 @@ class _Push:
         sha256 = sha256_file(path)
         if committed is not None and sha256 != committed:
             raise CorruptShardError(f"{path}: expected SHA-256 {committed}, got {sha256}; {_MEND}")
-        if committed is None and name.endswith(".parquet"):
-            # No record has its checksum, but its pages have: what is damaged would stay for ever.
-            if fault := self.run.files(index).fault_of_table(name):
-                raise CorruptShardError(f"{fault.rstrip('.')}; {_MEND}")
+        # No record has the checksum of some, but their pages have: damage would stay for ever.
+        paged = committed is None and name.endswith(".parquet")
+        if paged and (fault := self.run.files(index).fault_of_table(name)):
+            raise CorruptShardError(f"{fault.rstrip('.')}; {_MEND}")
         (self.remote / remote).put(path)
         return Pushed(size, sha256)
 
