@@ -17,6 +17,7 @@ from evaluator.runner.evaluation import Outcome
 from evaluator.runner.late import LateFeatures
 from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
+from evaluator.store import committed
 from evaluator.store.quarantine import set_apart_shard, waiting
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of, launch, merged, run_here
@@ -186,6 +187,22 @@ def test_a_sound_shard_is_never_moved(run: RunDirectory) -> None:
         run.verify(index)
     assert waiting(run) == []
     assert list((run.path / "quarantine").iterdir()) == []
+
+
+def test_two_that_meet_one_damage_do_not_stumble_over_each_other(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(find(run, "samples.parquet"))
+    sums = committed.sha256_file
+
+    def meanwhile(path: Path) -> str:
+        if path.parent == run.shard_path(1):  # another worker is quicker
+            path.parent.rename(run.path / "quarantine" / "00001.0")
+        return sums(path)
+
+    monkeypatch.setattr(committed, "sha256_file", meanwhile)
+    assert not set_apart_shard(run, 1)
+    assert [place.name for place in (run.path / "quarantine").iterdir()] == ["00001.0"]
 
 
 def test_a_shard_damaged_a_second_time_keeps_both(run: RunDirectory) -> None:
