@@ -176,6 +176,21 @@ def test_a_hung_worker_loses_its_shard_and_wakes_to_no_harm(tmp_path: Path) -> N
     assert bytes_of(run) == committed == undisturbed(tmp_path / "other", "--samples", "40")
 
 
+def test_a_shard_is_given_back_whatever_the_worker_leaves_with(tmp_path: Path) -> None:
+    class Leaving(StopRequest):
+        """As when the grace ends at the very moment in which a batch does."""
+
+        def raise_unless_time_for(self, seconds: float) -> None:
+            raise SystemExit(75)
+
+    options = parse([str(tmp_path / "run"), "--seconds", "0"])
+    run = create_run(options.run, options.samples, options.per_shard)
+    with pytest.raises(SystemExit):
+        work(run, options, Leaving())
+    (attempts,) = claims_of(options.run).values()
+    assert [claim.state for claim in attempts] == ["released"]
+
+
 def test_only_interruptible_work_is_broken_off_and_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     reached = []
