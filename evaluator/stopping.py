@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from evaluator.errors import Preempted
@@ -68,9 +68,9 @@ class StopRequest:
         """Signal handler; a second interrupt ends the process at once."""
         if self.signal is None:
             self.signal, self._asked_at = number, time.monotonic()
-            self._say("stopping as soon as what is in hand is kept; Ctrl-C again leaves at once")
             # Again and again: what is broken off may be between two interruptible parts.
             signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 0.1), 1.0)
+            self._say("stopping as soon as what is in hand is kept; Ctrl-C again leaves at once")
         elif number == signal.SIGINT and time.monotonic() - self._asked_at > _ECHO_SECONDS:
             self._say("interrupted again: leaving at once; everything committed is kept")
             os._exit(Preempted.exit_status)
@@ -84,9 +84,10 @@ class StopRequest:
         return self.grace_seconds - (time.monotonic() - self._asked_at)
 
     def _say(self, message: str) -> None:
-        # Not print: a handler must not meet a buffer that is being written.
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            os.write(2, f"\n{message}\n".encode())
+            with suppress(OSError):  # who listened may be gone: the terminal, or the launcher
+                # Not print: a handler must not meet a buffer that is being written.
+                os.write(2, f"\n{message}\n".encode())
 
     def _preempted(self) -> Preempted:
         assert self.signal is not None

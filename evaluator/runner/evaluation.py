@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.aggregate.asked import Asked, asked_metrics
-from evaluator.aggregate.compute import aggregate
 from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.distributed import World, set_threads, use_deterministic_kernels
@@ -16,6 +15,7 @@ from evaluator.errors import CorruptShardError
 from evaluator.runner import identity
 from evaluator.runner.finished import request_of
 from evaluator.runner.job import RunJob
+from evaluator.runner.numbers import Numbers
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.references import prepare_references
 from evaluator.runner.repair import Repairs
@@ -72,6 +72,7 @@ def run_evaluation(
     run = job.run  # made or checked before anything is computed
     if world.is_main:
         identity.record_launch(run, config, world)
+    numbers = Numbers(run, job.claims, around, group, job.allowance)
     repairs = Repairs()
     while True:
         references, errors = prepare_references(config, features, metrics.metrics, around)
@@ -84,10 +85,8 @@ def run_evaluation(
         )
         if world.is_main:
             asked.write(run)
-        stop.raise_if_set()
         try:
-            with stop.interruptible():
-                summary = aggregate(run, asked, world=world, group=group)
+            summary = numbers.of(asked)
             break
         except CorruptShardError as error:  # every process of the launch met it
             repairs.set_apart(error)

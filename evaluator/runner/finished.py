@@ -67,10 +67,8 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     run = RunDirectory.open(path)
     pack = open_pack(config.prompts, cache_folder(config), trust)
     identity.require_same(run, config, pack.fingerprint)
-    try:
-        record: Mapping[str, Any] = json.loads((path / "metrics.json").read_bytes())
-        summary = Summary.from_record(record)
-    except (ValueError, KeyError, TypeError):
+    summary = stored_summary(run)
+    if summary is None:
         return None
     # A number that is missing may be there by now: only a run without gaps is finished.
     whole = summary.complete and all(metric.value is not None for metric in summary.metrics)
@@ -78,3 +76,11 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     # Not what was asked last: two at once may have asked, and the other written its numbers after.
     same = summary.request == request_digest(request_of(config, trust))
     return summary if there and same else None
+
+
+def stored_summary(run: RunDirectory) -> Summary | None:
+    """What metrics.json says; None where it is not there or cannot be read."""
+    try:
+        return Summary.from_record(json.loads((run.path / "metrics.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -105,18 +105,22 @@ class RunJob:
         while True:
             try:
                 errors = self._make_shards(progress)
-                whole = len(self.run.committed()) + len(errors) >= self.run.num_shards
-                errors += self._add_late_features(progress)
-                if whole:
+                late = self._add_late_features(progress)
+                # Others may have set a shard apart meanwhile.
+                if len(self.run.committed()) + len(errors) >= self.run.num_shards:
                     break
             except CorruptShardError as error:
                 repairs.set_apart(error)
         progress.end()
-        return errors
+        return errors + late
+
+    @property
+    def allowance(self) -> float:
+        """Seconds that a worker may take until its first sign of progress."""
+        return max(self.config.runtime.startup_seconds, self.config.runtime.lease_seconds)
 
     def _finish(self, tasks: Tasks) -> list[str]:
-        allowance = max(self.config.runtime.startup_seconds, self.claims.lease_seconds)
-        return ClaimLoop(self.claims, tasks, self.around.stop, allowance).finish()
+        return ClaimLoop(self.claims, tasks, self.around.stop, self.allowance).finish()
 
     def fingerprints(self) -> dict[str, str]:
         """Extractor name → fingerprint of its features, codec included."""

@@ -96,11 +96,11 @@ class LateFeatures:
             staged = self.run.stage(f"{shard.name}.late") / self.file_name
             schemas.write_table(table, staged, kind="features", metadata=note)
             self.run.publish_late_table(shard.index, staged)
-        except (EvaluatorError, KeyboardInterrupt):
-            with contextlib.suppress(EvaluatorError):
-                self.claims.release(held)
-            raise
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, EvaluatorError) or not isinstance(error, Exception):
+                with contextlib.suppress(EvaluatorError):
+                    self.claims.release(held)
+                raise
             message = f"{type(error).__name__}: {error}"
             self.claims.fail(held, message)
             self.progress.say(f"{self.describe(task)} failed: {message}")

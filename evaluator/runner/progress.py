@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import TextIO
 
 from evaluator.store.claims import Claims
@@ -48,15 +49,20 @@ class Progress:
 
     def say(self, message: str) -> None:
         """A line of its own, above the progress."""
-        if self._on_terminal:
-            self._stream.write("\r\x1b[K")
-        print(message, file=self._stream, flush=True)
+        start = "\r\x1b[K" if self._on_terminal else ""
+        self._write(f"{start}{message}\n")
 
     def end(self) -> None:
         """Leave the last state on the terminal."""
         self._show(force=True)
         if self._speaks and self._on_terminal:
-            print(file=self._stream, flush=True)
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        # Who listened may be gone, the terminal or a pipe's other end: the work goes on.
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
     def _show(self, *, force: bool = False) -> None:
         now = time.monotonic()
@@ -68,11 +74,7 @@ class Progress:
         if line == self._last_line:
             return
         self._last_line = line
-        if self._on_terminal:
-            self._stream.write(f"\r\x1b[K{line}")
-            self._stream.flush()
-        else:
-            print(line, file=self._stream, flush=True)
+        self._write(f"\r\x1b[K{line}" if self._on_terminal else f"{line}\n")
 
     def _line(self, now: float) -> str:
         self._committed = set(self._run.committed())

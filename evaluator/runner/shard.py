@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ BLACK, NON_FINITE = "black", "non_finite"
 """Flaws of an image: every pixel is 0; NaN or infinity, and so no image at all."""
 
 TELLING = 8
-"""So many samples without one finite image are the model's fault, and not chance."""
+"""So many samples without one finite image, and none before, are probably the model's fault."""
 
 
 @dataclass
@@ -89,6 +89,7 @@ class ShardMaker:
         self._images = images
         self._encoders = encoders
         self._memory = MicroBatch("generating")
+        self._has_worked = False
 
     def make(
         self, shard: Shard, prompts: list[Prompt], after_batch: Callable[[int], None]
@@ -108,13 +109,26 @@ class ShardMaker:
         samples, prompts = result.shard.samples[start:stop], result.prompts[start:stop]
         made = self._generate(result, samples, prompts)
         images = self._record_images(result, made)
-        _require_some_finite(result)
+        self._require_some_finite(result)
         for rows in result.features:
             with result.watch.stage(f"embed:{rows.embedder.name}"):
                 rows.add(images, prompts)
                 if stop == len(result.shard.samples):
                     rows.finish()
             result.micro_batches[f"embed:{rows.embedder.name}"] = rows.embedder.micro_batch
+
+    def _require_some_finite(self, result: ShardResult) -> None:
+        """Raise FloatingPointError where the model, as far as is known, gives nothing but NaN.
+
+        That fails the shard: where the prompts are at fault, others show that the model works,
+        and then it is made; where the model is, the next shards fail as well, which ends the run.
+        """
+        self._has_worked = self._has_worked or any(flaw != NON_FINITE for flaw in result.flaws)
+        if len(result.flaws) >= TELLING and not self._has_worked:
+            raise FloatingPointError(
+                f"expected finite pixels, got NaN or infinity for all of the first "
+                f"{len(result.flaws)} samples: {result.errors[0]}"
+            )
 
     def _generate(
         self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]
@@ -130,9 +144,11 @@ class ShardMaker:
             made, observations = self._watched(
                 result, padded[start:stop], padded_prompts[start:stop]
             )
-            for observation in observations:
-                with result.watch.stage("observe"):
-                    self._collect(result, observation, samples[start:stop])
+            with result.watch.stage("observe"):
+                # All of them before any is kept: where the memory ends here, the part is repeated.
+                seen = [observation.tables() for observation in observations]
+                for tables in seen:
+                    self._collect(result, tables, samples[start:stop])
             return made
 
         parts = self._memory.split(len(padded), part)
@@ -160,10 +176,10 @@ class ShardMaker:
         return made, observations
 
     def _collect(
-        self, result: ShardResult, observation: Observation, samples: Sequence[Sample]
+        self, result: ShardResult, tables: Mapping[str, pa.Table], samples: Sequence[Sample]
     ) -> None:
         """Name the rows by sample and drop those of the padding."""
-        for name, table in observation.tables().items():
+        for name, table in tables.items():
             rows, parts = name_rows(table, samples), result.observed.setdefault(name, [])
             if not (parts and is_standing(table) and same_rows(parts[-1], rows)):
                 parts.append(rows)
@@ -195,15 +211,6 @@ class ShardMaker:
             result.encoded.append(encoded)
             images.append(image)
         return images
-
-
-def _require_some_finite(result: ShardResult) -> None:
-    """Raise GenerationError where the model gives nothing but NaN: every shard would meet that."""
-    if len(result.flaws) >= TELLING and set(result.flaws) == {NON_FINITE}:
-        raise GenerationError(
-            f"expected finite pixels, got NaN or infinity for all of the first {len(result.flaws)} "
-            f"samples of shard {result.shard.name}: {result.errors[0]}."
-        )
 
 
 def name_rows(table: pa.Table, samples: Sequence[Sample]) -> pa.Table:

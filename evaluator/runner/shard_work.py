@@ -75,12 +75,12 @@ class ShardWork:
             with self.stop.interruptible():
                 result = self._maker.make(shard, self.prompts(shard), after_batch)
             self.committer.submit(result, held)
-        except (EvaluatorError, KeyboardInterrupt):
-            # Told to stop, or a fault that every shard would meet: this one is not to blame.
-            with contextlib.suppress(EvaluatorError):
-                self.claims.release(held)
-            raise
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, EvaluatorError) or not isinstance(error, Exception):
+                # Told to stop, or a fault that every shard would meet: this one is not to blame.
+                with contextlib.suppress(EvaluatorError):
+                    self.claims.release(held)
+                raise
             message = f"{type(error).__name__}: {error}"
             self.claims.fail(held, message)
             self.progress.say(f"shard {shard.name} failed: {message}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import time
@@ -27,6 +28,8 @@ from evaluator.store.workers import Worker as Worker
 
 MAX_ATTEMPTS = 3
 """Attempts that ended at the same point, after which a task is set aside."""
+
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 _ATTEMPT = re.compile(r"(?P<task>.+)\.(?P<attempt>\d+)\Z")
 
@@ -230,10 +233,19 @@ class Claims:
         raise AssertionError("unreachable")
 
     def _file_system_time(self) -> float:
-        """The file system's idea of now: the modification time of a file touched just now."""
+        """The file system's idea of now: the modification time of a file touched just now.
+
+        Where none can be made, by who may only read or on a full disk, that is not known: then
+        only what this process watches gets old.
+        """
         clock = self.folder / f".clock-{self.worker.pid}-{uuid.uuid4().hex[:8]}"
         with explained("touch", clock):
-            clock.touch()
+            try:
+                clock.touch()
+            except OSError as error:
+                if error.errno not in _UNWRITABLE:
+                    raise
+                return -math.inf
             try:
                 return clock.stat().st_mtime
             finally:

@@ -114,7 +114,7 @@ class CommittedShard:
                 if got != expected:
                     found[name] = f"expected SHA-256 {expected}, got {got}"
         for file in self.path.glob("*.parquet"):
-            if file.name not in committed.sha256 and (fault := self._fault_of_table(file.name)):
+            if file.name not in committed.sha256 and (fault := self.fault_of_table(file.name)):
                 found[file.name] = fault
         return found
 
@@ -134,7 +134,7 @@ class CommittedShard:
             raise self._damaged(f"{path}: expected SHA-256 {expected}, got {got}.")
         return path
 
-    def _fault_of_table(self, name: str) -> str | None:
+    def fault_of_table(self, name: str) -> str | None:
         """What is wrong with a table that has page checksums only: timings, or a late one."""
         try:
             kind = str(schemas.table_note(self.path / name).get("kind"))

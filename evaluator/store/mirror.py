@@ -83,11 +83,19 @@ def read_record(folder: Path, *, where: object, mend: str) -> Recorded:
     path = folder / COMMIT
     try:
         record = json.loads(path.read_bytes())
-        return Recorded(frozenset(record["rows"]), dict(record["sha256"]))
+        found = Recorded(frozenset(record["rows"]), dict(record["sha256"]))
+        if odd := sorted(name for name in found.names | found.sha256.keys() if not _plain(name)):
+            raise ValueError(f"a file called {odd[0]!r}")
+        return found
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptShardError(
             f"{where}/{COMMIT}: expected the record of a committed shard, got {error!r}; {mend}"
         ) from error
+
+
+def _plain(name: str) -> bool:
+    """Whether a name is that of a file in the shard's own folder: a record may be anybody's."""
+    return bool(name) and not name.startswith(".") and not {"/", "\\", "\0"} & set(name)
 
 
 def read_manifest(remote: RemotePath, listed: Mapping[str, Stored]) -> dict[str, Pushed]:

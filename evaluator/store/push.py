@@ -140,20 +140,27 @@ class _Push:
                 hashes = read_record(folder, where=folder, mend=_MEND).sha256
                 names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
                 names.sort(key=lambda name: name == COMMIT)  # it says that the others are there
-                files = {name: self._file(index, name, hashes.get(name)) for name in names}
+                record = self.manifest.get(f"shards/{index:05d}/{COMMIT}")
+                # Files of a shard never change, so those that were pushed need not be read again;
+                # but a shard may have been set apart and made again.
+                same = record == _pushed((folder / COMMIT).read_bytes())
+                files = {
+                    name: self._file(index, name, hashes.get(name), may_be_known=same)
+                    for name in names
+                }
             except (CorruptShardError, FileNotFoundError) as error:
                 # Those who work put a damaged shard into quarantine.
                 gone = not (folder / COMMIT).exists()
                 return index, None if gone else str(error)
         return index, files
 
-    def _file(self, index: int, name: str, committed: str | None) -> Pushed:
+    def _file(self, index: int, name: str, committed: str | None, *, may_be_known: bool) -> Pushed:
         path, remote = self.run.shard_path(index) / name, f"shards/{index:05d}/{name}"
         size = path.stat().st_size
         known = self.manifest.get(remote)
-        # Files of a shard never change, so those that were pushed need not be read again.
         if (
-            known is not None
+            may_be_known
+            and known is not None
             and known.size == size
             and committed in (None, known.sha256)
             and self._is_there(remote, known)
@@ -162,6 +169,10 @@ class _Push:
         sha256 = sha256_file(path)
         if committed is not None and sha256 != committed:
             raise CorruptShardError(f"{path}: expected SHA-256 {committed}, got {sha256}; {_MEND}")
+        # No record has the checksum of some, but their pages have: damage would stay for ever.
+        paged = committed is None and name.endswith(".parquet")
+        if paged and (fault := self.run.files(index).fault_of_table(name)):
+            raise CorruptShardError(f"{fault.rstrip('.')}; {_MEND}")
         (self.remote / remote).put(path)
         return Pushed(size, sha256)
 

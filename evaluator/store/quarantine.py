@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from evaluator.durable import explained, flush_to_disk, write_atomically
-from evaluator.errors import CorruptShardError
-from evaluator.store.committed import COMMIT
+from evaluator.errors import CorruptShardError, StorageError
+from evaluator.store.committed import COMMIT, CommittedShard
 from evaluator.store.rundir import RunDirectory
 
 _PLACE = re.compile(r"(?P<shard>\d{5,})\.\d+\Z")
@@ -34,16 +34,36 @@ def set_apart(error: CorruptShardError) -> None:
 def set_apart_shard(run: RunDirectory, index: int, *, images: bool = True) -> bool:
     """Move a shard to quarantine if it is damaged, or only its late tables; whether it was."""
     shard = run.files(index)
+    seen = _inode(shard.path)
     try:
-        seen = shard.path.stat().st_ino
+        committed = _committed_files(shard)
         found = shard.damage(images=images)
-        if not found or shard.path.stat().st_ino != seen:
-            return False  # it is sound, or somebody made it again while we looked
     except FileNotFoundError:
         return False
-    whole = COMMIT in found or bool(set(found) & set(shard.record.rows))
+    except StorageError:
+        if seen is not None and _inode(shard.path) == seen:
+            raise
+        return False
+    if not found or seen is None or _inode(shard.path) != seen:
+        return False  # it is sound, or somebody set it apart, or made it again, while we looked
+    whole = COMMIT in found or bool(committed & set(found))
     _move([shard.path] if whole else [shard.path / name for name in found], run, index, found)
     return True
+
+
+def _committed_files(shard: CommittedShard) -> set[str]:
+    """What belongs to a shard; nothing where its record is damaged, which `damage` says."""
+    try:
+        return set(shard.record.rows)
+    except CorruptShardError:
+        return set()
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def waiting(run: RunDirectory) -> list[str]:

@@ -21,7 +21,7 @@ from evaluator.durable import (
     publish_file,
     write_atomically,
 )
-from evaluator.errors import RunDirectoryError
+from evaluator.errors import RunDirectoryError, StorageError
 from evaluator.locations import PULL, require_mounted
 from evaluator.records import Sample, Shard
 from evaluator.store import schemas
@@ -197,10 +197,18 @@ class RunDirectory:
         return self.path / "flaws"
 
     def publish_late_table(self, index: int, staged: Path) -> bool:
-        """Link a table made after its shard was committed; it carries its own page checksums."""
-        won = publish_file(staged, self.shard_path(index) / staged.name)
-        shutil.rmtree(staged.parent, ignore_errors=True)
-        return won
+        """Link a table made after its shard was committed; it carries its own page checksums.
+
+        Returns False when another copy was first, or the shard was set apart meanwhile.
+        """
+        try:
+            return publish_file(staged, self.shard_path(index) / staged.name)
+        except StorageError:
+            if self.is_committed(index) or not (self.path / "shards").is_dir():
+                raise
+            return False
+        finally:
+            shutil.rmtree(staged.parent, ignore_errors=True)
 
     def discard(self, staged: Path) -> None:
         """Remove a staging folder that will not be committed."""

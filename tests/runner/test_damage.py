@@ -14,8 +14,10 @@ import yaml
 from evaluator.config import RunConfig, parse_record
 from evaluator.errors import CorruptShardError, InputError
 from evaluator.runner.evaluation import Outcome
+from evaluator.runner.late import LateFeatures
 from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
+from evaluator.store import committed
 from evaluator.store.quarantine import set_apart_shard, waiting
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of, launch, merged, run_here
@@ -134,6 +136,26 @@ def test_a_damaged_late_table_is_made_again_without_its_shard(
     assert {path.name[:15] for path in place.iterdir()} == {"features-picky-", "reason.json"}
 
 
+def test_a_shard_set_apart_while_its_late_table_is_made_is_made_again(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tables_of(run.path)
+    for index in range(run.num_shards):
+        find(run, "features-picky-*", index).unlink()
+    table_of = LateFeatures._table
+
+    def meanwhile(self, shard, after_batch):
+        made = table_of(self, shard, after_batch)
+        if shard.index == 1 and not list((run.path / "quarantine").iterdir()):
+            cut(find(run, "samples.parquet"))
+            assert set_apart_shard(run, 1), "by another worker"
+        return made
+
+    monkeypatch.setattr(LateFeatures, "_table", meanwhile)
+    assert go_on(run.path).exit_status == 0
+    assert tables_of(run.path) == before
+
+
 def test_damaged_images_are_found_before_anything_is_computed_from_them(tmp_path: Path) -> None:
     run = go_on(tmp_path / "run", config(late=False)).run
     whole = go_on(tmp_path / "whole").run
@@ -165,6 +187,22 @@ def test_a_sound_shard_is_never_moved(run: RunDirectory) -> None:
         run.verify(index)
     assert waiting(run) == []
     assert list((run.path / "quarantine").iterdir()) == []
+
+
+def test_two_that_meet_one_damage_do_not_stumble_over_each_other(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(find(run, "samples.parquet"))
+    sums = committed.sha256_file
+
+    def meanwhile(path: Path) -> str:
+        if path.parent == run.shard_path(1):  # another worker is quicker
+            path.parent.rename(run.path / "quarantine" / "00001.0")
+        return sums(path)
+
+    monkeypatch.setattr(committed, "sha256_file", meanwhile)
+    assert not set_apart_shard(run, 1)
+    assert [place.name for place in (run.path / "quarantine").iterdir()] == ["00001.0"]
 
 
 def test_a_shard_damaged_a_second_time_keeps_both(run: RunDirectory) -> None:

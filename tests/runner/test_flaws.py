@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,16 @@ import pyarrow as pa
 import pytest
 import torch
 
+from evaluator.config import RunConfig
 from evaluator.errors import GenerationError
+from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.memory import MicroBatch
+from evaluator.runner.shard import ShardMaker
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker, counted
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of, run_here
+from tests.runner.custom_models import Noise
 
 CODE = "tests.runner.custom_models"
 
@@ -89,6 +95,37 @@ def test_probes_name_the_samples_of_a_batch_that_went_through_in_parts(
     assert np.allclose(*mean, atol=1e-3), "other companions: the same to rounding"
 
 
+class Watching:
+    """A probe with a row for each sample, which needs memory to give them."""
+
+    def __init__(self, name: str, fits: int) -> None:
+        self.name, self.fits = name, fits
+
+    @contextmanager
+    def attach(self, model, prompts, positions):
+        self.seen = len(prompts)
+        yield self
+
+    def tables(self):
+        if self.seen > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return {self.name: pa.table({"sample": pa.array(range(self.seen), pa.int32())})}
+
+
+def test_a_batch_repeated_because_of_one_probe_has_the_rows_of_others_once() -> None:
+    samples = tuple(Sample(i, f"k{i}", 0, i) for i in range(6))
+    probes = [Watching("first", fits=4), Watching("second", fits=2)]
+    with ThreadPoolExecutor(1) as encoders:
+        maker = ShardMaker(
+            Noise(device="cpu"), [], probes, batch_size=4, images="none", encoders=encoders
+        )
+        prompts = [Prompt(sample.key) for sample in samples]
+        result = maker.make(Shard(0, samples), prompts, lambda done: None)
+    for name in ("first", "second"):
+        keys = pa.concat_tables(result.observed[name]).column("key").to_pylist()
+        assert keys == [sample.key for sample in samples]
+
+
 def test_an_extractor_that_does_not_fit_embeds_in_parts(custom, tmp_path):
     feature = {"name": "greedy", "kind": f"{CODE}:GreedyExtractor"}
     config = custom("Noise", features=[feature], metrics=["vendi_greedy"])
@@ -141,13 +178,29 @@ def test_black_images_are_judged_marked_counted_and_said(custom, tmp_path, call)
     assert "4 images entirely black, 2 not finite" in ended.out
 
 
+def with_long_shards(config: RunConfig) -> RunConfig:
+    """Three of eight images."""
+    runtime = config.runtime.model_copy(update={"shard_size": 8})
+    prompts = config.prompts.model_copy(update={"limit": 12})
+    return config.model_copy(update={"runtime": runtime, "prompts": prompts})
+
+
 def test_a_model_that_gives_nothing_but_nan_ends_the_run(custom, tmp_path):
-    config = custom("Dark", nan=["all"])
-    config = config.model_copy(
-        update={"runtime": config.runtime.model_copy(update={"shard_size": 10})}
-    )
-    with pytest.raises(GenerationError, match="NaN or infinity for all of the first 8 samples"):
+    config = with_long_shards(custom("Dark", nan=["all"]))
+    with pytest.raises(GenerationError, match="3 shards failed in a row.*NaN or infinity for all"):
         run_here(config, tmp_path / "run", allow_code=True)
+    claims = Claims(tmp_path / "run" / "claims", Worker.current(), lease_seconds=60).attempts()
+    assert not any(counted(attempts) for attempts in claims.values())
+
+
+def test_prompts_that_give_nothing_but_nan_end_no_run(custom, tmp_path):
+    plain = run_here(with_long_shards(custom("Dark")), tmp_path / "plain", allow_code=True).run
+    keys = plain.plan.column("key").to_pylist()
+    config = with_long_shards(custom("Dark", nan=keys[:8]))
+    outcome = run_here(config, tmp_path / "run", allow_code=True)
+    assert outcome.errors == ()
+    assert outcome.run.committed() == [0, 1, 2]
+    assert outcome.summary.counts.non_finite == 8
 
 
 def test_tables_of_an_older_version_are_read_with_nulls_for_what_is_new(tmp_path: Path) -> None:

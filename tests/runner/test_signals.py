@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.errors import Preempted
+from evaluator.runner.progress import Progress
 from evaluator.stopping import StopRequest, stop_on_signals
 from evaluator.store.claims import Claim, Claims, Worker, counted
 from evaluator.store.rundir import RunDirectory
@@ -132,6 +133,32 @@ def test_a_second_interrupt_leaves_at_once_and_loses_nothing_committed(tmp_path:
     assert bytes_of(run) == undisturbed(tmp_path / "other")
 
 
+def test_a_worker_to_whom_nobody_listens_any_more_stops_all_the_same(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    worker = start(run, seconds=0.25, grace=60)
+    assert worker.stderr is not None
+    worker.stderr.close()  # as when a terminal, a pipe or a launcher is gone
+    wait_for(run, in_mid_shard)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=60) == 75
+    assert {claims[-1].state for claims in claims_of(run).values()} == {"done"}
+
+
+def test_progress_that_nobody_reads_any_more_ends_no_work(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", 8, 4)
+    claims = Claims(run.claims_folder, Worker.current(), lease_seconds=60)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        progress = Progress(run, claims, label="x", speaks=True, stream=stream)
+        progress.say("heard")
+        assert os.read(reader, 100) == b"heard\n"
+        os.close(reader)
+        progress.update([])
+        progress.say("shard 00001 failed: boom")
+        progress.end()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # or closing it would raise here
+
+
 def test_a_hung_worker_loses_its_shard_and_wakes_to_no_harm(tmp_path: Path) -> None:
     run = tmp_path / "run"
     hung = start(run, seconds=0.05, lease=1.0, samples=40)
@@ -147,6 +174,21 @@ def test_a_hung_worker_loses_its_shard_and_wakes_to_no_harm(tmp_path: Path) -> N
     assert hung.returncode == 0, output + said
     assert json.loads(output)["errors"] == []
     assert bytes_of(run) == committed == undisturbed(tmp_path / "other", "--samples", "40")
+
+
+def test_a_shard_is_given_back_whatever_the_worker_leaves_with(tmp_path: Path) -> None:
+    class Leaving(StopRequest):
+        """As when the grace ends at the very moment in which a batch does."""
+
+        def raise_unless_time_for(self, seconds: float) -> None:
+            raise SystemExit(75)
+
+    options = parse([str(tmp_path / "run"), "--seconds", "0"])
+    run = create_run(options.run, options.samples, options.per_shard)
+    with pytest.raises(SystemExit):
+        work(run, options, Leaving())
+    (attempts,) = claims_of(options.run).values()
+    assert [claim.state for claim in attempts] == ["released"]
 
 
 def test_only_interruptible_work_is_broken_off_and_handlers_are_put_back() -> None:

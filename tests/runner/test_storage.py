@@ -165,3 +165,20 @@ def test_a_claim_that_may_not_be_read_stops_the_worker_and_says_which(tmp_path: 
     assert "00003.0" in output
     claim.rmdir()
     assert start(run, seconds=0).wait(60) == 0
+
+
+def test_the_state_of_a_run_is_told_to_whoever_may_only_read_it(tmp_path: Path, call) -> None:
+    run = tmp_path / "run"
+    undisturbed(run)
+    worker = start(tmp_path / "open", seconds=0.2)
+    wait_for_shards(tmp_path / "open", 1)
+    try:
+        for path, status, state in ((run, 0, "complete: 80/80"), (tmp_path / "open", 3, "done by")):
+            with mounted(tmp_path / "mounted", "--bind", str(path)) as place:
+                _mount("-o", "remount,bind,ro", str(place))
+                ended = call("status", place)
+            assert ended.status == status, ended.err
+            assert state in ended.out
+    finally:
+        worker.kill()
+        worker.communicate()

@@ -162,6 +162,12 @@ def test_independent_workers_share_one_run(config_file: Path, alone: Path, tmp_p
     assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
     assert bytes_of(run) == bytes_of(alone)
     assert_same_numbers(run, alone)
+    said = [
+        [line for line in output.splitlines() if line.startswith(("fd_digits", "clip_score"))]
+        for output in outputs
+    ]
+    assert len(said[0]) == 2
+    assert said == said[:1] * 3, "whoever computed it"
 
 
 def test_too_few_processes_for_what_was_asked_is_an_error(

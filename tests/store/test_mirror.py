@@ -108,6 +108,51 @@ def test_tables_added_later_follow_their_shards(finished, memory, tmp_path: Path
     assert tree(tmp_path / "copy") == tree(finished.path)
 
 
+def test_a_shard_that_was_made_again_replaces_the_pushed_one(
+    finished, memory, tmp_path: Path
+) -> None:
+    late = "features-clip-abcdef01.parquet"
+
+    def add_late(key: str) -> None:
+        staged = finished.stage("late") / late
+        table = pa.table({"key": [key] * 4, "image_index": pa.array([0] * 4, pa.int32())})
+        schemas.write_table(table, staged, kind="features")
+        finished.publish_late_table(2, staged)
+
+    add_late("a")
+    push_run(finished, memory)
+    sizes = {name: len(content) for name, content in tree(finished.path).items()}
+    (finished.path / "shards" / "00002").rename(finished.path / "quarantine" / "00002.0")
+    commit(finished, 2, "sharp 2")
+    add_late("b")
+    now = {name: len(content) for name, content in tree(finished.path).items()}
+    assert sizes.items() <= now.items(), "other bytes, no other size"
+    assert push_run(finished, memory).exit_status == 0
+    assert pull_run(memory, tmp_path / "copy").faults == ()
+    shard = Path("shards") / "00002"
+    for name in ("samples.parquet", "commit.json", late):
+        ours, theirs = finished.path / shard / name, tmp_path / "copy" / shard / name
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_damaged_late_table_is_not_pushed_until_it_is_mended(finished, memory) -> None:
+    name = "features-clip-abcdef01.parquet"
+    staged = finished.stage("late") / name
+    keys = [f"key {i}" for i in range(4)]
+    table = pa.table({"key": keys, "image_index": pa.array([0] * 4, pa.int32())})
+    schemas.write_table(table, staged, kind="features")
+    sound = staged.read_bytes()
+    finished.publish_late_table(3, staged)
+    late = finished.shard_path(3) / name
+    late.write_bytes(sound[: len(sound) // 2])
+    pushed = push_run(finished, memory)
+    assert (pushed.num_shards, pushed.exit_status) == (NUM_SHARDS - 1, 1)
+    assert name in pushed.faults[0]
+    assert f"shards/00003/{name}" not in memory.files()
+    late.write_bytes(sound)
+    assert push_run(finished, memory).exit_status == 0
+
+
 def test_numbers_that_were_dropped_do_not_come_back(finished, memory, tmp_path: Path) -> None:
     finished.write_metric_table("realism", pa.table({"key": ["a"]}))
     push_run(finished, memory)
@@ -180,6 +225,21 @@ def test_a_shard_that_was_damaged_in_the_store_does_not_appear(
     assert push_run(finished, memory).exit_status == 0
     assert pull_run(memory, tmp_path / "copy").exit_status == 0
     assert tree(tmp_path / "copy") == tree(finished.path)
+
+
+@pytest.mark.parametrize("name", ["../00001/samples.parquet", "/etc/hostname"])
+def test_a_record_that_names_files_elsewhere_is_refused(
+    name: str, finished, memory, tmp_path: Path
+) -> None:
+    push_run(finished, memory)
+    record = json.loads((finished.shard_path(2) / "commit.json").read_text())
+    record["rows"][name] = None
+    put_back(memory, "shards/00002/commit.json", json.dumps(record).encode())
+    delete(memory / "pushed.json")
+    pulled = pull_run(memory, tmp_path / "copy")
+    assert len(pulled.faults) == 1
+    assert f"got ValueError(\"a file called '{name}'\")" in pulled.faults[0]
+    assert not RunDirectory.open(tmp_path / "copy").is_committed(2)
 
 
 def test_a_cut_upload_is_noticed(finished, memory, monkeypatch) -> None:

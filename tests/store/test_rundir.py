@@ -84,6 +84,18 @@ def test_what_is_staged_is_never_read(run: RunDirectory) -> None:
     assert not list((run.path / "shards").glob("**/*.parquet"))
 
 
+def test_a_late_table_of_a_shard_set_apart_meanwhile_is_dropped(run: RunDirectory) -> None:
+    staged = run.stage("late") / "features-clip-abcdef01.parquet"
+    staged.write_bytes(b"table")
+    assert not run.publish_late_table(0, staged), "never committed, or not any more"
+    assert list((run.path / "staging").iterdir()) == []
+    staged = run.stage("late") / "features-clip-abcdef01.parquet"
+    staged.write_bytes(b"table")
+    (run.path / "shards").rename(run.path / "gone")
+    with pytest.raises(StorageError, match="vanished"):
+        run.publish_late_table(0, staged)
+
+
 def test_a_late_table_is_linked_once(run: RunDirectory) -> None:
     commit(run, 0)
     for content, won in (("first", True), ("second", False)):
