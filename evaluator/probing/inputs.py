@@ -100,8 +100,18 @@ class ProbedModel:
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Tensor]:
         """One (3, H, W) uint8 image a prompt, which gets the attachments that the pipeline wants.
 
-        ConfigError for a prompt that the pipeline refuses, GenerationError where it fails.
+        ConfigError for a prompt that the pipeline refuses, GenerationError where it fails or gives
+        no image.
         """
+        images: list[Tensor] = []
+        for prompt, image in zip(prompts, self.sample(prompts, seeds), strict=True):
+            if isinstance(image, SampleError):
+                raise GenerationError(f"{prompt.text or prompt.key}: {image}")
+            images.append(image)
+        return images
+
+    def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Tensor | SampleError]:
+        """As `generate`, for those who watch the sampling and need no image of it."""
         given = [
             dataclasses.replace(prompt, attachments={name: name for name in self.attachments})
             for prompt in prompts
@@ -111,17 +121,11 @@ class ProbedModel:
             if fault is not None:
                 raise ConfigError(f"{self.name}: {fault}")
         try:
-            made = self.model.generate(given, [0] * len(given), list(seeds))
+            return self.model.generate(given, [0] * len(given), list(seeds))
         except EvaluatorError:
             raise
         except FAILURES as error:
             raise GenerationError(self._failure(error)) from error
-        images: list[Tensor] = []
-        for prompt, image in zip(given, made, strict=True):
-            if isinstance(image, SampleError):
-                raise GenerationError(f"{prompt.text or prompt.key}: {image}")
-            images.append(image)
-        return images
 
     def _failure(self, error: Exception) -> str:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

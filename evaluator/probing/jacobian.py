@@ -233,7 +233,7 @@ def _trajectory(probed: ProbedModel, prompt: Prompt, steps: StepChoice) -> list[
     seed = hashed_seed(probed.seed, prompt.key, 0)
     guidance = probed.config.generation.guidance_scale
     with recorded_trajectory(probed.pipeline, steps, guidance=guidance) as points:
-        probed.generate([prompt], [seed])
+        probed.sample([prompt], [seed])
     return points
 
 
