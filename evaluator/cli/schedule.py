@@ -39,7 +39,13 @@ def schedule(
     from evaluator.probes.schedule_comparison import compare_schedules
     from evaluator.probes.scheduler_sources import parse_settings
     from evaluator.probing.named import require_place
-    from evaluator.probing.schedules import num_steps_of, open_schedule, schedule_place
+    from evaluator.probing.outputs import ProbeFolder
+    from evaluator.probing.schedules import (
+        finish_schedule,
+        num_steps_of,
+        open_schedule,
+        schedule_place,
+    )
     from evaluator.report.schedules import schedules_text, write_schedules
 
     settings = parse_settings(overrides or [])
@@ -48,6 +54,9 @@ def schedule(
     named = [open_schedule(model, settings) for model in models]
     num_steps = num_steps_of(models, 50) if steps is None else steps
     schedules = compare_schedules(named, num_steps=num_steps)
+    filled = ProbeFolder(folder, verb="schedule")
     page = write_schedules(schedules, folder)
-    typer.echo(schedules_text(schedules))
+    said = schedules_text(schedules)
+    finish_schedule(filled, models, num_steps=num_steps, settings=settings, lines=said.splitlines())
+    typer.echo(said)
     typer.echo(f"\npage: {page}")
