@@ -14,7 +14,6 @@ from evaluator.cli.probe_options import (
     DtypeOption,
     LimitOption,
     ModelArgument,
-    OptionalExtractorOption,
     OutputOption,
     SeedOption,
     SetOption,
@@ -92,7 +91,13 @@ def ood(
         str | None, typer.Option(help="Images known to be unusual: how well scores tell them.")
     ] = None,
     limit: LimitOption = 2000,
-    extractor: OptionalExtractorOption = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            help="Score in this extractor's features instead of the model's latents. The result"
+            " takes the place of an earlier one in the same folder: keep both with --output."
+        ),
+    ] = None,
     weights: WeightsOption = None,
     output: OutputOption = None,
     device: DeviceOption = None,
