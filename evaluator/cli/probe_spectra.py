@@ -31,8 +31,11 @@ def jacobian(
     class_label: Annotated[int | None, typer.Option(help="Class of the samples.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Trajectories.")] = 4,
     at: Annotated[
-        str, typer.Option(help="Steps of the trajectory: all, how many, or 0,5,19.")
-    ] = "6",
+        str | None,
+        typer.Option(
+            help="Steps of the trajectory: all, how many, or 0,5,19; default: 6, or all of fewer."
+        ),
+    ] = None,
     values: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +73,7 @@ def jacobian(
         prompts=tuple(prompt or ()),
         class_label=class_label,
         samples=samples,
-        steps=_steps(at),
+        steps=None if at is None else _steps(at),
         values=values,
         eta=eta,
         vectors=vectors,

@@ -36,6 +36,7 @@ def schedule(
     ] = None,
 ) -> None:
     """Draw ᾱ, β, σ and log-SNR of noise schedules, and say what is suspicious about them."""
+    from evaluator.errors import ConfigError, ProbeError
     from evaluator.probes.schedule_comparison import compare_schedules
     from evaluator.probes.scheduler_sources import parse_settings
     from evaluator.probing.named import require_place
@@ -53,7 +54,11 @@ def schedule(
     require_place(folder)
     named = [open_schedule(model, settings) for model in models]
     num_steps = num_steps_of(models, 50) if steps is None else steps
-    schedules = compare_schedules(named, num_steps=num_steps)
+    try:
+        schedules = compare_schedules(named, num_steps=num_steps)
+    except ProbeError as error:  # nothing was run: what was asked for does not exist
+        option = "" if steps is None else f"--steps {steps}: "
+        raise ConfigError(f"{option}{error}") from error
     filled = ProbeFolder(folder, verb="schedule")
     page = write_schedules(schedules, folder)
     said = schedules_text(schedules)

@@ -153,6 +153,7 @@ def test_the_verb_writes_and_prints(tmp_path, capsys):
         (["DDIMScheduler", "--set", "oops"], "expected key=value"),
         (["./nowhere"], "expected a pipeline's folder"),
         (["DDIMScheduler", "DDIMScheduler"], "more than once"),
+        (["DDIMScheduler", "--steps", "2000"], "--steps 2000: Expected a schedule that"),
     ],
 )
 def test_the_verb_refuses_with_status_2(tmp_path, capsys, monkeypatch, arguments, says):
