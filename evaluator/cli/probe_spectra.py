@@ -14,7 +14,6 @@ from evaluator.cli.probe_options import (
     DtypeOption,
     LimitOption,
     ModelArgument,
-    OptionalExtractorOption,
     OutputOption,
     SeedOption,
     SetOption,
@@ -32,8 +31,11 @@ def jacobian(
     class_label: Annotated[int | None, typer.Option(help="Class of the samples.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Trajectories.")] = 4,
     at: Annotated[
-        str, typer.Option(help="Steps of the trajectory: all, how many, or 0,5,19.")
-    ] = "6",
+        str | None,
+        typer.Option(
+            help="Steps of the trajectory: all, how many, or 0,5,19; default: 6, or all of fewer."
+        ),
+    ] = None,
     values: Annotated[
         int | None,
         typer.Option(
@@ -71,7 +73,7 @@ def jacobian(
         prompts=tuple(prompt or ()),
         class_label=class_label,
         samples=samples,
-        steps=_steps(at),
+        steps=None if at is None else _steps(at),
         values=values,
         eta=eta,
         vectors=vectors,
@@ -92,7 +94,13 @@ def ood(
         str | None, typer.Option(help="Images known to be unusual: how well scores tell them.")
     ] = None,
     limit: LimitOption = 2000,
-    extractor: OptionalExtractorOption = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            help="Score in this extractor's features instead of the model's latents. The result"
+            " takes the place of an earlier one in the same folder: keep both with --output."
+        ),
+    ] = None,
     weights: WeightsOption = None,
     output: OutputOption = None,
     device: DeviceOption = None,

@@ -36,10 +36,17 @@ def schedule(
     ] = None,
 ) -> None:
     """Draw ᾱ, β, σ and log-SNR of noise schedules, and say what is suspicious about them."""
+    from evaluator.errors import ConfigError, ProbeError
     from evaluator.probes.schedule_comparison import compare_schedules
     from evaluator.probes.scheduler_sources import parse_settings
     from evaluator.probing.named import require_place
-    from evaluator.probing.schedules import num_steps_of, open_schedule, schedule_place
+    from evaluator.probing.outputs import ProbeFolder
+    from evaluator.probing.schedules import (
+        finish_schedule,
+        num_steps_of,
+        open_schedule,
+        schedule_place,
+    )
     from evaluator.report.schedules import schedules_text, write_schedules
 
     settings = parse_settings(overrides or [])
@@ -47,7 +54,14 @@ def schedule(
     require_place(folder)
     named = [open_schedule(model, settings) for model in models]
     num_steps = num_steps_of(models, 50) if steps is None else steps
-    schedules = compare_schedules(named, num_steps=num_steps)
+    try:
+        schedules = compare_schedules(named, num_steps=num_steps)
+    except ProbeError as error:  # nothing was run: what was asked for does not exist
+        option = "" if steps is None else f"--steps {steps}: "
+        raise ConfigError(f"{option}{error}") from error
+    filled = ProbeFolder(folder, verb="schedule")
     page = write_schedules(schedules, folder)
-    typer.echo(schedules_text(schedules))
+    said = schedules_text(schedules)
+    finish_schedule(filled, models, num_steps=num_steps, settings=settings, lines=said.splitlines())
+    typer.echo(said)
     typer.echo(f"\npage: {page}")

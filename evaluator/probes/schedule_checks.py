@@ -20,8 +20,15 @@ from evaluator.probes.schedule import (
     with_timesteps,
 )
 
-USUAL_SPAN = (-10.0, 10.0)
-"""Log-SNR that a schedule usually covers; families differ, so leaving it is only noted."""
+USUAL_SPAN = (-5.0, 5.0)
+"""Log-SNR that a model is usually trained on at least; falling short of it is only noted."""
+
+PURE_NOISE = -10.0
+"""Log-SNR below which latents are as good as pure noise: they hold less than 1 % of the image."""
+
+START_TOLERANCE = 2.5
+"""By how much log-SNR may start above what was trained. With 10 steps or more the usual spacings
+stay within 1.8 of a linear schedule's end, as they leave out less than a tenth of the timesteps."""
 
 MAX_FIRST_SIGNAL = 0.02
 """ᾱ of the first step above which pure noise is no fair stand-in for its latents: a seventh of
@@ -59,7 +66,8 @@ def schedule_warnings(
         *_zero_snr(scheduler, training),
         *_constant(steps, training),
         *_first_level(fresh, family, steps),
-        *_span(family, steps, training),
+        *_start(scheduler, steps, training),
+        *_span(steps, training),
     )
 
 
@@ -172,21 +180,38 @@ def _first_level(scheduler: Any, family: NoiseFamily, steps: pa.Table) -> Iterat
         )
 
 
-def _span(family: NoiseFamily, steps: pa.Table, training: pa.Table | None) -> Iterator[str]:
-    log_snr = _column(steps, "log_snr")
-    first, last = float(log_snr.min()), float(log_snr.max())
-    if first <= USUAL_SPAN[0] and last >= USUAL_SPAN[1]:
+def _start(scheduler: Any, steps: pa.Table, training: pa.Table | None) -> Iterator[str]:
+    """Whether sampling begins with about the noise that the model was trained on."""
+    if training is None or _runs_to_noise(scheduler):
         return
-    trained = ""
-    if training is not None:
-        levels = _column(training, "log_snr")
-        trained = f", here {levels.min():.2f} to {levels.max():.2f}"
-    yield (
-        f"Note: log-SNR runs from {first:.2f} to {last:.2f} and does not reach "
-        f"from {USUAL_SPAN[0]:.0f} (nearly pure noise) to {USUAL_SPAN[1]:.0f} (nearly clean). "
-        f"Many {family.value} schedules are like that; compare it with the "
-        f"range that the model was trained on (train_log_snr{trained})."
-    )
+    trained, sampled = (float(_column(table, "log_snr").min()) for table in (training, steps))
+    cumprod = float(_column(steps, "alpha_cumprod").min())
+    # Where the first step holds even more of the image, that is said already.
+    if sampled - max(trained, PURE_NOISE) > START_TOLERANCE and cumprod <= MAX_FIRST_SIGNAL:
+        yield (
+            f"The model was trained down to log-SNR {trained:.2f}, but sampling starts at "
+            f"{sampled:.2f}: it is given pure noise where it expects latents that hold "
+            f"{100 * math.sqrt(cumprod):.2g} % of the image's amplitude. Set timestep_spacing to "
+            "'trailing' or 'linspace', or take more steps."
+        )
+
+
+def _span(steps: pa.Table, training: pa.Table | None) -> Iterator[str]:
+    """Which end of the trained range (without one, of the sampled) falls short."""
+    log_snr = _column(steps if training is None else training, "log_snr")
+    kind = "Sampled" if training is None else "Trained"
+    least, most = float(log_snr.min()), float(log_snr.max())
+    if least > USUAL_SPAN[0]:
+        yield (
+            f"Note: {kind} log-SNR begins at {least:.2f}, short of {USUAL_SPAN[0]:g}: the noisiest "
+            f"level still holds {100 / math.sqrt(1 + math.exp(-least)):.0f} % of the image's "
+            "amplitude."
+        )
+    if most < USUAL_SPAN[1]:
+        yield (
+            f"Note: {kind} log-SNR ends at {most:.2f}, short of {USUAL_SPAN[1]:g}: the cleanest "
+            f"level still holds {100 / math.sqrt(1 + math.exp(most)):.0f} % noise."
+        )
 
 
 def shift_warning(scheduler: Any, mu: float | None) -> tuple[str, ...]:

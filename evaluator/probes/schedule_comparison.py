@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from evaluator.errors import ConfigError, ProbeError
+from evaluator.probes.noise import NoiseFamily
 from evaluator.probes.schedule import (
     describe_schedule,
     needs_mu,
@@ -20,6 +21,17 @@ from evaluator.probes.schedule import (
 from evaluator.probes.schedule_checks import default_mu, schedule_warnings, shift_warning
 from evaluator.probes.scheduler_sources import NamedScheduler
 from evaluator.probes.schemas import SCHEDULES_SCHEMA
+
+_UNSAID = {
+    "ScoreSdeVeScheduler": "score",
+    "flow": "flow",
+    "vp": "epsilon",  # RePaint, Wuerstchen
+    "trig": "v_prediction",  # IPNDM
+    "ve": "sample",  # consistency models
+    "dpm": "epsilon",
+    "edm": "sample",
+}
+"""What a model predicts where its scheduler's settings say nothing: by class, else by family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +45,7 @@ class DescribedSchedule:
     family: str
     """vp, ve, dpm, flow, edm or trig; see `evaluator.probes.noise`."""
     prediction: str
-    """What the model predicts; `flow` where the settings say nothing."""
+    """What the model predicts: `epsilon`, `v_prediction`, `sample`, `flow`, `score`, …"""
     variance: str | None
     """Which variance the reverse step has: fixed_small, learned_range, …; None elsewhere."""
     init_noise_sigma: float
@@ -63,13 +75,20 @@ def described(named: NamedScheduler, *, num_steps: int) -> DescribedSchedule:
         name=named.name,
         scheduler=type(scheduler).__name__,
         family=family.value,
-        prediction=str(scheduler.config.get("prediction_type") or "flow"),
+        prediction=_prediction(scheduler, family),
         variance=scheduler.config.get("variance_type"),
         init_noise_sigma=1.0 if declared is None else float(declared),
         training=training,
         sampling=sampling,
         warnings=(*shift_warning(scheduler, named.mu), *schedule_warnings(scheduler, **sampler)),
     )
+
+
+def _prediction(scheduler: Any, family: NoiseFamily) -> str:
+    said = scheduler.config.get("prediction_type")
+    if said:
+        return str(said)
+    return _UNSAID.get(type(scheduler).__name__) or _UNSAID[family.value]
 
 
 def compare_schedules(

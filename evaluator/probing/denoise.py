@@ -124,7 +124,10 @@ def probe_denoise(
 def _load(request: ModelRequest, timesteps: int | Sequence[float]) -> ProbedModel:
     """The model, with a run of so many steps, or one that leaves any timestep to choose."""
     if isinstance(timesteps, int):
-        return load_model(replace(request, steps=timesteps))
+        try:
+            return load_model(replace(request, steps=timesteps))
+        except ConfigError as error:  # the option of this verb is called otherwise
+            raise ConfigError(str(error).replace("--steps:", "--timesteps:")) from error
     probed = load_model(replace(request, steps=USUAL_GRID))
     grid = probed.pipeline.scheduler.config.get("num_train_timesteps", USUAL_GRID)
     return probed if grid >= USUAL_GRID else load_model(replace(request, steps=grid))
@@ -135,10 +138,8 @@ def _require_timesteps(probed: ProbedModel, timesteps: int | Sequence[float]) ->
     last = getattr(probed.pipeline.scheduler, "config", {}).get("num_train_timesteps")
     if last is None:
         return
-    outside = timesteps > last if isinstance(timesteps, int) else (
-        min(timesteps) < 0 or max(timesteps) > last
-    )  # fmt: skip
-    if outside:
+    asked = (timesteps,) if isinstance(timesteps, int) else timesteps
+    if min(asked) < 0 or max(asked) > last:
         what = f"at most {last} of them" if isinstance(timesteps, int) else f"from 0 to {last}"
         raise ConfigError(f"--timesteps: expected {what}, got {timesteps}; choose others")
 

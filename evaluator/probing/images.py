@@ -68,6 +68,11 @@ def chosen_images(
     )
 
 
+def keeps_images(run: RunDirectory) -> bool:
+    """Whether a run kept the images of any committed shard."""
+    return any((run.shard_path(shard) / "images.tar").is_file() for shard in run.committed())
+
+
 def kept_images(run: RunDirectory, *, limit: int) -> ProbedImages:
     """The first images that a run made and kept, with their prompts' texts; keys are `key__index`.
 

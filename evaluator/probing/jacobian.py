@@ -57,6 +57,8 @@ LARGE_BATCH = 4
 """Copies of a larger one: the second derivative of attention keeps the whole matrix of each."""
 NUM_VALUES = 64
 """Singular values of a larger one."""
+USUAL_STEPS = 6
+"""Steps of each trajectory, where it has as many."""
 ROUNDING = 32
 """Singular values below this many units of rounding count as nothing: x0 is a difference."""
 
@@ -72,8 +74,8 @@ class JacobianRequest:
     """Class, for a class-conditional model."""
     samples: int = 4
     """Trajectories."""
-    steps: str | int | Sequence[int] = 6
-    """Which steps of each trajectory: `all`, how many, or a list."""
+    steps: str | int | Sequence[int] | None = None
+    """Which steps of each trajectory: `all`, how many, or a list; None: 6, or all of fewer."""
     values: int | None = None
     """Singular values found by products with vectors; None: the whole Jacobian where it is small,
     else 64."""
@@ -98,13 +100,13 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
         raise ConfigError(
             f"--eta: expected a number between 0 and 1, got {request.eta:g}; the paper's is 0.99"
         )
-    StepChoice.parse(request.steps)  # before anything is loaded
+    choice = _choice(request)  # before anything is loaded
     _require_weights_in_place(request)
     guided = request.model.guidance_scale
     guidance = 1.0 if guided is None else guided
     probed = load_model(dataclasses.replace(request.model, guidance_scale=guidance))
     prompts = _prompts(request, probed)
-    found = _spectra(request, probed, prompts)
+    found = _spectra(request, probed, prompts, choice)
     if not found:
         raise ProbeError(
             f"--at: expected steps with some signal, got pure noise at {request.steps}; ask for "
@@ -136,6 +138,30 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     return result
 
 
+def _choice(request: JacobianRequest) -> StepChoice:
+    """The chosen steps; ConfigError where the trajectory has no such steps, or fewer."""
+    wanted, count = request.steps, open_named(request.model).config.generation.steps
+    if wanted is None:
+        return StepChoice(count=USUAL_STEPS)
+    beyond = wanted > count if isinstance(wanted, int) else (
+        not isinstance(wanted, str) and max(wanted, default=0) >= count
+    )  # fmt: skip
+    if beyond:
+        what = f"at most {count}" if isinstance(wanted, int) else f"steps from 0 to {count - 1}"
+        got = wanted if isinstance(wanted, int) else ",".join(map(str, wanted))
+        raise ConfigError(
+            f"--at: expected {what}, as a trajectory has {count} steps, got {got}; choose among "
+            "them, or take more with --steps"
+        )
+    try:
+        return StepChoice.parse(wanted)
+    except ConfigError as error:
+        raise ConfigError(
+            "--at: expected all, how many steps (at least 1), or distinct steps counted from 0, "
+            f"got {wanted!r}; write for example --at 10 or --at 0,5,19"
+        ) from error
+
+
 def _require_weights_in_place(request: JacobianRequest) -> None:
     """ConfigError where weights come and go layer by layer, before they could be differentiated."""
     model = open_named(request.model).config.model
@@ -147,12 +173,11 @@ def _require_weights_in_place(request: JacobianRequest) -> None:
 
 
 def _spectra(
-    request: JacobianRequest, probed: ProbedModel, prompts: Sequence[Prompt]
+    request: JacobianRequest, probed: ProbedModel, prompts: Sequence[Prompt], choice: StepChoice
 ) -> list[PointSpectrum]:
     """Every sample's spectra, at the chosen steps that are not of pure noise."""
     import torch
 
-    choice = StepChoice.parse(request.steps)
     found: list[PointSpectrum] = []
     progress: Progress | None = None
     for number in range(request.samples):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,10 @@ class ModelRequest:
     those of the configuration's first prompt that has them."""
 
 
+MAX_NAMED = 8
+"""Runs of a folder that a message names."""
+
+
 class Named(NamedTuple):
     """What a request names, before anything is loaded."""
 
@@ -59,19 +64,45 @@ class Named(NamedTuple):
     """Whether the configuration says which prompts; a pipeline named on its own has none."""
 
 
+_OPTIONS = {
+    "model.dtype": "--dtype",
+    "generation.steps": "--steps",
+    "generation.guidance_scale": "--guidance",
+    "generation.seed": "--seed",
+}
+"""What the configuration calls it → the option that sets it."""
+
+
 def open_named(request: ModelRequest) -> Named:
     """The configuration that a request stands for; ConfigError, RunDirectoryError."""
-    settings = [
-        f"{path}={value}"
-        for path, value in (
-            ("model.dtype", request.dtype),
-            ("generation.steps", request.steps),
-            ("generation.guidance_scale", request.guidance_scale),
-            ("generation.seed", request.seed),
-        )
-        if value is not None
-    ]
-    settings += request.overrides
+    values = (request.dtype, request.steps, request.guidance_scale, request.seed)
+    given = {p: v for p, v in zip(_OPTIONS, values, strict=True) if v is not None}
+    settings = [*(f"{path}={value}" for path, value in given.items()), *request.overrides]
+    try:
+        return _open(request, settings)
+    except ConfigError as error:
+        told = _by_option(error, given)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _by_option(error: ConfigError, given: Iterable[str]) -> ConfigError | None:
+    """The same faults under the options that were given; None where it is about none of them."""
+    names = {f"{path}:": f"{_OPTIONS[path]}:" for path in given}
+    heads = [fault.partition(" ")[0] for fault in error.faults]
+    if not set(heads) & set(names):
+        return None
+    faults = tuple(
+        fault.replace(head, names.get(head, head), 1)
+        for head, fault in zip(heads, error.faults, strict=True)
+    )
+    if set(heads) <= set(names):
+        return ConfigError("\n".join(faults))
+    return ConfigError(str(error).partition("\n")[0], faults)
+
+
+def _open(request: ModelRequest, settings: Sequence[str]) -> Named:
     path = Path(request.model)
     if (path / "init").is_dir():
         run = RunDirectory.open(path)
@@ -84,6 +115,8 @@ def open_named(request: ModelRequest) -> Named:
             f"{request.model}: expected a pipeline folder, a configuration or a run, got an empty "
             "folder; check the path"
         )
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise ConfigError(_neither(request.model, path))
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-._")
     record = {
         "name": stem[:100] or "model",
@@ -91,6 +124,19 @@ def open_named(request: ModelRequest) -> Named:
         "prompts": {"source": "none"},
     }
     return Named(parse_record(record, settings, where=request.model), None, None, False)
+
+
+def _neither(model: str, folder: Path) -> str:
+    """Of a folder that is no pipeline and no run."""
+    runs = sorted(str(inside) for inside in folder.iterdir() if (inside / "init").is_dir())
+    remedy = "check the path"
+    if runs:
+        more = f" and {len(runs) - MAX_NAMED} more" if len(runs) > MAX_NAMED else ""
+        remedy = f"name one of the runs in it: {', '.join(runs[:MAX_NAMED])}{more}"
+    return (
+        f"{model}: expected a pipeline folder (with model_index.json), a configuration or a run "
+        f"(with init/), got a folder with neither; {remedy}"
+    )
 
 
 def output_place(verb: str, request: ModelRequest, output: Path | None) -> Path:

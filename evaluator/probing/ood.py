@@ -28,6 +28,7 @@ from evaluator.probing.images import (
     encode_images,
     fit_images,
     images_size,
+    keeps_images,
     kept_images,
     load_images,
 )
@@ -129,14 +130,13 @@ def probe_ood(
     """Score images, outliers or both in the model's latents, or in an extractor's features.
 
     A fifth of the reference, drawn by the seed, fits nothing: what it scores is what is usual.
-    Of a run, its first reference with images is the reference, and without images or outliers
-    those that it kept are scored.
+    Of a run, its first reference with images is the reference, and without `images` those that it
+    kept are scored; beside outliers it may have kept none.
     """
     place = output_place("ood", request, output)
     asked = {"images": images, "outliers": outliers}
     probed = load_model(request)
-    own = images is None and outliers is None
-    if own and probed.run is None:
+    if images is None and outliers is None and probed.run is None:
         raise ConfigError("--images: expected images to score, got none; or give --outliers")
     judge = None if extractor is None else load_extractor(extractor, probed, weights=weights)
     usual = chosen_images(reference, probed, limit=limit, option="--reference")
@@ -145,13 +145,7 @@ def probe_ood(
             f"--reference: expected at least {LEAST} images, got {len(usual.images)}; give more "
             f"or raise --limit: below {FEW} no score is steady"
         )
-    sets = {
-        name: load_images(source, probed, limit=limit)
-        for name, source in asked.items()
-        if source is not None
-    }
-    if own and probed.run is not None:
-        sets["images"] = kept_images(probed.run, limit=limit)
+    sets = _sets(probed, images, outliers, limit=limit)
     scored, num_fitted, dim = _score(probed, judge, usual, sets)
     found = tuple(_found(name, scored) for name in SCORES)
     warnings = [*reference_warnings(num_fitted, dim), *_repeated(usual, sets)]
@@ -177,6 +171,20 @@ def probe_ood(
     made_from = provenance(probed, images=usual, extractor=judge)
     folder.finish(result, arguments=arguments, provenance=made_from)
     return result
+
+
+def _sets(
+    probed: ProbedModel, images: str | None, outliers: str | None, *, limit: int
+) -> dict[str, ProbedImages]:
+    """The images, given or kept by the run, then the outliers, as far as there are any."""
+    sets = {}
+    if images is not None:
+        sets["images"] = load_images(images, probed, limit=limit)
+    elif probed.run is not None and (outliers is None or keeps_images(probed.run)):
+        sets["images"] = kept_images(probed.run, limit=limit)
+    if outliers is not None:
+        sets["outliers"] = load_images(outliers, probed, limit=limit)
+    return sets
 
 
 def _score(

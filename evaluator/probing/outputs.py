@@ -46,6 +46,11 @@ class ProbeFolder:
         self._files.append(name)
         return path
 
+    def holds(self, name: str) -> Path:
+        """A file that was written into the folder already."""
+        self._files.append(name)
+        return self.path / name
+
     def table(self, name: str, table: pa.Table) -> Path:
         """A table as Parquet."""
         import pyarrow.parquet as pq

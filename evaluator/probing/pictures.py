@@ -126,16 +126,27 @@ def curve_chart(curves: Sequence[Curve], *, title: str, x_label: str) -> Picture
         y = place(x_low, 10.0**decade)[1]
         draw.line((left, y, right, y), fill=ABSENT)
         draw.text((GAP, y - 7), f"{10.0**decade:g}", INK, font=_font())
-    for i in range(5):
-        x = x_low + (x_high - x_low) * i / 4
-        at = place(x, 10.0 ** decades[0])[0]
-        draw.text((at - 12, bottom + GAP), f"{x:.1f}", INK, font=_font())
+    for x in round_ticks(x_low, x_high):
+        at, said = place(x, 10.0 ** decades[0])[0], f"{x:g}"
+        half = draw.textlength(said, font=_font()) / 2
+        draw.text((min(at, width - 2 - half) - half, bottom + GAP), said, INK, font=_font())
     _text(draw, x_label, (left, bottom + LINE + GAP), right - left)
     for number, curve in enumerate(curves):
         colour = CURVE_COLOURS[number % len(CURVE_COLOURS)]
         _curve(draw, curve, place, colour)
         draw.text((right - 150, top + LINE * number), curve.label, colour, font=_font())
     return canvas
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """The multiples of 1, 2 or 5 times a power of ten in [low, high], about five of them."""
+    if high - low < 1e-6 * max(1.0, abs(high)):
+        return [low]
+    raw = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    return [round(i * step, 12) for i in range(first, last + 1)]
 
 
 def _curve(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.errors import ProbeError
+from evaluator.errors import ConfigError
 from evaluator.probes.latent_space import LatentSpace, to_images
 from evaluator.probes.roundtrip import (
     LatentScale,
@@ -98,7 +98,7 @@ def probe_roundtrip(
     limit: int = 256,
     output: Path | None = None,
 ) -> RoundtripFound:
-    """Encode and decode real images; ProbeError for a model without an autoencoder.
+    """Encode and decode real images; ConfigError for a model without an autoencoder.
 
     Without `images`, those of the configuration's first reference, or of its prompts.
     """
@@ -106,7 +106,7 @@ def probe_roundtrip(
     probed = load_model(request)
     space = LatentSpace(probed.pipeline)
     if space.is_pixels:
-        raise ProbeError(
+        raise ConfigError(
             f"Expected a latent model, whose autoencoder can be tried; {probed.name} "
             f"({type(probed.pipeline).__name__}) has none and works on pixels. "
             "Name a model with a VAE; `probe denoise` works on pixels too."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from evaluator.locations import expand
 from evaluator.models.schedulers import swap_scheduler
 from evaluator.probes.scheduler_sources import NamedScheduler, open_scheduler
 from evaluator.probing.named import CONFIG_SUFFIXES, PROBES, ModelRequest, Named, open_named
+from evaluator.probing.outputs import ProbeFolder
+from evaluator.runner.identity import provenance, versions
 
 
 def open_schedule(model: str, settings: Mapping[str, Any] | None = None) -> NamedScheduler:
@@ -65,3 +67,31 @@ def schedule_place(models: list[str]) -> Path:
     if len(models) == 1 and (Path(models[0]) / "init").is_dir():
         return Path(models[0]) / PROBES / "schedule"
     return Path("schedule")
+
+
+def finish_schedule(
+    folder: ProbeFolder,
+    models: Sequence[str],
+    *,
+    num_steps: int,
+    settings: Mapping[str, Any],
+    lines: Sequence[str],
+) -> Path:
+    """Write result.json beside the table and the page: what was asked, printed and looked at."""
+    for name in ("schedule.parquet", "schedule.html"):
+        folder.holds(name)
+    return folder.finish(
+        {"num_steps": num_steps},
+        arguments={"models": list(models), "steps": num_steps, "set": dict(settings)},
+        provenance={"versions": versions(), "model": _made_from(models, settings)},
+        lines=lines,
+    )
+
+
+def _made_from(models: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What init/provenance.json says of one run as it is; else the names alone."""
+    if len(models) == 1 and not settings and (Path(models[0]) / "init").is_dir():
+        run = open_named(ModelRequest(models[0])).run
+        if run is not None:
+            return dict(provenance(run)["model"])
+    return {"id": ", ".join(models)}

@@ -26,7 +26,7 @@ class Origin(NamedTuple):
     provenance: list[tuple[str, str]]
     """`model.revision`, value; nested names are joined by dots."""
     made_from: Mapping[str, Any]
-    """What provenance.json says of the model, as it stands there."""
+    """`model` of provenance.json and `generation` of config.yaml, as they stand there."""
 
 
 def read_origin(run: RunDirectory) -> Origin:
@@ -39,15 +39,25 @@ def read_origin(run: RunDirectory) -> Origin:
     config = config if isinstance(config, Mapping) else {}
     model = config.get("model")
     record = _record(_init_text(run, "provenance.json"))
-    made_from = record.get("model")
+    made_from = {"model": record.get("model"), "generation": config.get("generation")}
     said = [model.get(name) for name in ("kind", "id")] if isinstance(model, Mapping) else []
     return Origin(
-        title=plain(config.get("name") or "", limit=200) or plain(run.path.resolve().name),
+        title=_title(config, run),
         model=redacted(plain(" ".join(str(part) for part in said if part), limit=300)),
         config=redacted(plain_lines(text)),
         provenance=_provenance(record),
-        made_from=made_from if isinstance(made_from, Mapping) else {},
+        made_from=made_from,
     )
+
+
+def _title(config: Mapping[str, Any], run: RunDirectory) -> str:
+    """The run's name, and how many prompts it was limited to."""
+    name = plain(config.get("name") or "", limit=200) or plain(run.path.resolve().name)
+    prompts = config.get("prompts")
+    limit = prompts.get("limit") if isinstance(prompts, Mapping) else None
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        return name
+    return f"{name}, the first {limit:,} prompt{'s' * (limit > 1)}"
 
 
 def _init_text(run: RunDirectory, name: str) -> str:

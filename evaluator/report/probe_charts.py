@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluator.report.curves import student_t
@@ -53,8 +55,7 @@ def probe_charts(found: ProbeResult, slug: str) -> list[Chart]:
 
 
 def _named(chart: Chart, slug: str) -> Chart:
-    return Chart(slug, chart.title, chart.description, chart.x_label, chart.y_label,
-                 chart.series, chart.guide)  # fmt: skip
+    return replace(chart, slug=slug)
 
 
 def _column(table: pa.Table, name: str) -> Floats:
@@ -197,6 +198,25 @@ def _roundtrip(table: pa.Table) -> Iterable[Chart]:
     yield Chart("psnr", title, said, "PSNR in dB", "share of images", [line] if line.x else [])
 
 
+def _schedule(table: pa.Table) -> Iterable[Chart]:
+    """Log-SNR at the sampler's steps; the training grid is on the verb's own page."""
+    table = table.filter(pc.equal(table.column("grid"), "sampling"))
+    names, steps = np.array(_texts(table, "schedule")), _column(table, "step")
+    log_snr = _column(table, "log_snr")
+    lines = []
+    for name in dict.fromkeys(names.tolist()):
+        here = np.flatnonzero(names == name)
+        kept = here[np.unique(np.linspace(0, len(here) - 1, MAX_POINTS).round().astype(int))]
+        lines.append(Series(name, steps[kept].tolist(), log_snr[kept].tolist()))
+    said = (
+        "Log-SNR at each step of the sampler, from noise to image. Where it is infinite it is not "
+        "drawn."
+    )
+    for first in range(0, len(lines), NUM_COLOURS):
+        yield Chart(f"log-snr-{first // NUM_COLOURS}", "Noise schedule", said, "step", "log-SNR",
+                    lines[first : first + NUM_COLOURS], named=len(lines) > NUM_COLOURS)  # fmt: skip
+
+
 def _share(name: str, values: Floats) -> Series:
     """The empirical distribution function, at evenly spaced ranks."""
     values = np.sort(values[np.isfinite(values)])
@@ -213,6 +233,7 @@ DRAWN: Mapping[str, Callable[[pa.Table], Iterable[Chart]]] = {
     "directions": _directions,
     "ood": _ood,
     "roundtrip": _roundtrip,
+    "schedule": _schedule,
 }
 """Verbs whose table `<verb>.parquet` is drawn."""
 

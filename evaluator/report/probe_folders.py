@@ -26,6 +26,7 @@ NEWEST_FORMAT = 2
 MAX_FOLDERS = 32
 MAX_PICTURES = 8
 MAX_LINES = 80
+MAX_SETTINGS = 8
 MAX_RESULT_BYTES = 16 * 2**20
 MAX_TABLE_BYTES = 64 * 2**20
 MAX_PICTURE_BYTES = 32 * 2**20
@@ -98,8 +99,8 @@ def read_probes(
 ) -> ProbeResults:
     """Read every folder under `run/probes`; pictures go into `folder/probes`.
 
-    `made_from` is what init/provenance.json says of the run's model; `drawn` are the verbs whose
-    table is wanted.
+    `made_from` is what `init/` says of the run: its `model` in provenance.json, its `generation` in
+    config.yaml; `drawn` are the verbs whose table is wanted.
     """
     found = ProbeResults()
     if (run / "probes").is_symlink():
@@ -249,7 +250,7 @@ def _result(
     ]
     while told and not told[-1]:
         told.pop()
-    warning, note = _compared(model, made_from)
+    warning, note = _compared(provenance, made_from)
     name = redacted(plain(model.get("id") or "", limit=200))
     fingerprint = plain(model.get("fingerprint") or "")[:8]
     return ProbeResult(
@@ -271,12 +272,30 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _compared(model: Mapping[str, Any], of_run: Mapping[str, Any]) -> tuple[str, str]:
+def _compared(provenance: Mapping[str, Any], made_from: Mapping[str, Any]) -> tuple[str, str]:
     """Warning and note on whether what was probed is what the run's images are from."""
+    model, of_run = _mapping(provenance.get("model")), _mapping(made_from.get("model"))
     fingerprints = model.get("fingerprint"), of_run.get("fingerprint")
     if None in fingerprints or fingerprints[0] == fingerprints[1]:
         return "", ""
     weights = [(of.get("weights_sha256"), of.get("added_weights_sha256")) for of in (model, of_run)]
     if weights[0][0] is not None and weights[0] == weights[1]:
-        return "", "the weights of this run, under other settings than its images"
+        said = "the weights of this run, under other settings than its images"
+        named = _differing(provenance, made_from)
+        return "", f"{said}: {'; '.join(named)}" if named else said
     return "Made with other weights than this run’s images: probe the run itself to compare.", ""
+
+
+def _differing(provenance: Mapping[str, Any], made_from: Mapping[str, Any]) -> list[str]:
+    """The settings that both name with another value each, in words."""
+    found = []
+    for part in ("model", "generation"):
+        probed, of_run = _mapping(provenance.get(part)), _mapping(made_from.get(part))
+        for name in sorted({*probed} & {*of_run} - {"fingerprint", "id", "revision"}):
+            if probed[name] != of_run[name]:
+                here, there = (
+                    "none" if value is None else redacted(plain(value, limit=40))
+                    for value in (probed[name], of_run[name])
+                )
+                found.append(f"{plain(name, limit=40)} {here} instead of {there}")
+    return found[:MAX_SETTINGS]

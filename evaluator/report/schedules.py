@@ -197,7 +197,7 @@ def _chart(grid: str, curve: Curve, lines: Sequence[Series], end: str) -> Chart:
     if any(not np.isfinite(line.y).all() for line in lines):
         said += " Where it is infinite it is not drawn."
     slug = f"{grid.lower()}-{curve.slug}{end}"
-    return Chart(slug, curve.title, said, against, curve.label, lines)
+    return Chart(slug, curve.title, said, against, curve.label, lines, named=True)
 
 
 def _series(name: str, grid: str, table: pa.Table, values: Values) -> Series:
@@ -231,4 +231,4 @@ def _variance_chart(lines: Sequence[Series], end: str) -> Chart:
         "or, where the model learned it, the band from β̃ to β that it chooses from."
     )
     slug = f"training-variance{end}"
-    return Chart(slug, "Reverse variance", said, "t / T", "log₁₀ variance", lines)
+    return Chart(slug, "Reverse variance", said, "t / T", "log₁₀ variance", lines, named=True)

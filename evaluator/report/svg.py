@@ -45,6 +45,8 @@ class Chart:
     series: Sequence[Series]
     guide: float | None = None
     """A value that theory expects, drawn as a dashed line."""
+    named: bool = False
+    """Whether a line has its legend even alone: where a neighbouring chart has others."""
 
 
 class _Scale:
@@ -119,7 +121,7 @@ def _legend(svg: ET.Element, chart: Chart, series: Sequence[Series]) -> float:
     """Draw title and legend; returns where the plot may begin."""
     text(svg, 8, 18, chart.title, kind="title")
     left, top = 8.0, 38.0
-    if len(series) < 2:
+    if len(series) < 2 and not chart.named:
         return 34
     for i, line in enumerate(series):
         name = plain(line.name, limit=40)

@@ -78,7 +78,7 @@ def require_same(run: RunDirectory, config: RunConfig, pack_fingerprint: str) ->
     if mine["model"].get("revision", 0) is None:
         mine["model"]["revision"] = theirs["model"].get("revision")
     differences = [
-        f"{path}: the run has {there!r}, this configuration {here!r}"
+        f"{path}: the run has {_said(there)}, this configuration {_said(here)}"
         for path, there, here in _differences(theirs, mine)
     ]
     made_from = provenance(run)["prompts"]["fingerprint"]
@@ -143,6 +143,10 @@ def record_launch(run: RunDirectory, config: RunConfig, world: World) -> None:
         "runtime": config.runtime.model_dump(mode="json"),
     }
     run.record_launch(f"{stamp}.{now % 10**9:09d}-{worker.replace(':', '-')}", record)
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else repr(value)
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

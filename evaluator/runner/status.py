@@ -54,9 +54,15 @@ class Status:
             f"{state}: {self.committed_samples}/{self.num_samples} samples in "
             f"{self.committed_shards}/{self.num_shards} shards"
         ]
-        if self.flaws:
-            black, non_finite = (self.flaws.get(name, 0) for name in ("black", "non_finite"))
-            text.append(f"  {black} images entirely black, {non_finite} not finite (NaN, infinity)")
+        flaws = [
+            f"{count} image{'s' * (count > 1)} {said}"
+            for name, said in (
+                ("black", "entirely black"), ("non_finite", "not finite (NaN, infinity)"),
+            )
+            if (count := self.flaws.get(name, 0))
+        ]  # fmt: skip
+        if flaws:
+            text.append(f"  {', '.join(flaws)}")
         for task, claim in sorted(self.working.items()):
             worker = claim.worker.name if claim.worker else "somebody"
             text.append(

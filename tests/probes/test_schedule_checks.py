@@ -79,3 +79,38 @@ def test_usual_schedulers_have_notes_only(name):
 def test_inverse_schedules_may_turn_noisier():
     said = warnings_of(diffusers.DDIMInverseScheduler(**BETAS))
     assert "signal-to-noise ratio" not in said
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler",
+                                  "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler",
+                                  "EulerDiscreteScheduler", "EDMEulerScheduler"])  # fmt: skip
+@pytest.mark.parametrize("num_steps", [10, 50])
+def test_ordinary_schedules_have_no_remark_on_their_range(name, num_steps):
+    said = warnings_of(getattr(diffusers, name)(), num_steps)
+    assert "log-SNR" not in said
+
+
+@pytest.mark.parametrize("num_steps", [20, 50])
+def test_sampling_that_starts_above_what_was_trained_is_said(num_steps):
+    cosine = {"beta_schedule": "squaredcos_cap_v2"}
+    late = schedule_warnings(diffusers.DDIMScheduler(**cosine), num_steps=num_steps)
+    (line,) = [line for line in late if "log-SNR" in line]
+    assert line.startswith("The model was trained down to log-SNR -19.84, but sampling starts at")
+    trailing = diffusers.DDIMScheduler(**cosine, timestep_spacing="trailing")
+    assert "log-SNR" not in warnings_of(trailing, num_steps)
+
+
+@pytest.mark.parametrize(
+    ("betas", "says", "not_said"),
+    [
+        ({"beta_end": 0.008}, "begins at -4.", "ends at"),
+        ({"beta_start": 0.01, "beta_end": 0.02}, "ends at 4.60, short of 5", "begins at"),
+    ],
+)
+def test_the_end_of_the_trained_range_that_falls_short_is_named(betas, says, not_said):
+    settings = {"timestep_spacing": "trailing", **betas}
+    said = schedule_warnings(diffusers.DDIMScheduler(**settings), num_steps=20)
+    (line,) = [line for line in said if "log-SNR" in line]
+    assert line.startswith("Note: Trained log-SNR")
+    assert says in line
+    assert not_said not in line

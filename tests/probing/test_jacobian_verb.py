@@ -152,3 +152,23 @@ def test_weights_that_come_and_go_are_refused(tmp_path: Path) -> None:
     model = ModelRequest(DIGITS, overrides=("model.cpu_offload=sequential",))
     with pytest.raises(ConfigError, match="got 'sequential'; take 'model'"):
         probe_jacobian(JacobianRequest(model, prompts=("a",)), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ("0,99", "--at: expected steps from 0 to 4, as a trajectory has 5 steps, got 0,99"),
+        ("99", "--at: expected at most 5, as a trajectory has 5 steps, got 99"),
+        ("0", "--at: expected all, how many steps"),
+        ("1,1", "--at: expected all, how many steps"),
+        ("some", "--at: expected all, a number of steps"),
+    ],
+)
+def test_steps_that_do_not_exist_are_refused_before_anything_is_loaded(
+    call: Callable[..., Any], tmp_path: Path, at: str, says: str
+) -> None:
+    out = tmp_path / "out"
+    ended = call("probe", "jacobian", DIGITS, "--at", at, "--steps", 5, "--output", out)
+    assert ended.status == 2
+    assert says in " ".join(ended.err.split())
+    assert not out.exists()

@@ -25,6 +25,7 @@ from evaluator.probing.pictures import (
     curve_chart,
     image_grid,
     number_map,
+    round_ticks,
 )
 from evaluator.probing.progress import Progress
 
@@ -135,3 +136,26 @@ def test_progress_speaks_in_lines_where_there_is_no_terminal(monkeypatch: pytest
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("probing: 1/4, ")
     assert lines[1] == "probing: 4/4"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1, 256, [50, 100, 150, 200, 250]),
+        (1, 64, [20, 40, 60]),
+        (1, 6, [1, 2, 3, 4, 5, 6]),
+        (-8.22, 9.21, [-5, 0, 5]),
+        (0, 0.3, [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]),
+        (3, 3 + 1e-9, [3]),
+    ],
+)
+def test_ticks_are_round_and_within_the_chart(low: float, high: float, ticks: list[float]) -> None:
+    assert round_ticks(low, high) == ticks
+
+
+def test_the_last_tick_is_not_clipped() -> None:
+    nothing = [math.nan, math.nan]
+    line = Curve([0.0, 100000.0], [1.0, 2.0], nothing, nothing, "")
+    chart = np.asarray(curve_chart([line], title="", x_label=""))
+    assert (chart[:, -1] == 255).all(), "nothing reaches the edge"
+    assert (chart[324:340, 600:] < 128).any(), "the tick is there"

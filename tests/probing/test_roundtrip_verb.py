@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from evaluator.demo.quality import PIPELINE, accuracy, held_out
-from evaluator.errors import ProbeError
+from evaluator.errors import ConfigError
 from evaluator.probes.latent_space import LatentSpace
 from evaluator.probing.inputs import ModelRequest, ProbedImages, ProbedModel
 from evaluator.probing.roundtrip import probe_roundtrip, roundtrip
@@ -74,7 +74,7 @@ def test_other_autoencoders_come_round(name: str, family: Any):
 
 
 def test_a_pixel_model_has_nothing_to_encode(unconditional: Path, tmp_path: Path):
-    with pytest.raises(ProbeError, match="ddpm \\(DDPMPipeline\\) has none and works on pixels"):
+    with pytest.raises(ConfigError, match="ddpm \\(DDPMPipeline\\) has none and works on pixels"):
         probe_roundtrip(
             ModelRequest(str(unconditional), device="cpu"), images=IMAGES, output=tmp_path / "out"
         )

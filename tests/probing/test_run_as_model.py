@@ -98,6 +98,12 @@ def test_a_runs_schedule_is_that_of_its_scheduler_and_steps(
     ended = call("schedule", run)
     assert ended.status == 0
     assert (run / "probes" / "schedule" / "schedule.html").is_file()
+    record = json.loads((run / "probes" / "schedule" / "result.json").read_text())
+    assert record["arguments"]["steps"] == 2
+    assert record["files"] == ["schedule.parquet", "schedule.html"]
+    assert record["lines"] == ended.out.split("\n\npage:")[0].splitlines()
+    made_from = json.loads((run / "init" / "provenance.json").read_text())["model"]
+    assert record["provenance"]["model"]["fingerprint"] == made_from["fingerprint"]
     swapped = configuration(tmp_path, model={
         "kind": "diffusers", "id": DIGITS,
         "scheduler": {"name": "DDPMScheduler", "arguments": {"beta_schedule": "linear"}},
@@ -129,6 +135,18 @@ def test_kept_images_are_those_that_were_made(run: Path) -> None:
     shutil.rmtree(run / "shards" / "00000")
     with pytest.raises(InputError, match="expected a run that kept images"):
         kept_images(directory, limit=3)
+
+
+def test_outliers_are_scored_beside_the_images_of_a_run(
+    run: Path, call: Callable[..., Any]
+) -> None:
+    ended = call("probe", "ood", run, "--outliers", IMAGES, "--limit", 20, "--device", "cpu")
+    assert ended.status == 0, ended.err
+    assert "10 images and 20 outliers" in ended.out
+    (run / "shards" / "00000" / "images.tar").unlink()
+    ended = call("probe", "ood", run, "--outliers", IMAGES, "--limit", 20, "--device", "cpu")
+    assert ended.status == 0, ended.err
+    assert "0 images and 20 outliers" in ended.out, "it kept none"
 
 
 def test_a_checkpoint_that_changed_since_the_run_is_refused(

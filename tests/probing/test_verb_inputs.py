@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from evaluator.demo.quality import held_out
 from evaluator.errors import ConfigError, InputError
 from evaluator.probing.images import embed_images, fit_images, load_images
 from evaluator.probing.inputs import ModelRequest, ProbedModel, load_extractor, load_model
+from evaluator.probing.named import open_named
 
 from .conftest import CLIP, DIGITS, IMAGES
 
@@ -83,3 +86,43 @@ def test_an_extractor_takes_the_weights_it_is_given(digits: ProbedModel):
     one = clip.embed(clip.preprocess(images[1])[None])["features"][0].numpy()
     assert features.dtype == np.float64
     np.testing.assert_allclose(features[1], one, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "value", "says"),
+    [
+        ("denoise", "--timesteps", "99999", "--timesteps: input should be less than"),
+        ("denoise", "--dtype", "fp16", "--dtype: input should be 'float32'"),
+        ("jacobian", "--steps", "99999", "--steps: input should be less than"),
+    ],
+)
+def test_a_value_that_no_configuration_takes_is_said_of_its_option(
+    call: Callable[..., Any], verb: str, option: str, value: str, says: str
+):
+    ended = call("probe", verb, DIGITS, option, value)
+    told = " ".join(ended.err.split())
+    assert ended.status == 2
+    assert says in told
+    assert "configuration has" not in told
+    assert "generation.steps" not in told
+
+
+def test_other_faults_keep_their_names_beside_those_of_options():
+    wrong = ModelRequest(DIGITS, dtype="fp16", overrides=("generation.hieght=8",))
+    with pytest.raises(ConfigError) as caught:
+        open_named(wrong)
+    assert "the configuration has 2 faults" in str(caught.value)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == [
+        "--dtype", "generation.hieght",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_runs_names_the_runs_in_it(call: Callable[..., Any], tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("none of them")
+    ended = call("probe", "anatomy", tmp_path)
+    assert ended.status == 2
+    assert "got a folder with neither; check the path" in " ".join(ended.err.split())
+    for name in ("b", "a"):
+        (tmp_path / name / "init").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"model_index\.json.* runs in it: \S+/a, \S+/b$"):
+        open_named(ModelRequest(str(tmp_path)))

@@ -184,13 +184,33 @@ def test_other_weights_are_a_warning_and_other_settings_a_note(make_run: Make) -
         "silent": {"fingerprint": None},
     }.items():
         leave(run, name, **model)
-    found = read_probes(run.path, of_run, run.path / "out", drawn=())
+    found = read_probes(run.path, {"model": of_run}, run.path / "out", drawn=())
     warned = {item.place: (bool(item.warning), bool(item.note)) for item in found.complete}
     assert warned == {"other": (True, False), "same": (False, True), "lora": (True, False),
                       "equal": (False, False), "silent": (False, False)}  # fmt: skip
     provenance = json.dumps({"model": of_run})
     (run.path / "init" / "provenance.json").write_text(provenance)
     assert "Made with other weights than this run’s images" in write_report(run).read_text()
+
+
+def test_a_note_on_other_settings_names_them(make_run: Make) -> None:
+    run = make_run(num_samples=3, probes=False)
+    weights = {"weights_sha256": "1" * 64, "added_weights_sha256": {}}
+    generation = {"steps": 50, "guidance_scale": None, "seed": 0}
+    of_run = {"fingerprint": "a" * 64, "dtype": "float16", "device": "cpu", **weights}
+    folder = open_folder("custom", "m", run.path / "probes" / "custom")
+    probed = {"fingerprint": "b" * 64, "dtype": HOSTILE, "device": "cpu", **weights}
+    asked = {"steps": 10, "guidance_scale": 1.0, "seed": 0}
+    folder.finish(Found(), arguments={}, provenance={"model": probed, "generation": asked})
+    made_from = {"model": of_run, "generation": generation}
+    (found,) = read_probes(run.path, made_from, run.path / "out", drawn=()).complete
+    said, _, named = found.note.partition(": ")
+    assert said == "the weights of this run, under other settings than its images"
+    assert named.startswith("dtype <img src=x")
+    assert "\x1b" not in named
+    assert named.endswith(
+        " instead of float16; guidance_scale 1.0 instead of none; steps 10 instead of 50"
+    )
 
 
 def test_a_damaged_table_costs_its_chart_only(make_run: Make) -> None:

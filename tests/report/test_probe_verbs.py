@@ -46,3 +46,18 @@ def test_each_verb_has_its_plot_in_the_report(
     for said in ("Singular vectors as images", "The most and the least unusual images",
                  "One row a path", "One row a seed", "loses most of"):  # fmt: skip
         assert said in page, said
+
+
+def test_a_runs_schedule_is_shown_in_its_report(
+    call: Callable[..., Any], make_run: Callable[..., RunDirectory]
+) -> None:
+    run = make_run(num_samples=3, probes=False)
+    output = run.path / "probes" / "schedule"
+    ended = call("schedule", DIGITS, "--steps", 5, "--output", output)
+    assert ended.status == 0, ended.err
+    folder = write_report(run).parent
+    assert [path.name for path in folder.glob("probe-00-*.svg")] == ["probe-00-log-snr-0.svg"]
+    page = outline(folder).visible
+    assert "Log-SNR at each step of the sampler" in page
+    assert "trained log-SNR" in page, "the lines that the verb printed"
+    assert "the verb is at work" not in page

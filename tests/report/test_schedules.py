@@ -48,6 +48,20 @@ def test_one_page_shows_every_curve_of_six_schedules(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "predicts"),
+    [
+        ("ScoreSdeVeScheduler", "score"),
+        ("RePaintScheduler", "epsilon"),
+        ("FlowMatchEulerDiscreteScheduler", "flow"),
+        ("DDIMScheduler:prediction_type=v_prediction", "v_prediction"),
+    ],
+)
+def test_what_the_model_predicts_is_that_of_its_family(scheduler, predicts):
+    (one,) = compared(scheduler)
+    assert one.prediction == predicts
+
+
 def test_the_page_runs_nothing_and_loads_nothing(tmp_path):
     page = write_schedules(compared(SIX[0]), tmp_path).read_text()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
@@ -62,6 +76,21 @@ def test_more_schedules_than_colours_get_charts_of_their_own(tmp_path):
     charts = drawings(write_schedules(compared(*models), tmp_path).read_text())
     drawn = [sum(e.tag.endswith("polyline") for e in chart.iter()) for chart in charts]
     assert drawn == [6] * 5 + [2] * 5 + [6] * 5 + [2] * 5
+
+
+@pytest.mark.parametrize(
+    ("models", "alone"),
+    [
+        (["DDIMScheduler", "EDMEulerScheduler"], "DDIM"),
+        ([*SIX, "HeunDiscreteScheduler", "EDMEulerScheduler"], "HeunDiscrete"),
+    ],
+)
+def test_a_line_alone_in_its_chart_is_named(tmp_path, models, alone):
+    charts = drawings(write_schedules(compared(*models), tmp_path).read_text())
+    single = [c for c in charts if sum(e.tag.endswith("polyline") for e in c.iter()) == 1]
+    assert len(single) >= 4, "under Training, where EDM has no grid"
+    for chart in single:
+        assert alone in [e.text for e in chart.iter() if e.tag.endswith("text")]
 
 
 def test_models_without_a_training_grid_say_so(tmp_path):
@@ -124,6 +153,7 @@ def test_the_verb_writes_and_prints(tmp_path, capsys):
         (["DDIMScheduler", "--set", "oops"], "expected key=value"),
         (["./nowhere"], "expected a pipeline's folder"),
         (["DDIMScheduler", "DDIMScheduler"], "more than once"),
+        (["DDIMScheduler", "--steps", "2000"], "--steps 2000: Expected a schedule that"),
     ],
 )
 def test_the_verb_refuses_with_status_2(tmp_path, capsys, monkeypatch, arguments, says):

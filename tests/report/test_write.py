@@ -157,3 +157,14 @@ def test_needs_no_torch_and_imports_at_once() -> None:
         "import evaluator.report.write; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "title"),
+    [("{limit: 24}", "digits, the first 24 prompts"), ("{limit: 1}", "digits, the first 1 prompt"),
+     ("{limit: null}", "digits"), ("none", "digits")],
+)  # fmt: skip
+def test_the_heading_says_the_limit(make_run: Make, prompts: str, title: str) -> None:
+    run = make_run(num_samples=3, probes=False)
+    (run.path / "init" / "config.yaml").write_text(f"name: digits\nprompts: {prompts}\n")
+    assert f"<h1>{title}</h1>" in write_report(run).read_text(encoding="utf-8")

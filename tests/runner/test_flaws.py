@@ -17,6 +17,7 @@ from evaluator.errors import GenerationError
 from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.memory import MicroBatch
 from evaluator.runner.shard import ShardMaker
+from evaluator.runner.status import Status
 from evaluator.store import schemas
 from evaluator.store.claims import Claims, Worker, counted
 from evaluator.store.rundir import RunDirectory
@@ -175,7 +176,7 @@ def test_black_images_are_judged_marked_counted_and_said(custom, tmp_path, call)
     ended = call("aggregate", outcome.run.path, "--allow-code")
     assert "2 not finite, 4 entirely black" in ended.out
     ended = call("status", outcome.run.path)
-    assert "4 images entirely black, 2 not finite" in ended.out
+    assert "4 images entirely black, 2 images not finite" in ended.out
 
 
 def with_long_shards(config: RunConfig) -> RunConfig:
@@ -212,3 +213,22 @@ def test_tables_of_an_older_version_are_read_with_nulls_for_what_is_new(tmp_path
     found = schemas.read_table(path, kind="samples", columns=["key", "flaw"])
     assert found.column_names == ["key", "flaw"]
     assert schemas.read_table(path, kind="samples", columns=["key"]).column_names == ["key"]
+
+
+@pytest.mark.parametrize(
+    ("flaws", "line"),
+    [
+        ({"black": 1, "non_finite": 0}, "  1 image entirely black"),
+        ({"black": 2, "non_finite": 1}, "  2 images entirely black, 1 image not finite (NaN, inf"),
+        ({"non_finite": 3}, "  3 images not finite (NaN, infinity)"),
+    ],
+)
+def test_flaws_are_counted_in_words_and_only_those_there_are(flaws, line):
+    told = Status(1, 4, 1, 4, {}, (), {}, (), flaws).lines()
+    assert told[1].startswith(line)
+    assert len(told) == 2
+
+
+def test_no_flaws_are_no_line():
+    nothing = {"black": 0, "non_finite": 0}
+    assert len(Status(1, 4, 1, 4, {}, (), {}, (), nothing).lines()) == 1

@@ -127,7 +127,8 @@ def test_without_kept_images_nothing_can_be_added(configured, tmp_path):
 def test_another_configuration_is_refused_with_its_differences(configured, tmp_path):
     run_here(configured(), tmp_path / "run")
     with pytest.raises(RunDirectoryError) as caught:
-        run_here(configured(generation={"steps": 4, "seed": 7}), tmp_path / "run")
+        run_here(configured(generation={"steps": 4, "seed": 7, "height": 32}), tmp_path / "run")
+    assert "generation.height: the run has none, this configuration 32" in str(caught.value)
     assert "generation.steps: the run has 3, this configuration 4" in str(caught.value)
     assert "generation.seed: the run has 0, this configuration 7" in str(caught.value)
     with pytest.raises(RunDirectoryError, match="planned from other content"):
