@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
+from evaluator import cli
 
 IMAGES: dict[str, Any] = {
     "name": "real",
@@ -301,3 +304,25 @@ def test_a_traceback_is_shown_before_a_process_of_a_launch_ends() -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_a_configuration_fault_is_told_by_the_first_process_and_the_others_wait_for_it(
+    local_rank, capsys, monkeypatch, tmp_path
+) -> None:
+    """A launcher ends all processes when one has left: the silent ones must not be the first."""
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0.5)
+    handler = signal.signal(signal.SIGTERM, lambda *_: None)
+    began = time.monotonic()
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            cli.main(["run", str(tmp_path / "nothing.yaml")])
+        ends_at_once = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert leaving.value.code == 2
+    assert ("nothing.yaml" in capsys.readouterr().err) == (local_rank == "0")
+    assert ends_at_once == (local_rank == "1")
+    if local_rank == "1":
+        assert time.monotonic() - began >= 0.5

@@ -12,13 +12,12 @@ import typer
 
 from evaluator.cli.fetch import fetch
 from evaluator.cli.mirror import pull, push
-from evaluator.cli.printing import plain
+from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
 
 if TYPE_CHECKING:
-    from evaluator.runner.evaluation import Outcome
     from evaluator.runner.score import Score
 
 app = typer.Typer(
@@ -33,6 +32,9 @@ app = typer.Typer(
 app.add_typer(probe)
 for _verb in (fetch, schedule, push, pull, status):
     app.command()(_verb)
+
+PATIENCE_SECONDS = 20.0
+"""How long a process that has nothing to add waits for the one that says what is wrong."""
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -75,7 +77,7 @@ def run(
     )
     if outcome is None:
         return  # another process of this launch speaks
-    _print_outcome(outcome)
+    print_outcome(outcome)
     if report:
         from evaluator.report import write_report
 
@@ -149,7 +151,7 @@ def aggregate(run: RunArgument, allow_code: AllowCodeOption = False) -> None:
 
     outcome = aggregate_session(run, allow_code=allow_code)
     if outcome is not None:
-        _print_outcome(outcome)
+        print_outcome(outcome)
         _leave(outcome.exit_status)
 
 
@@ -261,7 +263,7 @@ def _run_score(
     if outcome is None:
         return  # another process of this launch speaks
     only_json = json == "-"
-    _print_outcome(outcome, err=only_json)
+    print_outcome(outcome, err=only_json)
     if only_json:
         typer.echo(numbers(outcome.summary))
     elif json is not None:
@@ -271,30 +273,6 @@ def _run_score(
 
         typer.echo(f"report: {write_report(outcome.run)}", err=only_json)
     _leave(outcome.exit_status)
-
-
-def _print_outcome(outcome: Outcome, *, err: bool = False) -> None:
-    """The table of results, what is missing, and where the run is."""
-    import shutil
-    import sys
-
-    from evaluator.report.table import results_table
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    counts = outcome.summary.counts
-    typer.echo(results_table(outcome.summary.record()["metrics"], width=width), err=err)
-    parts = [f"{counts.committed}/{counts.planned} samples"]
-    parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
-    parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
-    parts += [f"{counts.non_finite} not finite"] * (counts.non_finite > 0)
-    parts += [f"{counts.black} entirely black"] * (counts.black > 0)
-    typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
-    for line in outcome.damaged:
-        typer.echo(plain(f"damaged: {line}; the same run makes it again"), err=True)
-    for error in outcome.errors:
-        typer.echo(plain(f"failed: {error}"), err=True)
-    for line in outcome.summary.error_lines:
-        typer.echo(plain(f"sample error: {line}"), err=True)
 
 
 def _leave(status: int) -> None:
@@ -317,4 +295,15 @@ def main(arguments: list[str] | None = None) -> Any:
         if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
             rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
             print(f"error{rank}: {plain(str(error))}", file=sys.stderr)
+        else:
+            _let_the_first_speak()
         raise SystemExit(error.exit_status) from None
+
+
+def _let_the_first_speak() -> None:
+    """Wait to be ended: launchers end every process as soon as one has left, told or untold."""
+    import signal
+    import time
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(PATIENCE_SECONDS)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from evaluator.runner.evaluation import Outcome
 
 
 def plain(text: str) -> str:
@@ -16,3 +20,27 @@ def print_lines(lines: Iterable[str]) -> None:
     """Each as one line of plain text."""
     for line in lines:
         typer.echo(plain(line.replace("\n", "\N{REPLACEMENT CHARACTER}")))
+
+
+def print_outcome(outcome: Outcome, *, err: bool = False) -> None:
+    """The table of results, what is missing, and where the run is."""
+    import shutil
+    import sys
+
+    from evaluator.report.table import results_table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    counts = outcome.summary.counts
+    typer.echo(results_table(outcome.summary.record()["metrics"], width=width), err=err)
+    parts = [f"{counts.committed}/{counts.planned} samples"]
+    parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
+    parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
+    parts += [f"{counts.non_finite} not finite"] * (counts.non_finite > 0)
+    parts += [f"{counts.black} entirely black"] * (counts.black > 0)
+    typer.echo(f"\n{', '.join(parts)}\nrun: {outcome.run.path}", err=err)
+    for line in outcome.damaged:
+        typer.echo(plain(f"damaged: {line}; the same run makes it again"), err=True)
+    for error in outcome.errors:
+        typer.echo(plain(f"failed: {error}"), err=True)
+    for line in outcome.summary.error_lines:
+        typer.echo(plain(f"sample error: {line}"), err=True)

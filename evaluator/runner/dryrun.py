@@ -11,6 +11,7 @@ from evaluator.config.asked import ReferenceConfig
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.locations import expand
+from evaluator.runner.named import check_named
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import plan_of
 from evaluator.runner.references import checked_moments
@@ -59,6 +60,8 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
             lines.append(f"{where}: {pack.num_samples} from {source.source}")
             if where == "prompts":
                 lines += _plan_lines(config, pack.keys)
+        except ConfigError as error:
+            faults += error.faults or (f"{where}: {error}",)
         except EvaluatorError as error:
             faults.append(f"{where}: {error}")
     if faults:
@@ -92,6 +95,7 @@ def _reference_lines(
 
 
 def _plan_lines(config: RunConfig, keys: tuple[str, ...]) -> list[str]:
+    check_named(config, keys)
     plan = plan_of(config, keys, range(len(keys)))
     sizes = np.bincount(plan.column("shard").to_numpy())
     batch = config.runtime.batch_size
