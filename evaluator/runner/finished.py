@@ -14,6 +14,7 @@ from evaluator.runner import identity
 from evaluator.runner.references import reference_content
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
+from evaluator.store.quarantine import set_apart_incomplete, waiting
 from evaluator.store.rundir import RunDirectory
 from evaluator.weights import stamp
 
@@ -60,7 +61,8 @@ def _locations(record: Mapping[str, Any]) -> Iterator[str]:
 def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | None:
     """The numbers of a run that is complete and was asked just this; None otherwise.
 
-    Raises RunDirectoryError when the directory holds another evaluation.
+    A shard that lacks a file is set apart here, to be made again. Raises RunDirectoryError when
+    the directory holds another evaluation.
     """
     if not (path / "init").is_dir() or not (path / "metrics.json").is_file():
         return None
@@ -75,7 +77,9 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     there = len(run.committed()) == run.num_shards and whole
     # Not what was asked last: two at once may have asked, and the other written its numbers after.
     same = summary.request == request_digest(request_of(config, trust))
-    return summary if there and same else None
+    if not (there and same) or set_apart_incomplete(run):
+        return None
+    return None if waiting(run) else summary  # a table that was made later may be set apart alone
 
 
 def stored_summary(run: RunDirectory) -> Summary | None:
