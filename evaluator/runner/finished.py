@@ -67,6 +67,8 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     if not (path / "init").is_dir() or not (path / "metrics.json").is_file():
         return None
     run = RunDirectory.open(path)
+    if not run.committed():
+        return None
     pack = open_pack(config.prompts, cache_folder(config), trust)
     identity.require_same(run, config, pack.fingerprint)
     summary = stored_summary(run)
