@@ -183,6 +183,11 @@ def test_undecodable_images_are_rows_that_are_counted(call, write, tmp_path, fol
     assert record["samples"]["errors"] == 2
     again = call("run", config, "--output", tmp_path / "run")
     assert again.status == 1
+    for options in ([], ["--verify"], ["--watch"]):
+        said = call("status", tmp_path / "run", *options)
+        assert said.status == 1, "as the run ended"
+        assert "complete: 10/10 samples in 2/2 shards, 2 with errors" in said.out
+        assert "img3[0]" in said.out
 
 
 def test_a_metric_with_too_few_samples_says_so_and_the_others_go_on(call, write, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.runner import identity
 from evaluator.runner.references import reference_content
+from evaluator.runner.status import stored_summary
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.quarantine import set_apart_incomplete, waiting
@@ -82,11 +82,3 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     if not (there and same) or set_apart_incomplete(run):
         return None
     return None if waiting(run) else summary  # a table that was made later may be set apart alone
-
-
-def stored_summary(run: RunDirectory) -> Summary | None:
-    """What metrics.json says; None where it is not there or cannot be read."""
-    try:
-        return Summary.from_record(json.loads((run.path / "metrics.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
