@@ -216,6 +216,26 @@ def test_a_directory_of_another_evaluation_is_refused(call, write, tmp_path):
     assert "thesis.tex" in call("run", write(), "--output", tmp_path / "full").err
 
 
+def test_a_run_directory_is_no_configuration_but_holds_one(call, tmp_path):
+    began = tmp_path / "run" / "init" / "config.yaml"
+    began.parent.mkdir(parents=True)
+    began.write_text("name: x")
+    ended = call("run", tmp_path / "run")
+    assert ended.status == 2
+    assert "expected a configuration (YAML), got a folder. It is a run directory" in ended.err
+    assert f"{began} is the configuration that it began with" in ended.err
+    assert "Name the file in it" in call("validate", tmp_path).err
+
+
+@pytest.mark.parametrize("verb", ["push", "pull"])
+def test_memory_is_no_store_for_a_command(call, tmp_path, verb):
+    places = (tmp_path / "run", "memory://b/a")
+    ended = call(verb, *(places if verb == "push" else places[::-1]))
+    assert ended.status == 2
+    assert "gone when it ends" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_control_characters_in_a_prompt_do_not_reach_the_terminal(call, write, tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "x.png").write_bytes(b"\x89PNG no image")

@@ -41,6 +41,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             f"{path}: expected a configuration file, got nothing there. "
             "Check the path, and the folder you are in."
         ) from error
+    except IsADirectoryError as error:
+        began = path / "init" / "config.yaml"
+        hint = (
+            f"It is a run directory: {began} is the configuration that it began with."
+            if began.is_file()
+            else "Name the file in it."
+        )
+        raise ConfigError(
+            f"{path}: expected a configuration (YAML), got a folder. {hint}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a UTF-8 text file, got: {error}") from error
     return parse_config(text, overrides, where=str(path))
