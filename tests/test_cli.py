@@ -227,6 +227,22 @@ def test_a_run_directory_is_no_configuration_but_holds_one(call, tmp_path):
     assert "Name the file in it" in call("validate", tmp_path).err
 
 
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_a_key_beyond_the_limit_is_not_taken_for_a_typing_error(call, write, tmp_path, verb):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"key": "p-{i}", "text": "a {i}"}}\n' for i in range(20)))
+    config = write(
+        model={"kind": "diffusers", "id": "package://evaluator/demo/weights/pipeline"},
+        prompts={"source": str(prompts), "limit": 10},
+        references={}, features=[], metrics=[], output=str(tmp_path),
+        probes={"attention": {"full": ["p-19", "p-99"]}},
+    )  # fmt: skip
+    ended = call(verb, config)
+    assert ended.status == 2
+    assert "'p-19'; it is there, but beyond the limit of 10" in ended.err
+    assert "'p-99'; did you mean" in ended.err
+
+
 @pytest.mark.parametrize("verb", ["push", "pull"])
 def test_memory_is_no_store_for_a_command(call, tmp_path, verb):
     places = (tmp_path / "run", "memory://b/a")

@@ -35,7 +35,7 @@ from evaluator.runner.progress import Progress
 from evaluator.runner.repair import Repairs
 from evaluator.runner.shard import ShardMaker
 from evaluator.runner.shard_work import ShardWork
-from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
+from evaluator.runner.surroundings import Surroundings, cache_folder, keys_without_limit, open_pack
 from evaluator.runner.work import ClaimLoop, Tasks, forgive_all
 from evaluator.store import schemas
 from evaluator.store.anew import put_plan_away
@@ -90,7 +90,12 @@ class RunJob:
                 f"{self.config.prompts.source}: expected at least one prompt, got none."
             )
         if not (self.path / "init").is_dir():
-            plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
+            plan = make_plan(
+                self.config, self.pack.keys, self.pack.content_hashes(),
+                whole=lambda: keys_without_limit(
+                    self.config.prompts, cache_folder(self.config), self.around.trust
+                ),
+            )  # fmt: skip
             init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)
