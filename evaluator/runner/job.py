@@ -104,13 +104,16 @@ class RunJob:
             identity.require_same_plan(run, self.config, self.pack.keys)
         except RunDirectoryError:
             # The processes of one launch would do so one after the other, each to the last one's.
-            if self.around.world.size > 1 or not put_plan_away(run, Worker.current()):
+            if self.around.world.size > 1:
                 raise
-            print(
-                f"{self.path}: nothing was made yet of another evaluation that was planned here; "
-                "it is planned anew",
-                file=sys.stderr,
-            )
+            if put_plan_away(run, Worker.current()):
+                print(
+                    f"{self.path}: nothing was made yet of the evaluation that was planned here; "
+                    "it is planned anew",
+                    file=sys.stderr,
+                )
+            elif run.is_current():
+                raise  # else another worker was first
             return self._planned()
         return run
 

@@ -16,7 +16,7 @@ def put_plan_away(run: RunDirectory, worker: Worker) -> bool:
 
     Who still holds the old plan, and has claimed nothing yet, cannot commit by it any more.
     """
-    if not _is_untouched(run, worker) or run.planned_now() != run.planned:
+    if not _is_untouched(run, worker) or not run.is_current():
         return False
     aside, init = run.stage("replanned"), run.path / "init"
     with explained("plan anew", run.path):

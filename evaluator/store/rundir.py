@@ -93,6 +93,13 @@ class RunDirectory:
             found = (self.path / "init").stat()
         return found.st_ino, found.st_mtime_ns
 
+    def is_current(self) -> bool:
+        """Whether the plan that is there is the one that this process began with."""
+        try:
+            return self.planned_now() == self.planned
+        except StorageError:
+            return False
+
     def init_file(self, name: str) -> bytes:
         """A file of `init/`: `config.yaml`, `provenance.json`."""
         with explained("read", self.path / "init" / name):

@@ -34,6 +34,7 @@ def test_who_holds_the_old_plan_cannot_commit_by_it(tmp_path: Path) -> None:
     new = planned(tmp_path / "run", b"a: 2")
     assert new.init_file("config.yaml") == b"a: 2"
     assert claims(new).attempts() == {}, "the failures were those of the old plan"
+    assert not old.is_current()
     with pytest.raises(RunDirectoryError, match="planned anew meanwhile"):
         commit(old, 0)
     assert commit(new, 0)
