@@ -183,6 +183,11 @@ def test_undecodable_images_are_rows_that_are_counted(call, write, tmp_path, fol
     assert record["samples"]["errors"] == 2
     again = call("run", config, "--output", tmp_path / "run")
     assert again.status == 1
+    for options in ([], ["--verify"], ["--watch"]):
+        said = call("status", tmp_path / "run", *options)
+        assert said.status == 1, "as the run ended"
+        assert "complete: 10/10 samples in 2/2 shards, 2 with errors" in said.out
+        assert "img3[0]" in said.out
 
 
 def test_a_metric_with_too_few_samples_says_so_and_the_others_go_on(call, write, tmp_path):
@@ -209,6 +214,42 @@ def test_a_directory_of_another_evaluation_is_refused(call, write, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("…")
     assert "thesis.tex" in call("run", write(), "--output", tmp_path / "full").err
+
+
+def test_a_run_directory_is_no_configuration_but_holds_one(call, tmp_path):
+    began = tmp_path / "run" / "init" / "config.yaml"
+    began.parent.mkdir(parents=True)
+    began.write_text("name: x")
+    ended = call("run", tmp_path / "run")
+    assert ended.status == 2
+    assert "expected a configuration (YAML), got a folder. It is a run directory" in ended.err
+    assert f"{began} is the configuration that it began with" in ended.err
+    assert "Name the file in it" in call("validate", tmp_path).err
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_a_key_beyond_the_limit_is_not_taken_for_a_typing_error(call, write, tmp_path, verb):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"key": "p-{i}", "text": "a {i}"}}\n' for i in range(20)))
+    config = write(
+        model={"kind": "diffusers", "id": "package://evaluator/demo/weights/pipeline"},
+        prompts={"source": str(prompts), "limit": 10},
+        references={}, features=[], metrics=[], output=str(tmp_path),
+        probes={"attention": {"full": ["p-19", "p-99"]}},
+    )  # fmt: skip
+    ended = call(verb, config)
+    assert ended.status == 2
+    assert "'p-19'; it is there, but beyond the limit of 10" in ended.err
+    assert "'p-99'; did you mean" in ended.err
+
+
+@pytest.mark.parametrize("verb", ["push", "pull"])
+def test_memory_is_no_store_for_a_command(call, tmp_path, verb):
+    places = (tmp_path / "run", "memory://b/a")
+    ended = call(verb, *(places if verb == "push" else places[::-1]))
+    assert ended.status == 2
+    assert "gone when it ends" in ended.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_control_characters_in_a_prompt_do_not_reach_the_terminal(call, write, tmp_path):

@@ -25,6 +25,7 @@ def push(run: Annotated[Path, typer.Argument(help="Run directory.")], url: Url) 
     from evaluator.store.push import push_run
     from evaluator.store.rundir import RunDirectory
 
+    _require_lasting(url)
     done = push_run(RunDirectory.open(run), remote_run(url), tell=_tell)
     _print(done, where=url)
 
@@ -40,8 +41,20 @@ def pull(
     from evaluator.store.mirror import remote_run
     from evaluator.store.pull import pull_run
 
+    _require_lasting(url)
     done = pull_run(remote_run(url), run, tell=_tell)
     _print(done, where=str(run))
+
+
+def _require_lasting(url: str) -> None:
+    """Refuse a store in the memory of this process, which ends with the command."""
+    from evaluator.errors import InputError
+
+    if url.startswith("memory:"):
+        raise InputError(
+            f"{url}: expected a store that outlives this command, s3://bucket/folder or"
+            " gs://bucket/folder, got the memory of this process, which is gone when it ends"
+        )
 
 
 def _tell(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -41,6 +42,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             f"{path}: expected a configuration file, got nothing there. "
             "Check the path, and the folder you are in."
         ) from error
+    except IsADirectoryError as error:
+        began = path / "init" / "config.yaml"
+        hint = (
+            f"It is a run directory: {began} is the configuration that it began with."
+            if began.is_file()
+            else "Name the file in it."
+        )
+        raise ConfigError(
+            f"{path}: expected a configuration (YAML), got a folder. {hint}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a UTF-8 text file, got: {error}") from error
     return parse_config(text, overrides, where=str(path))
@@ -65,7 +76,7 @@ def parse_record(record: dict[str, Any], overrides: Sequence[str] = (), *, where
     try:
         return RunConfig.model_validate(record)
     except ValidationError as error:
-        faults = tuple(_describe(fault) for fault in error.errors())
+        faults = tuple(_described(error.errors()))
         count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
         raise ConfigError(f"{where}: the configuration has {count}:", faults) from error
 
@@ -118,6 +129,51 @@ def _item(items: list[Any], part: str, *, where: str, before: str) -> int:
     )
 
 
+_FORM = re.compile(r"(constrained-|tuple\[|literal\['all'\])")
+"""A part of a location that is one of the forms which a value may have."""
+
+
+def _described(faults: Iterable[ErrorDetails]) -> list[str]:
+    """One line for each value at fault: pydantic has a fault for each form that it may have."""
+    by_value: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    lines: dict[tuple[int | str, ...] | int, str] = {}
+    for number, fault in enumerate(faults):
+        place = next((i for i, part in enumerate(fault["loc"]) if _FORM.match(str(part))), None)
+        if place is None:
+            lines[number] = _describe(fault)
+        else:
+            value = fault["loc"][:place]
+            by_value.setdefault(value, []).append(fault)
+            lines[value] = _one_of_forms(value, by_value[value])
+    return list(lines.values())
+
+
+def _one_of_forms(value: tuple[int | str, ...], faults: Sequence[ErrorDetails]) -> str:
+    """The fault of a value that may have one of several forms, and has none."""
+    path = ".".join(map(str, value))
+    for fault in faults:
+        if deeper := fault["loc"][len(value) + 1 :]:  # it has the form, but for one of its items
+            path = ".".join(map(str, (*value, *deeper)))
+            return f"{path}: expected {_wanted(fault)}, got {fault.get('input')!r}"
+    forms = [_wanted(fault) for fault in faults]
+    expected = " or ".join([", ".join(forms[:-1]), forms[-1]] if len(forms) > 1 else forms)
+    return f"{path}: expected {expected}, got {faults[0].get('input')!r}"
+
+
+def _wanted(fault: ErrorDetails) -> str:
+    """What was expected, in the words of somebody who writes YAML."""
+    kind, given = fault["type"], fault.get("ctx", {})
+    if kind == "literal_error":
+        return str(given["expected"])
+    if kind == "greater_than_equal":
+        return f"a whole number of at least {given['ge']}"
+    if kind.startswith("int_"):
+        return "a whole number"
+    if kind in ("tuple_type", "list_type"):
+        return "a list in brackets"
+    return fault["msg"][0].lower() + fault["msg"][1:]
+
+
 def _describe(fault: ErrorDetails) -> str:
     """One fault as a line: path, what was expected, what was got, the likely meaning."""
     location = [part for part in fault["loc"] if part not in _TAGS]
@@ -129,6 +185,8 @@ def _describe(fault: ErrorDetails) -> str:
         return f"{path}: unknown key; {hint}"
     if fault["type"] == "missing":
         return f"{path}: expected a value, got none"
+    if fault["type"] in ("tuple_type", "list_type") or fault["type"].startswith("int_"):
+        return f"{path}: expected {_wanted(fault)}, got {fault.get('input')!r}"
     message = fault["msg"].removeprefix("Value error, ")
     got = fault.get("input")
     if fault["type"] == "value_error" and isinstance(got, (dict, BaseModel)):

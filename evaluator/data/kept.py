@@ -13,6 +13,7 @@ from evaluator.data.webdata import open_tar_writer
 from evaluator.errors import CorruptShardError, StorageError
 from evaluator.records import is_safe_key
 
+_MEND = "`evaluator status RUN --verify` sets its shard apart, and the same `run` makes it anew"
 _INDEXED = re.compile(r"(.+)__(0\d{3}|[1-9]\d{3,})\Z")
 
 
@@ -83,8 +84,8 @@ def read_image_tar(path: Path) -> Iterator[KeptImage]:
                 file.seek(member.offset)
                 yield KeptImage(split_name(member.name).base, file.read(member.size))
     except BrokenTarError as fault:
-        raise CorruptShardError(f"{path}: {fault}") from fault
+        raise CorruptShardError(f"{path}: {fault}; {_MEND}") from fault
     except OSError as error:
         raise CorruptShardError(
-            f"{path}: expected a tar of images, got {error.strerror}; the shard must be made again"
+            f"{path}: expected a tar of images, got {error.strerror}; {_MEND}"
         ) from error

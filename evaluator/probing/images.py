@@ -84,6 +84,8 @@ def kept_images(run: RunDirectory, *, limit: int) -> ProbedImages:
     digest = hashlib.sha256()
     for shard in run.committed():
         path = run.shard_path(shard) / "images.tar"
+        if not path.is_file():
+            run.files(shard).require_never_there(path.name)
         texts = _texts(run, shard)
         for kept in read_image_tar(path) if path.is_file() else ():
             if len(prompts) + len(refused) == limit:

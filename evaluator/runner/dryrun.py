@@ -15,7 +15,7 @@ from evaluator.runner.named import check_named
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import plan_of
 from evaluator.runner.references import checked_moments
-from evaluator.runner.surroundings import cache_folder, open_pack
+from evaluator.runner.surroundings import cache_folder, keys_without_limit, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
 
@@ -59,7 +59,7 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
             pack = open_pack(source, cache_folder(config), trust)
             lines.append(f"{where}: {pack.num_samples} from {source.source}")
             if where == "prompts":
-                lines += _plan_lines(config, pack.keys)
+                lines += _plan_lines(config, pack.keys, trust)
         except ConfigError as error:
             faults += error.faults or (f"{where}: {error}",)
         except EvaluatorError as error:
@@ -94,8 +94,9 @@ def _reference_lines(
     return lines
 
 
-def _plan_lines(config: RunConfig, keys: tuple[str, ...]) -> list[str]:
-    check_named(config, keys)
+def _plan_lines(config: RunConfig, keys: tuple[str, ...], trust: Trust) -> list[str]:
+    cache = cache_folder(config)
+    check_named(config, keys, whole=lambda: keys_without_limit(config.prompts, cache, trust))
     plan = plan_of(config, keys, range(len(keys)))
     sizes = np.bincount(plan.column("shard").to_numpy())
     batch = config.runtime.batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.runner import identity
 from evaluator.runner.references import reference_content
+from evaluator.runner.status import stored_summary
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
+from evaluator.store.quarantine import set_apart_incomplete, waiting
 from evaluator.store.rundir import RunDirectory
 from evaluator.weights import stamp
 
@@ -60,11 +61,14 @@ def _locations(record: Mapping[str, Any]) -> Iterator[str]:
 def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | None:
     """The numbers of a run that is complete and was asked just this; None otherwise.
 
-    Raises RunDirectoryError when the directory holds another evaluation.
+    A shard that lacks a file is set apart here, to be made again. Raises RunDirectoryError when
+    the directory holds another evaluation.
     """
     if not (path / "init").is_dir() or not (path / "metrics.json").is_file():
         return None
     run = RunDirectory.open(path)
+    if not run.committed():
+        return None
     pack = open_pack(config.prompts, cache_folder(config), trust)
     identity.require_same(run, config, pack.fingerprint)
     summary = stored_summary(run)
@@ -75,12 +79,6 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     there = len(run.committed()) == run.num_shards and whole
     # Not what was asked last: two at once may have asked, and the other written its numbers after.
     same = summary.request == request_digest(request_of(config, trust))
-    return summary if there and same else None
-
-
-def stored_summary(run: RunDirectory) -> Summary | None:
-    """What metrics.json says; None where it is not there or cannot be read."""
-    try:
-        return Summary.from_record(json.loads((run.path / "metrics.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    if not (there and same) or set_apart_incomplete(run):
         return None
+    return None if waiting(run) else summary  # a table that was made later may be set apart alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +15,13 @@ from typing import TYPE_CHECKING
 from evaluator.config.asked import FeatureConfig
 from evaluator.config.schema import RunConfig
 from evaluator.data import Pack
-from evaluator.errors import CorruptShardError, EvaluatorError, GenerationError, InputError
+from evaluator.errors import (
+    CorruptShardError,
+    EvaluatorError,
+    GenerationError,
+    InputError,
+    RunDirectoryError,
+)
 from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
@@ -28,9 +35,10 @@ from evaluator.runner.progress import Progress
 from evaluator.runner.repair import Repairs
 from evaluator.runner.shard import ShardMaker
 from evaluator.runner.shard_work import ShardWork
-from evaluator.runner.surroundings import Surroundings, cache_folder, open_pack
+from evaluator.runner.surroundings import Surroundings, cache_folder, keys_without_limit, open_pack
 from evaluator.runner.work import ClaimLoop, Tasks, forgive_all
 from evaluator.store import schemas
+from evaluator.store.anew import put_plan_away
 from evaluator.store.claims import Claims, Worker
 from evaluator.store.rundir import RunDirectory
 
@@ -74,17 +82,39 @@ class RunJob:
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory: made when it is not there, checked when it is."""
+        return self._planned()
+
+    def _planned(self) -> RunDirectory:
         if not self.pack.num_samples:
             raise InputError(
                 f"{self.config.prompts.source}: expected at least one prompt, got none."
             )
         if not (self.path / "init").is_dir():
-            plan = make_plan(self.config, self.pack.keys, self.pack.content_hashes())
+            plan = make_plan(
+                self.config, self.pack.keys, self.pack.content_hashes(),
+                whole=lambda: keys_without_limit(
+                    self.config.prompts, cache_folder(self.config), self.around.trust
+                ),
+            )  # fmt: skip
             init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)
-        identity.require_same(run, self.config, self.pack.fingerprint)
-        identity.require_same_plan(run, self.config, self.pack.keys)
+        try:
+            identity.require_same(run, self.config, self.pack.fingerprint)
+            identity.require_same_plan(run, self.config, self.pack.keys)
+        except RunDirectoryError:
+            # The processes of one launch would do so one after the other, each to the last one's.
+            if self.around.world.size > 1:
+                raise
+            if put_plan_away(run, Worker.current()):
+                print(
+                    f"{self.path}: nothing was made yet of the evaluation that was planned here; "
+                    "it is planned anew",
+                    file=sys.stderr,
+                )
+            elif run.is_current():
+                raise  # else another worker was first
+            return self._planned()
         return run
 
     @cached_property

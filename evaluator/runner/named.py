@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError
@@ -14,8 +14,13 @@ MAX_COMPARED = 10_000
 """Keys that an unknown one is compared with letter by letter."""
 
 
-def check_named(config: RunConfig, keys: Sequence[str]) -> None:
-    """Raise ConfigError with every key that the probes name and no prompt has."""
+def check_named(
+    config: RunConfig, keys: Sequence[str], *, whole: Callable[[], Sequence[str]] | None = None
+) -> None:
+    """Raise ConfigError with every key that the probes name and no prompt has.
+
+    `whole` gives the keys of the source without its limit: some may be there, but beyond it.
+    """
     attention = config.probes.attention
     if attention is None or not keys:
         return
@@ -28,11 +33,14 @@ def check_named(config: RunConfig, keys: Sequence[str]) -> None:
     if not unknown:
         return
     limit = config.prompts.limit
+    beyond = frozenset(whole()) if whole is not None and limit is not None else frozenset[str]()
     of = f"the first {limit} prompts" if limit is not None else "the prompts"
-    faults = [
-        f"{' and '.join(places)}: {key!r}{_near_miss(key, keys) if i < MAX_HINTS else ''}"
-        for i, (key, places) in enumerate(unknown.items())
-    ]
+    faults = []
+    for i, (key, places) in enumerate(unknown.items()):
+        hint = _near_miss(key, keys) if i < MAX_HINTS and key not in beyond else ""
+        if key in beyond:
+            hint = f"; it is there, but beyond the limit of {limit} (prompts.limit, --limit)"
+        faults.append(f"{' and '.join(places)}: {key!r}{hint}")
     raise ConfigError(
         f"expected keys of {of} of {config.prompts.source} ({keys[0]!r} to {keys[-1]!r}); got "
         f"{len(faults)} that none of them has:",

@@ -11,7 +11,7 @@ from evaluator.aggregate.asked import Asked, request_digest
 from evaluator.aggregate.compute import aggregate
 from evaluator.aggregate.summary import Summary
 from evaluator.errors import EvaluatorError
-from evaluator.runner.finished import stored_summary
+from evaluator.runner.status import stored_summary
 from evaluator.runner.surroundings import Surroundings
 from evaluator.store.claims import Claim, Claims, is_set_aside
 from evaluator.store.rundir import RunDirectory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +24,18 @@ def prompts_per_shard(config: RunConfig) -> int:
     return max(1, config.runtime.shard_size // config.generation.images_per_prompt)
 
 
-def make_plan(config: RunConfig, keys: Sequence[str], content: Sequence[str]) -> pa.Table:
-    """The plan, one row a sample: shard, key, image index, seed, hash of the prompt's content."""
-    check_named(config, keys)
+def make_plan(
+    config: RunConfig,
+    keys: Sequence[str],
+    content: Sequence[str],
+    *,
+    whole: Callable[[], Sequence[str]] | None = None,
+) -> pa.Table:
+    """The plan, one row a sample: shard, key, image index, seed, hash of the prompt's content.
+
+    `whole` gives all keys of the source, for what is said of one beyond its limit.
+    """
+    check_named(config, keys, whole=whole)
     plan = plan_of(config, keys, range(len(keys)))
     prompts = np.repeat(np.arange(len(keys)), config.generation.images_per_prompt)
     hashes = pa.array(content, pa.string()).take(pa.array(prompts))

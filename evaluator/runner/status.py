@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from evaluator.aggregate.asked import request_digest
+from evaluator.aggregate.summary import Summary
 from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_aside, last_error
 from evaluator.store.quarantine import waiting
 from evaluator.store.rundir import RunDirectory
@@ -29,6 +32,8 @@ class Status:
     """Flaw → how many committed images have it: `black`, `non_finite`."""
     damaged: tuple[str, ...] = ()
     """What was found damaged, set apart, and is not there again."""
+    numbers: Summary | None = None
+    """What the last `run` or `aggregate` said of all samples; None before that."""
 
     @property
     def complete(self) -> bool:
@@ -45,7 +50,7 @@ class Status:
         """0 all there, 1 what is not there failed for good, 3 incomplete: there is work left."""
         if self.committed_shards + self.shards_set_aside < self.num_shards:
             return 3
-        return 1 if self.set_aside else 0
+        return 1 if self.set_aside or (self.numbers and self.numbers.exit_status) else 0
 
     def lines(self) -> list[str]:
         """For people."""
@@ -54,6 +59,8 @@ class Status:
             f"{state}: {self.committed_samples}/{self.num_samples} samples in "
             f"{self.committed_shards}/{self.num_shards} shards"
         ]
+        if self.numbers and self.numbers.counts.errors:
+            text[0] += f", {self.numbers.counts.errors} with errors"
         flaws = [
             f"{count} image{'s' * (count > 1)} {said}"
             for name, said in (
@@ -79,6 +86,9 @@ class Status:
             text.append("  to try again what was set aside: evaluator run … --retry-failed")
         text += [f"  {line}; the same run makes it again" for line in self.damaged]
         text += [f"  last error: {error}" for error in self.last_errors]
+        if self.numbers:
+            text += [f"  sample error: {line}" for line in self.numbers.error_lines]
+            text += [f"  no number: {m.name}" for m in self.numbers.metrics if m.value is None]
         return text
 
 
@@ -96,6 +106,26 @@ def is_there(run: RunDirectory) -> Callable[[str], bool]:
         return shard in committed and (not table or (run.path / "shards" / shard / table).exists())
 
     return there
+
+
+def stored_summary(run: RunDirectory) -> Summary | None:
+    """What metrics.json says; None where it is not there or cannot be read."""
+    try:
+        return Summary.from_record(json.loads((run.path / "metrics.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _numbers(run: RunDirectory) -> Summary | None:
+    """The numbers of all samples, unless others were asked for since."""
+    summary = stored_summary(run)
+    if summary is None or not summary.complete:
+        return None
+    try:
+        asked = json.loads((run.path / "asked.json").read_bytes())["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return summary  # a copy that was pulled; nobody asks anything of it
+    return summary if summary.request in (None, request_digest(asked)) else None
 
 
 def read_status(run: RunDirectory, attempts: Mapping[str, list[Claim]] | None = None) -> Status:
@@ -125,4 +155,5 @@ def read_status(run: RunDirectory, attempts: Mapping[str, list[Claim]] | None = 
         last_errors=tuple(message for _, message in sorted(errors)[:3]),
         flaws=run.flaws(),
         damaged=tuple(waiting(run)),
+        numbers=_numbers(run) if len(committed) == run.num_shards else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,11 @@ def open_pack(source: SourceConfig, cache: Path, trust: Trust) -> Pack:
     )
     path = expand_source(source.source, relative_to=trust.relative_to)
     return open_source(path, cache=cache / "packs", options=options, limit=source.limit)
+
+
+def keys_without_limit(source: SourceConfig, cache: Path, trust: Trust) -> Sequence[str]:
+    """All keys of a source, those beyond its limit too."""
+    return open_pack(source.model_copy(update={"limit": None}), cache, trust).keys
 
 
 @dataclass

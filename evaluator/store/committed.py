@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ IMAGES = "images.tar"
 UNCHECKED = frozenset({"timings.parquet"})
 """Files that differ between two runs of the same plan; commit.json does not hold their hash."""
 
-MEND = "Run the same `evaluator run` command again: what is damaged is set apart and made again."
+MEND = (
+    "`evaluator status RUN --verify` sets apart what is damaged, and the same `evaluator run` "
+    "command then makes it again."
+)
 """What a user does about a damaged shard."""
 
 
@@ -97,6 +101,17 @@ class CommittedShard:
             raise self._damaged(
                 f"{self.path / name}: expected a file that was committed, got nothing there."
             )
+
+    def lacks_files(self) -> bool:
+        """Whether commit.json cannot be read, or names a file that is not there; reads no other."""
+        try:
+            expected = self.record.rows.keys()
+            with explained("list", self.path):
+                return not expected <= set(os.listdir(self.path))
+        except CorruptShardError:
+            return True
+        except FileNotFoundError:
+            return False  # somebody set it apart just now
 
     def damage(self, *, images: bool = True) -> dict[str, str]:
         """File → what is wrong with it; everything is read, the images only with `images`."""

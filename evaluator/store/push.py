@@ -30,7 +30,10 @@ SAVE_SECONDS = 30.0
 """How often the list of what was pushed is put, so that an interrupted push is not begun anew."""
 
 
-_MEND = "it was not pushed: run the evaluation again, which makes it anew, then push again"
+_MEND = (
+    "it was not pushed: `evaluator status RUN --verify` sets it apart, the same `evaluator run`"
+    " makes it anew, then push again"
+)
 
 
 def push_run(
@@ -137,8 +140,14 @@ class _Push:
         folder = self.run.shard_path(index)
         with explained("push", folder):
             try:
-                hashes = read_record(folder, where=folder, mend=_MEND).sha256
+                committed = read_record(folder, where=folder, mend=_MEND)
                 names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+                if missing := sorted(committed.names - set(names)):
+                    raise CorruptShardError(
+                        f"{folder / missing[0]}: expected a file that was committed, got nothing"
+                        f" there; {_MEND}"
+                    )
+                hashes = committed.sha256
                 names.sort(key=lambda name: name == COMMIT)  # it says that the others are there
                 record = self.manifest.get(f"shards/{index:05d}/{COMMIT}")
                 # Files of a shard never change, so those that were pushed need not be read again;

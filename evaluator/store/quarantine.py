@@ -51,6 +51,15 @@ def set_apart_shard(run: RunDirectory, index: int, *, images: bool = True) -> bo
     return True
 
 
+def set_apart_incomplete(run: RunDirectory) -> bool:
+    """Set apart the shards that lack a file they were committed with; whether there were any.
+
+    Only names are looked at, so that this costs little where nothing is wrong.
+    """
+    found = [index for index in run.committed() if run.files(index).lacks_files()]
+    return sum(set_apart_shard(run, index, images=False) for index in found) > 0
+
+
 def _committed_files(shard: CommittedShard) -> set[str]:
     """What belongs to a shard; nothing where its record is damaged, which `damage` says."""
     try:

@@ -47,7 +47,9 @@ class RunDirectory:
                 f"{path}: expected a run directory (made by `evaluator run`), got {found}. "
                 "Check the path, or start the run."
             )
-        return cls(path)
+        run = cls(path)
+        _ = run.planned
+        return run
 
     @classmethod
     def create(cls, path: Path, init: Mapping[str, bytes], plan: pa.Table) -> RunDirectory:
@@ -79,6 +81,24 @@ class RunDirectory:
     def claims_folder(self) -> Path:
         """Where leases are."""
         return self.path / "claims"
+
+    @cached_property
+    def planned(self) -> tuple[int, int]:
+        """Which `init/` this is, as it was found: a run without results may be planned anew."""
+        return self.planned_now()
+
+    def planned_now(self) -> tuple[int, int]:
+        """The same of the `init/` that is there now."""
+        with explained("read", self.path / "init"):
+            found = (self.path / "init").stat()
+        return found.st_ino, found.st_mtime_ns
+
+    def is_current(self) -> bool:
+        """Whether the plan that is there is the one that this process began with."""
+        try:
+            return self.planned_now() == self.planned
+        except StorageError:
+            return False
 
     def init_file(self, name: str) -> bytes:
         """A file of `init/`: `config.yaml`, `provenance.json`."""
@@ -171,6 +191,11 @@ class RunDirectory:
 
     def publish_shard(self, index: int, staged: Path, rows: Mapping[str, int | None]) -> bool:
         """Commit a filled folder as shard `index`; returns False when another copy was first."""
+        if self.planned_now() != self.planned:
+            raise RunDirectoryError(
+                f"{self.path}: expected the plan that this process began with, got another: the "
+                "run was planned anew meanwhile. Start this process again."
+            )
         write_commit(staged, rows)
         return publish_directory(staged, self.shard_path(index))
 

@@ -78,6 +78,32 @@ def test_a_fault_in_the_model_says_where_and_what(option: str, message: str) -> 
         parse_config(text, where="bad.yaml")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "probes.attention.steps=alll",
+            "probes.attention.steps: expected 'all', a whole number or a list in brackets, got 'alll'",
+        ),
+        (
+            "probes.latents.steps=0",
+            "probes.latents.steps: expected 'all', a whole number of at least 1 or a list in"
+            " brackets, got 0",
+        ),
+        ("probes.latents.steps=[1, x]", "probes.latents.steps.1: expected a whole number, got 'x'"),
+        (
+            "probes.attention.map_layers=up",
+            "probes.attention.map_layers: expected a list in brackets, got 'up'",
+        ),
+        ("generation.seed=abc", "generation.seed: expected a whole number, got 'abc'"),
+    ],
+)
+def test_a_value_of_the_wrong_form_is_one_fault(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(GOOD, [override], where="bad.yaml")
+    assert caught.value.faults == (message,)
+
+
 def test_attention_that_is_compiled_away_is_refused_before_anything_is_loaded() -> None:
     text = GOOD.replace("id: some/model}", "id: some/model, compile: true}")
     assert parse_config(text, where="test").model.kind == "diffusers"

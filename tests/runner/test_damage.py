@@ -13,6 +13,7 @@ import yaml
 
 from evaluator.config import RunConfig, parse_record
 from evaluator.errors import CorruptShardError, InputError
+from evaluator.probing.images import kept_images
 from evaluator.runner.evaluation import Outcome
 from evaluator.runner.late import LateFeatures
 from evaluator.runner.session import aggregate_session
@@ -179,6 +180,30 @@ def test_every_file_is_looked_at_when_asked(run: RunDirectory, call) -> None:
     assert go_on(run.path).exit_status == 0
     assert tables_of(run.path) == before
     assert call("status", run.path, "--verify").status == 0
+
+
+def test_a_finished_run_that_lost_a_file_is_no_finished_run(run: RunDirectory, call) -> None:
+    before = tables_of(run.path)
+    settings = run.path.parent / "config.yaml"
+    settings.write_text(yaml.safe_dump(config().model_dump(mode="json", exclude_defaults=True)))
+    again = ("run", settings, "--output", run.path, "--allow-code")
+    assert call(*again).err == "", "it answers at once"
+    (run.shard_path(0) / "images.tar").unlink()
+    (run.shard_path(4) / "commit.json").write_text("{")
+    flip(find(run, "features-picky-*", 2))  # late: made anew once --verify found it
+    assert call("status", run.path, "--verify").status == 3
+    assert call(*again).status == 0
+    assert tables_of(run.path) == before
+    (run.shard_path(1) / "images.tar").unlink()
+    assert call(*again).status == 0
+    assert tables_of(run.path) == before
+    assert waiting(run) == []
+
+
+def test_the_remedy_for_damage_is_one_that_finds_it(run: RunDirectory) -> None:
+    (run.shard_path(1) / "images.tar").unlink()
+    with pytest.raises(CorruptShardError, match="evaluator status RUN --verify"):
+        kept_images(run, limit=30)
 
 
 def test_a_sound_shard_is_never_moved(run: RunDirectory) -> None:

@@ -12,6 +12,7 @@ import pytest
 from evaluator.data import read_image_tar
 from evaluator.errors import (
     ConfigError,
+    EvaluatorError,
     GenerationError,
     InputError,
     RunDirectoryError,
@@ -122,6 +123,18 @@ def test_without_kept_images_nothing_can_be_added(configured, tmp_path):
     run_here(few, tmp_path / "run")
     with pytest.raises(InputError, match="expected kept images"):
         run_here(configured(runtime={"images": "none"}), tmp_path / "run")
+
+
+def test_a_value_that_was_refused_does_not_block_the_name(configured, tmp_path, capsys):
+    with pytest.raises(EvaluatorError):
+        run_here(configured(probes={"attention": {"map_heads": [99]}}), tmp_path / "run")
+    assert (tmp_path / "run" / "init").is_dir(), "it was refused late"
+    few = configured(prompts={"limit": 4}, features=["digits"], metrics=["fd_digits"])
+    run_here(few, tmp_path / "run")
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "planned anew" in line]
+    assert "nothing was made yet" in said
+    with pytest.raises(RunDirectoryError, match=r"generation\.steps"):
+        run_here(configured(generation={"steps": 4}), tmp_path / "run")
 
 
 def test_another_configuration_is_refused_with_its_differences(configured, tmp_path):

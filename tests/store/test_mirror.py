@@ -205,6 +205,16 @@ def test_a_damaged_shard_is_not_pushed_and_the_others_are(finished, memory, tmp_
     assert "shards/00002/commit.json" not in memory.files()
 
 
+def test_a_shard_that_lost_a_file_is_named_and_not_pushed(finished, memory) -> None:
+    (finished.shard_path(2) / "samples.parquet").unlink()
+    pushed = push_run(finished, memory)
+    assert (pushed.num_shards, pushed.exit_status) == (NUM_SHARDS - 1, 1)
+    (fault,) = pushed.faults
+    assert "shards/00002/samples.parquet: expected a file that was committed" in fault
+    assert "evaluator status RUN --verify" in fault
+    assert not any(name.startswith("shards/00002/") for name in memory.files())
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_shard_that_was_damaged_in_the_store_does_not_appear(
     finished, memory, tmp_path: Path, listed: bool
