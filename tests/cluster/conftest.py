@@ -110,27 +110,38 @@ class Site:
 
     def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command line in a process of its own, without the cluster."""
-        command = 'source "the site.sh" && exec python -m evaluator "$@"'
-        return subprocess.run(
-            ["bash", "-c", command, "evaluator", *arguments],
-            cwd=self.folder, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        return call_in(self.folder, *arguments)
+
+
+def call_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, in the site's environment."""
+    command = 'source "the site.sh" && exec python -m evaluator "$@"'
+    return subprocess.run(
+        ["bash", "-c", command, "evaluator", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def site(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Site:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with spaces in its name, with the configuration and the site's environment."""
     folder = tmp_path_factory.mktemp("a folder of mine")
     (folder / "my digits.yaml").write_text(CONFIG)
     site = SITE.format(python=Path(sys.executable).parent, root=ROOT, cache=folder / "cache")
     (folder / "the site.sh").write_text(site)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(slurm: Slurm, folder: Path) -> Site:
+    """That folder on the cluster's file system."""
     return Site(slurm, folder)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(site: Site) -> Path:
+def undisturbed(folder: Path) -> Path:
     """The run of a single process that nobody interrupts."""
-    done = site.here("run", "my digits.yaml", "--output", "undisturbed")
+    done = call_in(folder, "run", "my digits.yaml", "--output", "undisturbed")
     assert done.returncode == 0, done.stderr
-    assert len(os.listdir(site.folder / "undisturbed" / "shards")) == NUM_SHARDS
-    return site.folder / "undisturbed"
+    assert len(os.listdir(folder / "undisturbed" / "shards")) == NUM_SHARDS
+    return folder / "undisturbed"
