@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cluster.packages import install
+
 LINK = "machines"
 """Name of the network interface that joins the machines, on each of them."""
 
@@ -22,8 +24,8 @@ def unavailable() -> str | None:
     """Why there can be no machines here; None where there can."""
     if os.geteuid() != 0:
         return "network namespaces take root"
-    if missing := [name for name in ("ip", "unshare") if shutil.which(name) is None]:
-        return f"no {' and no '.join(missing)} (Debian: iproute2, util-linux)"
+    if shutil.which("ip") is None and (why := install("iproute2")) is not None:
+        return why
     tried = subprocess.run(
         ["unshare", "--net", *SEPARATE, "true"], capture_output=True, text=True, check=False
     )

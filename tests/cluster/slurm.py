@@ -17,6 +17,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cluster.packages import install
+
 PACKAGES = ("slurm-wlm", "slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
 NODES = ("n0", "n1", "n2", "n3")
@@ -76,23 +78,12 @@ def unavailable() -> str | None:
     """Why there can be no SLURM here, or None when there is one; installs it where it may."""
     if all(map(shutil.which, PROGRAMS)):
         return None if os.geteuid() == 0 else "SLURM is run as root here, and this is not root"
-    wanted = f"expected Debian's packages {' '.join(PACKAGES)}"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return f"{wanted}; they can only be installed as root with apt-get"
     if Path("/run/systemd/system").exists():
         return (
-            f"{wanted}; they are not installed by a test where systemd would start their services"
+            f"expected Debian's packages {' '.join(PACKAGES)}; they are not installed by a test "
+            "where systemd would start their services"
         )
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["install", "--yes", "--no-install-recommends", *PACKAGES]
-    for arguments in (["update"], install):
-        done = subprocess.run(
-            ["apt-get", *arguments], env=environment, stdin=subprocess.DEVNULL, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            return f"{wanted}; apt-get {arguments[0]} failed: {done.stdout[-500:]}"
-    return None
+    return install(*PACKAGES)
 
 
 def free_ports(count: int) -> list[int]:
