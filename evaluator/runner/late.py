@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluator.data import decode_image, read_image_tar, sample_name
-from evaluator.errors import CorruptShardError, EvaluatorError, InputError, SampleError
+from evaluator.errors import CorruptShardError, InputError, SampleError
 from evaluator.models.images import ImagesModel
 from evaluator.records import Prompt, Shard
 from evaluator.runner.embedding import EmbeddedRows, Embedder
 from evaluator.runner.progress import Progress
+from evaluator.runner.work import give_back
 from evaluator.stopping import StopRequest
 from evaluator.store import schemas
 from evaluator.store.claims import Claim, Claims
@@ -97,12 +97,7 @@ class LateFeatures:
             schemas.write_table(table, staged, kind="features", metadata=note)
             self.run.publish_late_table(shard.index, staged)
         except BaseException as error:
-            if isinstance(error, EvaluatorError) or not isinstance(error, Exception):
-                with contextlib.suppress(EvaluatorError):
-                    self.claims.release(held)
-                raise
-            message = f"{type(error).__name__}: {error}"
-            self.claims.fail(held, message)
+            message = give_back(self.claims, held, error)
             self.progress.say(f"{self.describe(task)} failed: {message}")
             return False
         self.claims.finish(held, done=len(shard.samples))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from evaluator.distributed import World
-from evaluator.errors import EvaluatorError, GenerationError
+from evaluator.errors import GenerationError
 from evaluator.records import Prompt, Shard
 from evaluator.runner.commit import Committer
 from evaluator.runner.progress import Progress
 from evaluator.runner.shard import ShardMaker
-from evaluator.runner.work import FAILURES_IN_A_ROW
+from evaluator.runner.work import FAILURES_IN_A_ROW, give_back
 from evaluator.stopping import StopRequest
 from evaluator.store.claims import Claim, Claims
 from evaluator.store.rundir import RunDirectory
@@ -76,13 +75,7 @@ class ShardWork:
                 result = self._maker.make(shard, self.prompts(shard), after_batch)
             self.committer.submit(result, held)
         except BaseException as error:
-            if isinstance(error, EvaluatorError) or not isinstance(error, Exception):
-                # Told to stop, or a fault that every shard would meet: this one is not to blame.
-                with contextlib.suppress(EvaluatorError):
-                    self.claims.release(held)
-                raise
-            message = f"{type(error).__name__}: {error}"
-            self.claims.fail(held, message)
+            message = give_back(self.claims, held, error)
             self.progress.say(f"shard {shard.name} failed: {message}")
             return False
         self._require_writable()

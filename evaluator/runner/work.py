@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from evaluator.errors import GenerationError
+from evaluator.errors import EvaluatorError, GenerationError
 from evaluator.stopping import StopRequest
 from evaluator.store.claims import (
     Claim,
@@ -178,6 +179,21 @@ class ClaimLoop:
         self.stop.raise_if_set()
         time.sleep(self._patience)
         self._patience = min(self._patience * 1.3, LONGEST_POLL_SECONDS)
+
+
+def give_back(claims: Claims, held: Claim, error: BaseException) -> str:
+    """Let go of a claim whose work met `error`; returns what the task is said to have failed of.
+
+    Raises `error` again where the task is not to blame: told to stop, or a fault that every task
+    would meet.
+    """
+    if isinstance(error, EvaluatorError) or not isinstance(error, Exception):
+        with contextlib.suppress(EvaluatorError):
+            claims.release(held)
+        raise error
+    message = f"{type(error).__name__}: {error}"
+    claims.fail(held, message)
+    return message
 
 
 def forgive_all(run: RunDirectory, claims: Claims) -> None:
