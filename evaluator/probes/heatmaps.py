@@ -184,21 +184,23 @@ def heatmap_table(
     maps = sums.maps().numpy()
     height, width = maps.shape[-2:]
     columns_of = _columns(positions, maps.shape[2])
-    records: dict[str, list[object]] = {name: [] for name in HEATMAP_SCHEMA.names}
+    records: list[tuple[object, ...]] = []
     for place, row in enumerate(rows):
         for index, step in [(len(steps), ALL_STEPS), *enumerate(steps)]:
             num_steps = len(steps) if step == ALL_STEPS else 1
             for token in _mapped(prompts[row]):
                 told = (token.word, token.position, token.text)
-                values = (samples[row], step, num_steps, *told)
                 column = columns_of[token.position]
                 flat = np.ascontiguousarray(maps[index, place, column]).reshape(-1)
-                for name, value in zip(
-                    HEATMAP_SCHEMA.names, (*values, height, width, flat), strict=True
-                ):
-                    records[name].append(value)
-    columns = [pa.array(records[field.name], field.type) for field in HEATMAP_SCHEMA]
-    return pa.table(columns, schema=HEATMAP_SCHEMA)
+                records.append((samples[row], step, num_steps, *told, height, width, flat))
+    return _table(records, HEATMAP_SCHEMA)
+
+
+def _table(records: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
+    """Rows, each with its values in the order of the schema."""
+    columns = zip(*records, strict=True) if records else ((),) * len(schema)
+    arrays = [pa.array(list(c), f.type) for c, f in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
 
 
 def _mapped(prompt: TokenizedPrompt) -> list[Token]:
@@ -225,7 +227,7 @@ def layer_map_table(
     positions: Sequence[int] | None = None,
 ) -> pa.Table:
     """Table of `LAYER_MAP_SCHEMA`: by mapped row, step, layer or group, and content token."""
-    records: dict[str, list[object]] = {name: [] for name in LAYER_MAP_SCHEMA.names}
+    records: list[tuple[object, ...]] = []
     layers = [] if sums is None else list(sums.layers.items())
     arrays = {label: maps.sums.cpu().numpy() for label, maps in layers}
     for place, row in enumerate(rows):
@@ -237,7 +239,5 @@ def layer_map_table(
                     flat = arrays[label][index, place, columns_of[token.position]] / count
                     who = (token.word, token.position)
                     told = (samples[row], step, label, count, maps.heads, *who)
-                    values = (*told, token.text, maps.grid.height, maps.grid.width, flat)
-                    for name, value in zip(LAYER_MAP_SCHEMA.names, values, strict=True):
-                        records[name].append(value)
-    return pa.table([pa.array(records[f.name], f.type) for f in LAYER_MAP_SCHEMA], LAYER_MAP_SCHEMA)
+                    records.append((*told, token.text, maps.grid.height, maps.grid.width, flat))
+    return _table(records, LAYER_MAP_SCHEMA)

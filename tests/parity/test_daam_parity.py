@@ -87,7 +87,7 @@ def our_table(pipeline: Any, name: str, case: Case) -> pa.Table:
         pipeline.unet.register_to_config(sample_size=8)
 
 
-def close(ours: Any, peers: torch.Tensor, tolerance: float) -> None:
+def assert_close(ours: Any, peers: torch.Tensor, tolerance: float) -> None:
     assert peers.std() > 1e-3
     torch.testing.assert_close(torch.as_tensor(ours).float(), peers, atol=tolerance, rtol=0)
 
@@ -98,7 +98,7 @@ def test_every_tokens_map_is_daams(pipeline: Any, name: str) -> None:
     maps = tensor_of(table)
     assert maps.shape[-1] == CASES[name].map_side
     assert [row["token_text"] for row in table.to_pylist()][1:-1] == PROMPT.split()
-    close(thinned(maps), load_file(GOLDEN)[name], OTHER_BITS)
+    assert_close(thinned(maps), load_file(GOLDEN)[name], OTHER_BITS)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -106,7 +106,7 @@ def test_every_words_map_is_daams(pipeline: Any, normalize: bool) -> None:
     table, golden = our_table(pipeline, "native", CASES["native"]), load_file(GOLDEN)
     for word in WORDS:
         expected = golden[f"{'normalized' if normalize else 'native'}: {word}"]
-        close(word_map(table, word, normalize=normalize), expected, OTHER_BITS)
+        assert_close(word_map(table, word, normalize=normalize), expected, OTHER_BITS)
 
 
 def test_the_tolerance_tells_daams_choices_apart() -> None:
@@ -139,10 +139,10 @@ def test_daam_beside_us_gives_our_maps(pipeline: Any, name: str) -> None:
     table = our_table(pipeline, name, case)
     normalize = name == "normalized"
     for word, expected in words.items():
-        close(word_map(table, word, normalize=normalize), expected, SAME_BITS)
+        assert_close(word_map(table, word, normalize=normalize), expected, SAME_BITS)
     if not normalize:
-        close(tensor_of(table), maps, SAME_BITS)
-    close(thinned(maps), load_file(GOLDEN)[name], OTHER_BITS)
+        assert_close(tensor_of(table), maps, SAME_BITS)
+    assert_close(thinned(maps), load_file(GOLDEN)[name], OTHER_BITS)
 
 
 @beside
@@ -161,9 +161,9 @@ def test_daam_beside_us_gives_our_maps_of_each_family(family: str) -> None:
         call()
         peers = trace.compute_global_heat_map()
     table = observed(pipeline, call, "a red zebra")
-    close(tensor_of(table), peers.heat_maps, SAME_BITS)
+    assert_close(tensor_of(table), peers.heat_maps, SAME_BITS)
     for word in ("a", "red", "zebra"):
-        close(word_map(table, word), peers.compute_word_heat_map(word).heatmap, SAME_BITS)
+        assert_close(word_map(table, word), peers.compute_word_heat_map(word).heatmap, SAME_BITS)
 
 
 @beside
