@@ -128,15 +128,8 @@ def probe_interpolate(
     shown = None if images is None else load_images(images, probed, limit=2 * pairs)
     begin = 0 if shown is None else first_step_of(probed, strength)
     told = _prompts(probed, shown, prompt, class_label, pairs)
-    progress = Progress("interpolate", len(told) * len(MODES))
     steps = np.linspace(0.0, 1.0, frames).tolist()
-    paths = []
-    for pair, told_pair in enumerate(told):
-        ends = _ends(probed, shown, told_pair, pair)
-        for mode in MODES:
-            walked = walk(probed, told_pair, ends, mode=mode, weights=steps, begin=begin)
-            paths.append(Walked(pair, mode, walked, _smoothness(walked.images, judge)))
-            progress.advance()
+    paths = _walks(probed, shown, told, judge, steps=steps, begin=begin)
     folder = open_folder("interpolate", probed.name, place)
     folder.table("interpolate.parquet", _table(paths, steps))
     _draw(folder, probed, paths, shown, steps)
@@ -163,6 +156,27 @@ def probe_interpolate(
         lines=found.lines(),
     )
     return found
+
+
+def _walks(
+    probed: ProbedModel,
+    shown: ProbedImages | None,
+    told: Sequence[Prompt],
+    judge: FeatureExtractor | None,
+    *,
+    steps: Sequence[float],
+    begin: int,
+) -> list[Walked]:
+    """Every pair's walks, one for each mode; `steps` are the places on a path, from 0 to 1."""
+    progress = Progress("interpolate", len(told) * len(MODES))
+    paths = []
+    for pair, prompt in enumerate(told):
+        ends = _ends(probed, shown, prompt, pair)
+        for mode in MODES:
+            walked = walk(probed, prompt, ends, mode=mode, weights=steps, begin=begin)
+            paths.append(Walked(pair, mode, walked, _smoothness(walked.images, judge)))
+            progress.advance()
+    return paths
 
 
 def _notes(probed: ProbedModel, shown: ProbedImages | None, frames: int) -> tuple[str, ...]:
