@@ -17,10 +17,10 @@ FLOORS = {
     "protocols": 2, "config": 2, "plugins": 2, "distributed": 2, "weights": 2,
     "durable": 2, "remote": 2, "stopping": 2,
     "data": 3, "store": 3, "models": 3, "features": 3, "metrics": 3, "probes": 3,
-    "aggregate": 4,
-    "runner": 5,
-    "report": 6, "probing": 6, "demo": 6,
-    "cli": 7, "__init__": 0, "__main__": 8,
+    "aggregate": 4, "statistics": 4,
+    "runner": 5, "compare": 5, "leaderboard": 5, "runs": 5,
+    "report": 6, "probing": 6, "demo": 6, "study": 6, "export": 6,
+    "cli": 7, "__init__": 8, "__main__": 8,
 }  # fmt: skip
 """Room → floor. Siblings do not import each other; `errors` lies under all."""
 
