@@ -55,25 +55,20 @@ def commit_latencies(folder: Path, shards: int, source: Path | None) -> tuple[li
 
 
 def claim_all(run: RunDirectory, claims: int, rank: int) -> int:
-    """Claim and finish whatever nobody else has; returns how many this process won."""
+    """Claim whatever nobody else has; returns how many this process won."""
     leases = Claims(run.claims_folder, Worker.current(rank), lease_seconds=600)
-    won = 0
-    for task in range(claims):
-        claim = leases.take(f"{task:05d}")
-        if claim is not None:
-            leases.finish(claim, done=1)
-            won += 1
-    return won
+    return sum(leases.take(f"{task:05d}") is not None for task in range(claims))
 
 
 def claims_a_second(folder: Path, claims: int, contenders: int) -> float:
-    """Tasks claimed and finished a second by processes that all try every one."""
+    """Tasks claimed a second by processes that all try every one, and hold what they have won."""
     run = create_run(folder / f"claims-{contenders}", 1, 1)
     code = (
         "import sys; from pathlib import Path; from tests.benchmarks.commits import claim_all\n"
         "from evaluator.store.rundir import RunDirectory\n"
         "run = RunDirectory(Path(sys.argv[1])); print('ready', flush=True); sys.stdin.readline()\n"
-        "print(claim_all(run, int(sys.argv[2]), int(sys.argv[3])))\n"
+        "print(claim_all(run, int(sys.argv[2]), int(sys.argv[3])), flush=True)\n"
+        "sys.stdin.readline()\n"  # a claim of a process that is gone is free
     )
     started = [
         subprocess.Popen(
@@ -90,8 +85,10 @@ def claims_a_second(folder: Path, claims: int, contenders: int) -> float:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    won = sum(int(process.communicate()[0]) for process in started)
+    won = sum(int(process.stdout.readline()) for process in started if process.stdout)
     took = time.perf_counter() - start
+    for process in started:
+        process.communicate("done\n")
     assert won == claims, "every task has one winner"
     return won / took
 
