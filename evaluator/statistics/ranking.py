@@ -49,7 +49,8 @@ def influences(
     """
     values = np.asarray(scores, dtype=np.float64)
     residuals = factor * (values - values.mean()) / values.size
-    return np.bincount(np.asarray(prompts), weights=residuals, minlength=num_prompts)
+    numbers = np.asarray(prompts, np.int64)
+    return np.bincount(numbers, weights=residuals, minlength=num_prompts).astype(np.float64)
 
 
 def paired_ranges(
@@ -127,7 +128,8 @@ def rank_ranges(better: ArrayLike) -> tuple[Integers, Integers]:
 def places(values: ArrayLike, *, higher_is_better: bool) -> Integers:
     """(R,) rank of each value by itself: 1 + how many are better."""
     numbers = np.asarray(values, np.float64) * (1.0 if higher_is_better else -1.0)
-    return 1 + (numbers[None, :] > numbers[:, None]).sum(axis=1)
+    found: Integers = 1 + (numbers[None, :] > numbers[:, None]).sum(axis=1, dtype=np.int64)
+    return found
 
 
 def _ranges(values: Floats, errors: Floats, critical: float, higher_is_better: bool) -> Ranges:

@@ -21,7 +21,7 @@ def win_shares(values: ArrayLike, *, higher_is_better: bool) -> Floats:
     """
     numbers = np.asarray(values, np.float64) * (1.0 if higher_is_better else -1.0)
     rows = numbers.reshape(-1, numbers.shape[-1])
-    shares = np.empty_like(rows)
+    shares: Floats = np.empty_like(rows)
     step = max(1, AT_ONCE // max(1, rows.shape[1] ** 2))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
@@ -33,7 +33,8 @@ def win_shares(values: ArrayLike, *, higher_is_better: bool) -> Floats:
             beaten + 0.5 * tied, others, out=np.full_like(part, np.nan), where=others > 0
         )
         shares[start : start + step] = np.where(np.isnan(part), np.nan, won)
-    return shares.reshape(numbers.shape)
+    result: Floats = shares.reshape(numbers.shape)
+    return result
 
 
 def mean_win_rates(shares: ArrayLike) -> Floats:
@@ -128,7 +129,8 @@ def drawn_values(values: ArrayLike, errors: ArrayLike, *, num_resamples: int, se
 
 
 def _places(rates: Floats) -> NDArray[np.int64]:
-    return 1 + (rates[None, :] > rates[:, None]).sum(axis=1)
+    found: NDArray[np.int64] = 1 + (rates[None, :] > rates[:, None]).sum(axis=1, dtype=np.int64)
+    return found
 
 
 def _defined(value: float) -> float | None:
