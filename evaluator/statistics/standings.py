@@ -38,7 +38,7 @@ def win_shares(values: ArrayLike, *, higher_is_better: bool) -> Floats:
 
 
 def mean_win_rates(shares: ArrayLike) -> Floats:
-    """(…, R) mean over the metrics of win shares (M, …, R) (Liang et al. 2023, HELM, section 8.1).
+    """(…, R) mean over the metrics of win shares (M, …, R) (Liang et al. 2023, HELM).
 
     A metric that a run lacks is left out of its mean; NaN where it lacks all.
     """
@@ -46,7 +46,8 @@ def mean_win_rates(shares: ArrayLike) -> Floats:
     known = ~np.isnan(parts)
     counts = known.sum(axis=0)
     sums = np.where(known, parts, 0.0).sum(axis=0)
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    means: Floats = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return means
 
 
 def kendall_tau(first: ArrayLike, second: ArrayLike) -> float | None:
