@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evaluator.cli.fetch import fetch
+from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status):
+for _verb in (fetch, schedule, push, pull, status, leaderboard):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
