@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from evaluator.report import write_report
+from evaluator.report.comparison import write_comparison
 from tests.browser.chromium import Opened, Scheme, opened, started, unavailable
+from tests.browser.records import comparison
 from tests.report.conftest import Recipe, build
 
 Open = Callable[..., Opened]
@@ -45,3 +48,14 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run with hostile prompts, pictures and probes."""
     run = build(tmp_path_factory.mktemp("run") / "run", Recipe(pairs=True))
     return write_report(run, tmp_path_factory.mktemp("report") / "report")
+
+
+@pytest.fixture(scope="package")
+def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a comparison of two runs, with hostile names and prompts."""
+    folder = tmp_path_factory.mktemp("compared")
+    runs = [build(folder / name, Recipe(side=side)) for name, side in (("a", 32), ("b", 300))]
+    found = comparison([run.path for run in runs])
+    (folder / "page").mkdir()
+    (folder / "page" / "comparison.json").write_text(json.dumps(found.record()))
+    return write_comparison(found, runs, folder / "page")
