@@ -109,11 +109,11 @@ def _label_ends(svg: ET.Element, edges: Vector, left: float, right: float, botto
             text(svg, x, bottom + 18, signed(float(edge)), anchor=anchor)
 
 
-def _bins(values: Vector) -> tuple[Vector, NDArray[np.int64]]:
+def _bins(values: Vector) -> tuple[Vector, NDArray[np.intp]]:
     """Edges of equal bins, one of them zero, and the counts; zeros count above their edge."""
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     width = (high - low) / (BINS - 1) or 1.0
     first, last = math.floor(low / width), max(math.ceil(high / width), 1)
-    edges = width * np.arange(first, last + 1)
+    edges: Vector = width * np.arange(first, last + 1, dtype=np.float64)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
     return edges, counts

@@ -123,7 +123,7 @@ def agreement_rows(pairing: Pairing) -> list[AgreementRow]:
 
 def headline(pairing: Pairing) -> str:
     """What became of the numbers of all pairs, in one sentence."""
-    counts = Counter(each.verdict for each in pairing.overall)
+    counts = Counter[str](each.verdict for each in pairing.overall)
     words = ("better", "worse", "different", "no difference found", "not tested", "not comparable")
     said = [f"{counts[word]} {word}" for word in words if counts[word]]
     return ", ".join(said) + "." if said else "No number could be compared."
@@ -170,7 +170,7 @@ def setting_rows(pairing: Pairing) -> list[FactRow]:
 
 def run_label(run: RunFacts) -> str:
     """`A: name`."""
-    return f"{run.letter}: {plain(run.name, limit=60)}"
+    return f"{run.letter}: {plain(run.name, limit=48)}"
 
 
 def _shown(value: object) -> str:

@@ -11,9 +11,10 @@ import pytest
 from playwright.sync_api import Browser
 
 from evaluator.report import write_report
+from evaluator.report.board import write_board
 from evaluator.report.comparison import write_comparison
 from tests.browser.chromium import Opened, Scheme, opened, started, unavailable
-from tests.browser.records import comparison
+from tests.browser.records import board, comparison
 from tests.report.conftest import Recipe, build
 
 Open = Callable[..., Opened]
@@ -59,3 +60,10 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "page").mkdir()
     (folder / "page" / "comparison.json").write_text(json.dumps(found.record()))
     return write_comparison(found, runs, folder / "page")
+
+
+@pytest.fixture(scope="package")
+def board_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a leaderboard with hostile names, of measured runs and cited rows."""
+    folder = tmp_path_factory.mktemp("boards")
+    return write_board(board(folder), folder / "board")

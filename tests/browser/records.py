@@ -16,6 +16,20 @@ from evaluator.compare.records import (
     RunFacts,
     Span,
 )
+from evaluator.leaderboard.records import Agreement as RankAgreement
+from evaluator.leaderboard.records import (
+    Board,
+    Cell,
+    Citation,
+    Column,
+    Interval,
+    Provenance,
+    RankRange,
+    Robustness,
+    Row,
+    Standing,
+    Variant,
+)
 from tests.report.conftest import HOSTILE, prompt
 
 EVIL = f"{HOSTILE}\x1b[31mevil\x07"
@@ -78,3 +92,55 @@ def comparison(paths: list[Path]) -> Comparison:
     runs[1] = replace(runs[1], name=f"digits {EVIL}", guidance_scale=1.0)
     pairings = tuple(pairing(run.letter) for run in runs[1:])
     return Comparison(tuple(runs), pairings, tag="colour", permutations=10_000)
+
+
+def column(metric: str, better: bool | None, **changes: object) -> Column:
+    record = Column(
+        id=metric, metric=metric, label=metric, higher_is_better=better, extractor="clip",
+        fingerprint="afff3444", reference="real", reference_content="c" * 64, reference_n=359,
+        options={"k": 5}, compared="paired by prompt", n=718, n_ranked=2,
+    )  # fmt: skip
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+def cell(row: str, column: str, value: float, rank: tuple[int, int] | None = None) -> Cell:
+    """`value` ± 0.5; without a rank it says why."""
+    span = Interval(value - 0.5, value + 0.5)
+    ranks = None if rank is None else RankRange(*rank, among=2)
+    reason = "" if rank else f"expected the reference of the other runs, got another ({EVIL})"
+    return Cell(row, column, value, span, 718, 718, ranks, rank[0] if rank else None, reason)
+
+
+def board(folder: Path) -> Board:
+    """Two runs, one of them with a report, and a cited row."""
+    (folder / "run" / "report").mkdir(parents=True)
+    (folder / "run" / "report" / "index.html").write_text("<!DOCTYPE html><title>a run</title>")
+    made = Provenance(
+        kind="diffusers", model=EVIL, revision="b" * 40, steps=20, width=32, height=32
+    )
+    rows = (
+        Row("digits", str(folder / "run"), made, None, 718, 718, settings={"steps": 20}),
+        Row(EVIL, str(folder / "gone"), made, None, 700, 718, warnings=(EVIL,)),
+        Row("a paper", None, Provenance(), Citation("https://example.org/p", "zero-shot"), 30_000, None),
+        Row("another", None, Provenance(), Citation(f"javascript:alert(1) {EVIL}"), None, None),
+    )  # fmt: skip
+    cells = (
+        cell("digits", "fd_digits", 2.5, (1, 1)), cell(EVIL, "fd_digits", 12.5, (2, 2)),
+        cell("digits", "clip_score", 93.9, (1, 2)), cell(EVIL, "clip_score", 94.1, (1, 2)),
+        cell("a paper", "fd_digits", 3.5), cell("another", "fid 2", 9.0), cell(EVIL, EVIL, 1e9),
+    )  # fmt: skip
+    columns = (
+        column("fd_digits", False), column("clip_score", True),
+        column("fid 2", False, cited_only=True, n_ranked=0),
+        column(EVIL, None, n_ranked=0, compared="neither direction is better", fingerprint=None),
+    )  # fmt: skip
+    standings = (
+        Standing("digits", 1, 0.75, 0.6, 0.8, 2, 0.7, 0.9, 1, 1, {"fd_digits": 1.0}),
+        Standing(EVIL, 2, 0.25, 0.2, 0.4, 2, 0.3, 0.9, 2, 2, {"fd_digits": 0.0}),
+    )
+    variant = Variant(f"without {EVIL}", ("digits", EVIL), {"digits": 1.0, EVIL: 0.0}, 1.0)
+    robustness = Robustness(
+        (RankAgreement("fd_digits", "clip_score", -1.0, 2),), (variant,), (variant,), 1000, 0.8, 0.5
+    )
+    remarks = (f"{EVIL} could not be read.",)
+    return Board(rows, columns, cells, standings, robustness, remarks, faults=(f"row 3: {EVIL}",))
