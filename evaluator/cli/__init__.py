@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
+from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
 
@@ -30,7 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status):
+for _verb in (fetch, schedule, push, pull, status, export, query):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
