@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -209,7 +209,7 @@ class _Aggregation:
             n=result.n,
             n_expected=self.run.num_samples if group is None else group.num_planned,
             higher_is_better=result.higher_is_better,
-            interval=asdict(result.interval) if result.interval is not None else None,
+            interval=None if result.interval is None else result.interval.record(),
             extractor=asked.plan.extractor,
             fingerprint=self.asked.fingerprints.get(asked.plan.extractor),
             reference=self._reference_record(asked, details),

@@ -1,0 +1,3 @@
+"""Two or more runs on the same prompts: what differs, by how much, and whether it is noise."""
+
+from evaluator.compare.records import Comparison as Comparison
