@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
+from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
 
@@ -31,7 +33,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, leaderboard):
+for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0

@@ -206,13 +206,22 @@ def schema_note(schema: pa.Schema) -> dict[str, object]:
     return note
 
 
+COMPLETED: Mapping[str, pa.Schema] = {"samples": SAMPLES, "timings": TIMINGS}
+"""Kind of table → columns of this version; an older table lacks some, and reads as null there."""
+
+
+def widened(kind: pa.DataType) -> pa.DataType:
+    """The type as which a column is read: float16, alone or in lists, comes as float32."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_list(kind) and pa.types.is_float16(kind.value_type):
+        return pa.list_(pa.float32())
+    return kind
+
+
 def _widened(table: pa.Table) -> pa.Table:
     for place, field in enumerate(table.schema):
-        kind = field.type
-        if pa.types.is_float16(kind):
-            kind = pa.float32()
-        elif pa.types.is_list(kind) and pa.types.is_float16(kind.value_type):
-            kind = pa.list_(pa.float32())
+        kind = widened(field.type)
         if kind != field.type:
             table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
     return table
@@ -220,7 +229,7 @@ def _widened(table: pa.Table) -> pa.Table:
 
 def _completed(table: pa.Table, kind: str, columns: Sequence[str] | None) -> pa.Table:
     """The table with nulls for columns that its version did not have yet."""
-    for field in {"samples": SAMPLES, "timings": TIMINGS}.get(kind, ()):
+    for field in COMPLETED.get(kind, ()):
         if field.name not in table.column_names and (columns is None or field.name in columns):
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table

@@ -1,0 +1,100 @@
+"""`evaluator query`: SQL over the tables of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evaluator.cli.printing import plain, print_lines
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_CELL = 60
+"""Characters of a cell in the terminal; files get all."""
+
+
+def query(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... ['SQL']",
+            help="Run directories or folders with runs, then one SELECT; without it, the tables"
+            " are listed. Of several runs, a column `run` says which.",
+        ),
+    ],
+    csv: Annotated[str | None, typer.Option(help="Write to a file, or '-'.")] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write to a file, or '-': one object a line.")
+    ] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+) -> None:
+    """Ask the tables of runs with SQL (DuckDB); nothing but these tables can be read."""
+    from evaluator.export.query import Query
+    from evaluator.runs import find_runs
+
+    paths, sql = _split(what)
+    database = Query(find_runs(paths))
+    if sql is None:
+        for name, columns in database.tables():
+            print_lines([name, *(f"  {column}" for column in columns)])
+        return
+    found = database.run(sql)
+    _write(found, csv=csv, json=json, parquet=parquet)
+    if csv is None and json is None and parquet is None:
+        _print(found, rows)
+
+
+def _split(what: list[str]) -> tuple[list[Path], str | None]:
+    """The runs, and the SQL where the last argument is no folder."""
+    from evaluator.errors import ConfigError
+
+    last = what[-1]
+    if Path(last).is_dir() or "/" in last.split(" ")[0]:
+        return [Path(each) for each in what], None
+    if len(what) == 1:
+        raise ConfigError(
+            f"query: expected runs and then a SELECT, got '{plain(last)}' alone, which is no "
+            "folder. evaluator query RUN 'SELECT …'"
+        )
+    return [Path(each) for each in what[:-1]], last
+
+
+def _write(found: pa.Table, *, csv: str | None, json: str | None, parquet: Path | None) -> None:
+    from evaluator.durable import write_atomically
+    from evaluator.export.csv_tables import as_csv
+    from evaluator.export.json_tables import as_lines
+    from evaluator.export.parquet_tables import write_parquet
+
+    for place, text in ((csv, as_csv), (json, as_lines)):
+        if place == "-":
+            typer.echo(text(found), nl=False)
+        elif place is not None:
+            write_atomically(Path(place), text(found).encode())
+            typer.echo(f"{plain(place)}: {found.num_rows:,} rows")
+    if parquet is not None:
+        write_parquet(found, parquet)
+        typer.echo(f"{plain(str(parquet))}: {found.num_rows:,} rows")
+
+
+def _print(found: pa.Table, rows: int) -> None:
+    from evaluator.export.query import shown
+    from evaluator.report.table import aligned
+
+    names, cells = shown(found, limit=rows)
+    text = [[_cell(value) for value in row] for row in cells]
+    titles = [_cell(name) for name in names]
+    typer.echo(aligned(titles, text, [[] for _ in text]))
+    if found.num_rows > rows:
+        typer.echo(f"… {found.num_rows - rows:,} more rows; --rows N prints more, --csv writes all")
+
+
+def _cell(value: Any) -> str:
+    from evaluator.text import plain as visible
+
+    if value is None:
+        return ""
+    return visible(f"{value:.6g}" if isinstance(value, float) else value, limit=MAX_CELL)

@@ -1,0 +1,57 @@
+"""CSV that no spreadsheet computes: text cells cannot become formulas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from evaluator.durable import write_atomically
+from evaluator.export.json_tables import plain_value, records
+from evaluator.export.tidy import results_table, samples_table
+from evaluator.runs import Run
+from evaluator.text import formula_safe
+
+ROWS_AT_ONCE = 4096
+
+
+def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) -> list[Path]:
+    """`results.csv` of the runs that have numbers, and `samples.csv` of all."""
+    made = {folder / "results.csv": results_table(numbered)} if numbered else {}
+    made[folder / "samples.csv"] = samples_table(runs)
+    for path, table in made.items():
+        write_atomically(path, as_csv(table).encode())
+    return list(made)
+
+
+def as_csv(table: pa.Table) -> str:
+    """A header, then one line a row; numbers with all their digits, nested values as JSON."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_cell(name) for name in table.column_names])
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for record in records(pa.Table.from_batches([batch])):
+            writer.writerow([_cell(value) for value in record.values()])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Text without control characters, that starts no formula; numbers as they are."""
+    value = plain_value(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        kept = (c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
+        return formula_safe("".join(kept))
+    return value

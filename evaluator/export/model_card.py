@@ -1,0 +1,122 @@
+"""A model card for the Hugging Face hub: `model-index` metadata, and a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluator.durable import explained, write_atomically
+from evaluator.errors import ConfigError, InputError
+from evaluator.export.options import ExportOptions
+from evaluator.export.published import model_of, published, remarks
+from evaluator.runs import Run
+from evaluator.runs.display import title
+from evaluator.text import number, plain
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard
+
+    from evaluator.aggregate.summary import MetricRecord
+
+BEGIN, END = "<!-- evaluator: results -->", "<!-- evaluator: end of results -->"
+"""The part of a card that is ours: exporting again replaces it."""
+
+
+def write(
+    runs: Mapping[str, Run], folder: Path, options: ExportOptions
+) -> tuple[list[Path], list[str]]:
+    """`README.md`; of one that is there, only our results are replaced."""
+    path = folder / "README.md"
+    name = plain(options.model or model_of(runs).rstrip("/").rpartition("/")[2], limit=96)
+    warnings: list[str] = []
+    results: list[EvalResult] = []
+    sections = [f"## Evaluation results of {_markdown(name)}"]
+    for run_name, run in runs.items():
+        shown = published(run_name, run, options)
+        warnings += shown.warnings
+        results += [_result(run, metric, options) for metric in shown.metrics]
+        sections.append(_section(run_name, run, shown.metrics))
+    if not results:
+        raise InputError("--to model-card: expected at least one number with a value, got none.")
+    card = _card(path)
+    card.data.model_name = card.data.model_name or name
+    kept = [
+        old for old in card.data.eval_results or []
+        if not any(old.is_equal_except_value(new) for new in results)
+    ]  # fmt: skip
+    card.data.eval_results = [*kept, *results]
+    card.text = _with_part(card.text, "\n\n".join([BEGIN, *sections, END]))
+    with explained("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, str(card).encode())
+    return [path], warnings
+
+
+def _result(run: Run, metric: MetricRecord, options: ExportOptions) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    prompts = run.config.get("prompts")
+    source = prompts.get("source") if isinstance(prompts, dict) else None
+    called = plain(str(source or run.name).rstrip("/").rpartition("/")[2], limit=200) or run.name
+    return EvalResult(
+        task_type=_task(run.config),
+        dataset_type=plain(options.dataset or called),
+        dataset_name=plain(options.dataset or called),
+        dataset_revision=options.dataset_revision,
+        metric_type=plain(metric.name),
+        metric_name=plain(f"{metric.name} ({remarks(metric)})", limit=400),
+        metric_value=metric.value,
+        source_name="diffusion-evaluator" if options.source_url else None,
+        source_url=options.source_url,
+    )
+
+
+def _task(config: Mapping[str, Any]) -> str:
+    """The hub's name of what the model was asked to do."""
+    model = config.get("model")
+    asked = model.get("task") if isinstance(model, dict) else None
+    return "image-to-image" if asked in ("image-to-image", "inpainting") else "text-to-image"
+
+
+def _section(name: str, run: Run, metrics: tuple[MetricRecord, ...]) -> str:
+    """Heading and table of one run."""
+    lines = [f"### {_markdown(plain(name))}", ""]
+    lines.append(f"{len(run):,} of {run.num_planned:,} samples.")
+    lines += ["", "| metric | value | |", "|---|--:|---|"]
+    for metric in metrics:
+        arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
+        cells = (title(metric) + arrow, number(metric.value), remarks(metric))
+        lines.append("| " + " | ".join(_markdown(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown and HTML leave alone."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for character in "\\|*_`[]{}$#":
+        text = text.replace(character, "\\" + character if character != "#" else "&#35;")
+    return text
+
+
+def _card(path: Path) -> ModelCard:
+    """The card that is there, or an empty one."""
+    from huggingface_hub import ModelCard
+
+    try:
+        with explained("read", path):
+            text = path.read_text(encoding="utf-8") if path.exists() else "---\n{}\n---\n"
+        return ModelCard(text)
+    except Exception as error:  # yaml, unicode or its own errors, by what is wrong with the file
+        raise ConfigError(
+            f"{path}: expected a model card or no file, got one that cannot be read "
+            f"({plain(error, limit=200)}). Choose another --output."
+        ) from error
+
+
+def _with_part(text: str, part: str) -> str:
+    """The card's text with our part in it, once."""
+    start, end = text.find(BEGIN), text.find(END)
+    if start != -1 and end > start:
+        return text[:start] + part + text[end + len(END) :]
+    return (text.rstrip() + "\n\n" + part + "\n").lstrip("\n")

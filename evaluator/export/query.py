@@ -1,0 +1,116 @@
+"""SQL over the tables of runs, in a database that can read nothing else.
+
+DuckDB gets the tables as Arrow datasets, which pyarrow reads file by file and column by column as
+a query asks for them. DuckDB itself may touch no file, network or extension, and its settings are
+locked before it sees the query: measured with version 2.0, `read_csv`, `read_text`, `glob`, `COPY`,
+`ATTACH`, `INSTALL`, `LOAD` and `SET` are refused so.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from evaluator.errors import ConfigError
+from evaluator.export.extras import require
+from evaluator.export.views import View, views_of
+from evaluator.runs import Run
+
+_SETTINGS = {
+    "python_enable_replacements": "false",  # a name in a query is never a variable of ours
+    "temp_directory": "''",
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "lock_configuration": "true",
+}
+_MISSING = re.compile(r"Table with name \"?(.+?)\"? does not exist")
+
+
+class Query:
+    """A database over some runs; tables are opened when a statement names them."""
+
+    def __init__(self, runs: Mapping[str, Run]) -> None:
+        self._duckdb = require("duckdb", "query", "query")
+        self.views: dict[str, View] = views_of(runs)
+        self._registered: set[str] = set()
+        self._connection = self._duckdb.connect(":memory:")
+        for name, value in _SETTINGS.items():
+            self._connection.execute(f"SET {name} = {value}")
+
+    def tables(self) -> list[tuple[str, list[str]]]:
+        """View → its columns with their types, as SQL calls them."""
+        self._register(self.views)
+        described = []
+        for name in self.views:
+            rows = self._connection.execute(f'DESCRIBE "{name}"').fetchall()
+            described.append((name, [f"{row[0]} {row[1]}" for row in rows]))
+        return described
+
+    def run(self, sql: str) -> pa.Table:
+        """The result of one SELECT; ConfigError where it is none, or not right."""
+        duckdb = self._duckdb
+        try:
+            statement = self._only_select(sql)
+            self._register(self._named(statement))
+            try:
+                return self._fetch(statement)
+            except duckdb.CatalogException:
+                if set(self.views) <= self._registered:
+                    raise
+            self._register(self.views)  # named in a way that only running it shows
+            return self._fetch(statement)
+        except duckdb.Error as error:
+            raise ConfigError(f"query: {self._explained(error)}") from error
+
+    def _fetch(self, statement: str) -> pa.Table:
+        found: pa.Table = self._connection.sql(statement).to_arrow_table()
+        return found
+
+    def _only_select(self, sql: str) -> str:
+        """The statement, if it is the only one and reads."""
+        statements = self._connection.extract_statements(sql)
+        kinds = [statement.type for statement in statements]
+        if kinds != [self._duckdb.StatementType.SELECT]:
+            got = ", ".join(str(kind).rpartition(".")[2] for kind in kinds) or "nothing"
+            raise ConfigError(
+                f"query: expected one SELECT, got {got}. The tables of a run are only read; "
+                "--csv, --json and --parquet write what a SELECT gives."
+            )
+        return str(statements[0].query)
+
+    def _named(self, statement: str) -> set[str]:
+        """The views whose names are words of the statement; all of them where none is."""
+        words = set(re.findall(r"\w+", statement.lower()))
+        return {view for view in self.views if view.lower() in words} or set(self.views)
+
+    def _register(self, names: set[str] | Mapping[str, View]) -> None:
+        for name in [view for view in self.views if view in names]:
+            if name not in self._registered:
+                self.views[name].register(self._connection)
+                self._registered.add(name)
+
+    def _explained(self, error: Exception) -> str:
+        said = str(error).strip()
+        missing = _MISSING.search(said)
+        if not missing:
+            return said
+        near = difflib.get_close_matches(missing[1].lower(), list(self.views), n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return (
+            f"expected a table of the run, got '{missing[1]}'.{hint} There are "
+            f"{', '.join(self.views)}."
+        )
+
+
+def shown(table: pa.Table, *, limit: int) -> tuple[list[str], list[list[Any]]]:
+    """Column names, and the first rows as Python values."""
+    part = table.slice(0, limit)
+    columns: Sequence[list[Any]] = [column.to_pylist() for column in part.columns]
+    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,87 @@
+"""TensorBoard: a folder a run with scalars, their intervals, settings, and some images.
+
+`tensorboard --logdir FOLDER` shows the runs side by side; its HPARAMS page is a table of settings
+and numbers. Exporting the same run again replaces its file by the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evaluator.durable import explained, write_atomically
+from evaluator.export.extras import require
+from evaluator.export.tracked import Tracked
+from evaluator.text import file_name
+
+EVENTS = "events.out.tfevents.0.evaluator"
+"""TensorBoard reads files with `tfevents` in their name."""
+
+
+def write(runs: Sequence[Tracked], folder: Path) -> list[Path]:
+    """One file of events a run."""
+    require("tensorboard", "tensorboard", "--to tensorboard")
+    written: list[Path] = []
+    for run in runs:
+        path = folder / file_name(run.name) / EVENTS
+        if path in written:
+            path = folder / f"{file_name(run.name)}-{run.identity[:8]}" / EVENTS
+        with explained("create", path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, _events(run))
+        written.append(path)
+    return written
+
+
+def _events(run: Tracked) -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    when = 0.0
+    if run.made_at is not None:
+        when = datetime.fromisoformat(run.made_at.replace("Z", "+00:00")).timestamp()
+    out = io.BytesIO()
+    records = RecordWriter(out)
+    records.write(Event(wall_time=when, file_version="brain.Event:2").SerializeToString())
+    for summary in _summaries(run):
+        records.write(Event(wall_time=when, step=0, summary=summary).SerializeToString())
+    return out.getvalue()
+
+
+def _summaries(run: Tracked) -> Iterator[Any]:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
+
+    for tag, value in run.scalars.items():
+        yield scalar(tag, value)
+    margins = {
+        name: ["Margin", [name, f"{name}/low", f"{name}/high"]]
+        for name in run.notes
+        if f"{name}/low" in run.scalars and f"{name}/high" in run.scalars
+    }
+    if margins:
+        yield custom_scalars({"95 % intervals": margins})
+    for name, note in run.notes.items():
+        yield text(f"{name}/note", _indented(note))
+    yield text("settings", _indented("\n".join(f"{n}: {v}" for n, v in run.settings().items())))
+    main = {name: run.scalars[name] for name in run.notes if name in run.scalars}
+    yield from hparams(run.settings(), main)
+    for image in run.images:
+        encoded = Summary.Image(**_size(image.content), encoded_image_string=image.content)
+        yield Summary(value=[Summary.Value(tag=f"samples/{image.name}", image=encoded)])
+        yield text(f"samples/{image.name}/prompt", _indented(image.caption))
+
+
+def _size(png: bytes) -> dict[str, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        return {"height": image.height, "width": image.width, "colorspace": 3}
+
+
+def _indented(said: str) -> str:
+    """Markdown that shows text as it is, whatever markup or HTML it holds."""
+    return "\n".join(f"    {line}" for line in said.splitlines())

@@ -1,0 +1,63 @@
+"""Weights & Biases, offline: run folders that `wandb sync` sends when, and where, a user wants."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluator.export.extras import require_installed
+from evaluator.export.offline import received, write_apart
+from evaluator.export.tracked import Tracked
+
+
+def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
+    """`wandb/offline-run-*`, one a run; a run that is exported again has the same id."""
+    require_installed("wandb", "wandb", "--to wandb")
+    there = set(_folders(folder))
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": str(folder.resolve())}
+    write_apart(__name__, runs, folder, project=project, environment=environment)
+    return [path for path in _folders(folder) if path not in there]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob("offline-run-*"))
+
+
+def _log(run: Tracked, folder: Path, project: str) -> None:
+    import wandb
+    from PIL import Image
+
+    settings = wandb.Settings(
+        mode="offline", silent=True, console="off", disable_git=True, disable_code=True,
+        save_code=False, x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True,
+        x_save_requirements=False, program="evaluator", host="", disable_job_creation=True,
+    )  # fmt: skip
+    logged = wandb.init(
+        project=project, name=run.name, id=run.identity, resume="allow", dir=folder,
+        config=run.config, settings=settings,
+    )  # fmt: skip
+    shown: dict[str, Any] = dict(run.scalars)
+    if run.rows:
+        columns = list(run.rows[0])
+        cells = [[_cell(row[name]) for name in columns] for row in run.rows]
+        shown["results"] = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+    if run.images:
+        shown["samples"] = [
+            wandb.Image(Image.open(io.BytesIO(image.content)), caption=image.caption)
+            for image in run.images
+        ]
+    logged.log(shown, step=0)
+    logged.summary.update(run.scalars)
+    logged.finish()
+
+
+def _cell(value: Any) -> Any:
+    return "; ".join(value) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    place, project, runs = received()
+    for each in runs:
+        _log(each, place, project)

@@ -1,0 +1,109 @@
+"""One export: which runs go, what is said about those that cannot, and where the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator.errors import ConfigError, EvaluatorError
+from evaluator.export.options import PROJECT, TARGETS, ExportOptions
+from evaluator.export.tracked import tracked
+from evaluator.runs import Run
+from evaluator.text import plain
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of it."""
+
+    files: tuple[Path, ...]
+    """Files and folders that were written."""
+    warnings: tuple[str, ...]
+    """What a reader of them should know."""
+    left_out: tuple[str, ...]
+    """Runs whose numbers could not be handed on, and why."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 all handed on, 1 something was left out."""
+        return 1 if self.left_out else 0
+
+
+def export_runs(
+    runs: Mapping[str, Run], target: str, folder: Path, options: ExportOptions | None = None
+) -> Exported:
+    """Write runs (name → run) for `target` into a folder.
+
+    A run without numbers is left out of what holds numbers, and said; the others go. Raises where
+    nothing is left, and where numbers of an incomplete run would be published.
+    """
+    options = options or ExportOptions()
+    if target not in TARGETS:
+        raise ConfigError(f"--to: expected one of {', '.join(TARGETS)}, got '{plain(target)}'.")
+    options.require_taken_by(target)
+    numbered, left_out = _numbered(runs)
+    if not numbered and target not in ("csv", "json", "parquet"):
+        raise EvaluatorError(f"--to {target}: expected numbers, got none.\n" + "\n".join(left_out))
+    warnings = [
+        f"{plain(name)}: incomplete, {len(run):,} of {run.num_planned:,} samples; a number says "
+        "how many it stands on"
+        for name, run in runs.items()
+        if not run.complete
+    ]
+    if target in ("csv", "json", "parquet"):
+        files = _write_tables(runs, numbered, target, folder)
+    elif target in ("eval-results", "model-card"):
+        files, more = _publish(numbered, target, folder, options)
+        warnings += more
+    else:
+        files = _track(numbered, target, folder, options)
+    return Exported(tuple(files), tuple(warnings), tuple(left_out))
+
+
+def _numbered(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
+    """The runs that have numbers, and why the others have none."""
+    numbered, left_out = {}, []
+    for name, run in runs.items():
+        try:
+            _ = run.summary
+            numbered[name] = run
+        except EvaluatorError as error:
+            left_out.append(f"{plain(name)}: no numbers: {plain(error)}")
+    return numbered, left_out
+
+
+def _write_tables(
+    runs: Mapping[str, Run], numbered: Mapping[str, Run], target: str, folder: Path
+) -> list[Path]:
+    from evaluator.durable import explained
+    from evaluator.export import csv_tables, json_tables, parquet_tables
+
+    with explained("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    writers = {
+        "csv": csv_tables.write, "json": json_tables.write, "parquet": parquet_tables.write,
+    }  # fmt: skip
+    return writers[target](runs, numbered, folder)
+
+
+def _publish(
+    runs: Mapping[str, Run], target: str, folder: Path, options: ExportOptions
+) -> tuple[list[Path], list[str]]:
+    from evaluator.export import eval_results, model_card
+
+    module = eval_results if target == "eval-results" else model_card
+    return module.write(runs, folder, options)
+
+
+def _track(
+    runs: Mapping[str, Run], target: str, folder: Path, options: ExportOptions
+) -> list[Path]:
+    from evaluator.export import tensorboard_runs, trackio_runs, wandb_runs
+
+    project = plain(options.project or PROJECT, limit=100)
+    told = [tracked(name, run, options) for name, run in runs.items()]
+    if target == "tensorboard":
+        return tensorboard_runs.write(told, folder)
+    module = wandb_runs if target == "wandb" else trackio_runs
+    return module.write(told, folder, project=project)
