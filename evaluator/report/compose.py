@@ -14,17 +14,11 @@ from evaluator.report.charts import attention_charts, latent_charts, schedule_ch
 from evaluator.report.claim_chart import draw_claims
 from evaluator.report.claims import FILE as CLAIMS_FILE
 from evaluator.report.claims import as_json, claims_found
+from evaluator.report.frame import Drawing, chart_rules
 from evaluator.report.gallery import SHEET_SIDE
 from evaluator.report.heatmaps import SIDE, TILE, layer_caption
 from evaluator.report.origin import Origin
-from evaluator.report.page import (
-    ClaimsText,
-    Drawing,
-    GridText,
-    Page,
-    ProbeText,
-    chart_rules,
-)
+from evaluator.report.page import ClaimsText, GridText, Page, ProbeText
 from evaluator.report.probe_charts import components, probe_charts
 from evaluator.report.probe_folders import ProbeResult, ProbeResults
 from evaluator.report.results import Metrics

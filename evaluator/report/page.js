@@ -1,4 +1,3 @@
-"use strict";
 const box = document.querySelector(".filter");
 const tiles = Array.from(document.querySelectorAll(".tile"));
 if (box && tiles.length) {

@@ -1,37 +1,19 @@
-"""The page: what it shows, the template that shows it, and a policy that lets nothing else in."""
+"""The page of a run: what it shows."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from evaluator import __version__
 from evaluator.report.census import FailedSample, Work, Worker
 from evaluator.report.claims import PairKind, Told
+from evaluator.report.frame import Drawing, render_page
 from evaluator.report.gallery import Picture
 from evaluator.report.heatmaps import HeatSample
 from evaluator.report.probe_charts import FactTable
 from evaluator.report.probe_folders import ProbeResult
 from evaluator.report.results import Result
-from evaluator.report.text import number
-
-GENERATOR = "evaluator report"
-"""How a report is told from other folders when it is to be replaced."""
-
-
-class Drawing(NamedTuple):
-    """A figure that stands in the page and in a file beside it."""
-
-    svg: Markup
-    file: str
-    description: str
 
 
 class ClaimsText(NamedTuple):
@@ -100,41 +82,13 @@ class Page:
     faults: Sequence[str]
 
 
-def asset(name: str) -> str:
-    """A file of this package."""
-    return resources.files("evaluator.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def chart_rules() -> str:
-    """Style of charts, in the page and in files of their own."""
-    return asset("chart.css")
-
-
 def render(page: Page) -> str:
-    """The page as HTML that works from `file://` and loads nothing but pictures beside it."""
-    style, script = asset("page.css") + chart_rules(), asset("page.js")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = number
-    template = environment.from_string(asset("page.html.j2"))
-    return template.render(
+    """The page of a run as HTML."""
+    return render_page(
+        "page.html.j2",
+        scripts=("page.js",),
+        title=page.title,
+        subtitle=page.subtitle,
+        sections=page.sections,
         page=page,
-        policy=policy(style, script),
-        generator=GENERATOR,
-        version=__version__,
-        style=Markup(style),  # noqa: S704  (a file of this package)
-        script=Markup(script),  # noqa: S704
     )
-
-
-def policy(style: str, script: str | None) -> str:
-    """Content security policy: these two texts and pictures beside the page; nothing else."""
-    scripts = "'none'" if script is None else _hash(script)
-    return (
-        "default-src 'none'; img-src 'self' data: file:; "
-        f"style-src {_hash(style)}; script-src {scripts}; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(content: str) -> str:
-    digest = hashlib.sha256(content.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -9,18 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from evaluator import __version__
 from evaluator.durable import explained, flush_to_disk, write_atomically
 from evaluator.probes.schedule_comparison import (
     DescribedSchedule,
     reverse_variance,
     schedules_table,
 )
-from evaluator.report.page import GENERATOR, Drawing, asset, chart_rules, policy
+from evaluator.report.frame import Drawing, render_page
 from evaluator.report.svg import NUM_COLOURS, Chart, Series, draw, inline
 from evaluator.report.table import aligned
 from evaluator.report.text import number, plain
@@ -133,26 +131,23 @@ def _span(table: pa.Table) -> str:
 
 
 def _render(schedules: Sequence[DescribedSchedule]) -> str:
-    style = asset("page.css") + chart_rules()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    sections = []
+    grids = []
     for grid, said in _GRIDS.items():
         charts = [draw(chart) for chart in _charts(schedules, grid)]
         drawn = [Drawing(Markup(inline(svg)), "", svg.findtext("desc") or "") for svg in charts]  # noqa: S704
-        sections.append((grid, said, drawn))
-    return environment.from_string(asset("schedules.html.j2")).render(
-        policy=policy(style, None),
-        generator=GENERATOR,
-        version=__version__,
-        style=Markup(style),  # noqa: S704  (a file of this package)
-        num_steps=max(schedule.sampling.num_rows for schedule in schedules),
+        grids.append((grid, said, drawn))
+    steps = max(schedule.sampling.num_rows for schedule in schedules)
+    return render_page(
+        "schedules.html.j2",
+        title="Noise schedules",
+        subtitle=f"{steps} sampling steps",
         titles=[title.capitalize() if title.islower() else title for title in TITLES],
         rows=[
             {"cells": facts(schedule), "warnings": [plain(line) for line in schedule.warnings]}
             for schedule in schedules
         ],
         table=TABLE,
-        sections=sections,
+        grids=grids,
     )
 
 

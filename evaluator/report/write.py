@@ -11,8 +11,9 @@ from pathlib import Path
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
 from evaluator.report.compose import compose, summary
+from evaluator.report.frame import GENERATOR
 from evaluator.report.origin import read_origin
-from evaluator.report.page import GENERATOR, render
+from evaluator.report.page import render
 from evaluator.report.probe_charts import DRAWN
 from evaluator.report.probe_folders import read_probes
 from evaluator.report.results import as_csv, as_markdown, read_metrics
