@@ -16,6 +16,9 @@ from evaluator.metrics.intervals import Interval, t_quantile
 
 Floats = NDArray[np.float64]
 
+LEAST_LEVEL = 1e-6
+"""Confidence below which Student's quantiles lose their digits."""
+
 
 class ClusteredSum:
     """The covariance of a sum of contributions (N, K), N answers to K estimates.
@@ -102,7 +105,7 @@ def share_p_value(
     scores = np.asarray(values, dtype=np.float64)
     if float(scores.mean()) == chance:
         return 1.0
-    low, high = 0.0, 1.0
+    low, high = LEAST_LEVEL, 1.0
     for _ in range(30):
         level = (low + high) / 2.0
         found = share_interval(scores, clusterings, covers="", level=level)
@@ -110,4 +113,4 @@ def share_p_value(
             high = level
         else:
             low = level
-    return 1.0 - high
+    return 1.0 if low == LEAST_LEVEL else 1.0 - high
