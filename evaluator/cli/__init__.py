@@ -16,6 +16,7 @@ from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
+from evaluator.cli.study import study
 
 if TYPE_CHECKING:
     from evaluator.runner.score import Score
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
+app.add_typer(study)
 for _verb in (fetch, schedule, push, pull, status):
     app.command()(_verb)
 

@@ -129,7 +129,7 @@ def _trials(
     num = len(swapped)
     order = generator.permutation(num).tolist()
     trials = [Trial(item, swapped[item], repeat=False) for item in order]
-    again = generator.choice(num // 3, repeats, replace=False) if repeats else []
+    again = generator.choice(num // 3, repeats, replace=False).tolist() if repeats else []
     late = trials[num - num // 3 :]
     for place in again:
         first = trials[place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ from evaluator.study.sources import (
 
 DEFAULT_ITEMS = 50
 """Items where nobody says how many: about five to ten minutes."""
+
+MAX_INSTRUCTIONS = 100_000
+"""Bytes of a file of instructions."""
 
 QUESTIONS: Mapping[Kind, str] = {
     "pairs": "Which image is better?",
@@ -119,6 +123,21 @@ def make_study(request: StudyRequest, output: Path) -> MadeStudy:
     texts = _texts(study, prompts) if request.show_prompts else {}
     forms, largest = _write(study, request, addresses, texts, output)
     return MadeStudy(study, forms, largest, (*warnings, *said))
+
+
+def read_instructions(path: Path) -> tuple[str, ...]:
+    """Paragraphs of a UTF-8 text file: blank lines part them. ConfigError for any other file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_INSTRUCTIONS + 1)
+        if len(content) > MAX_INSTRUCTIONS:
+            raise ValueError(f"more than {MAX_INSTRUCTIONS} bytes")
+        text = content.decode()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--instructions {path}: expected a short UTF-8 text file, got: {error}"
+        ) from error
+    return tuple(plain(part) for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
 def _require_request(request: StudyRequest) -> None:
