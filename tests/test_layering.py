@@ -19,8 +19,8 @@ FLOORS = {
     "data": 3, "store": 3, "models": 3, "features": 3, "metrics": 3, "probes": 3,
     "aggregate": 4, "statistics": 4,
     "runner": 5, "compare": 5, "leaderboard": 5, "runs": 5,
-    "report": 6, "probing": 6, "demo": 6, "study": 6, "export": 6,
-    "cli": 7, "__init__": 8, "__main__": 8,
+    "report": 6, "probing": 6, "demo": 6, "export": 6,
+    "study": 7, "cli": 8, "__init__": 9, "__main__": 9,
 }  # fmt: skip
 """Room → floor. Siblings do not import each other; `errors` lies under all."""
 

@@ -19,6 +19,7 @@ from evaluator.cli.probe import probe
 from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
+from evaluator.cli.study import study
 
 if TYPE_CHECKING:
     from evaluator.runner.score import Score
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
+app.add_typer(study)
 for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query):
     app.command()(_verb)
 

@@ -1,0 +1,108 @@
+"""`evaluator study …`: forms for people, made from runs, and their answers read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from evaluator.cli.printing import plain, print_lines
+
+study = typer.Typer(
+    name="study",
+    help="Ask people: forms from runs, and their answers read back as numbers.",
+    no_args_is_help=True,
+)
+
+
+@study.command("make")
+def make_verb(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Runs that kept images: two or more for pairs, one or more else."),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="New folder of study.json (not for raters) and forms/.")
+    ],
+    kind: Annotated[
+        Literal["pairs", "real-or-generated"],
+        typer.Option(help="Two images of one prompt, or one image that may be real."),
+    ] = "pairs",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Real images for real-or-generated: a run, a pack, or any source of images."
+        ),
+    ] = None,
+    items: Annotated[
+        int | None,
+        typer.Option(min=1, help="Different items that each rater sees; default: 50, or all."),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of these, how many return once more, for self-agreement; default: a tenth."
+        ),
+    ] = None,
+    raters: Annotated[int, typer.Option(min=1, help="Raters; each gets a form of their own.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of items, orders and sides.")] = 0,
+    question: Annotated[str | None, typer.Option(help="What is asked, above every item.")] = None,
+    instructions: Annotated[
+        Path | None,
+        typer.Option(help="Text file shown before the first item: consent, instructions."),
+    ] = None,
+    side: Annotated[int, typer.Option(min=16, help="Longest side of images, in pixels.")] = 512,
+    ties: Annotated[
+        bool, typer.Option("--ties/--no-ties", help="Whether `no difference` may be answered.")
+    ] = True,
+    prompts: Annotated[
+        bool, typer.Option("--prompts/--no-prompts", help="Whether pairs show their prompt.")
+    ] = True,
+) -> None:
+    """Write one self-contained page for each rater; nothing in it says which run is which."""
+    from evaluator.study.make import StudyRequest, make_study, read_instructions
+
+    request = StudyRequest(
+        runs=runs, kind=kind, reference=reference, items=items, repeats=repeats, raters=raters,
+        seed=seed, question=question, side=side, ties=ties, show_prompts=prompts,
+        instructions=None if instructions is None else read_instructions(instructions),
+    )  # fmt: skip
+    made = make_study(request, output)
+    found = made.study
+    trials = len(found.raters[0].trials)
+    print_lines([
+        f"study {found.id}: {len(found.items)} items, {trials} questions for each of "
+        f"{len(found.raters)} raters",
+        f"forms: {made.forms[0]} … one a rater, at most {made.largest / 2**20:.1f} MiB",
+        f"key: {output / 'study.json'} (keep it from raters: it says which image is whose)",
+        f"Then put what they save into {output / 'answers'}: evaluator study read {output}",
+        *(f"warning: {line}" for line in made.warnings),
+    ])  # fmt: skip
+
+
+@study.command("read")
+def read_verb(
+    folder: Annotated[Path, typer.Argument(help="Folder that `study make` wrote.")],
+    answers: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files that raters saved; default: those in FOLDER/answers."),
+    ] = None,
+    cited: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a citation file (YAML) as well, for `evaluator leaderboard --cited`."
+        ),
+    ] = None,
+) -> None:
+    """Read answers back: win rates, Bradley-Terry, agreement, accuracy; study-results.json."""
+    from evaluator.study.cited import write_cited
+    from evaluator.study.read import RESULTS_FILE, TABLE_FILE, read_back
+    from evaluator.study.results import results_lines
+
+    results = read_back(folder, answers or []).results
+    print_lines(results_lines(results))
+    typer.echo(plain(f"\nresults: {folder / RESULTS_FILE}\nanswers: {folder / TABLE_FILE}"))
+    if cited is not None:
+        write_cited(results, cited)
+        typer.echo(plain(f"cited: {cited}"))

@@ -1,0 +1,74 @@
+"""Images made alike for a form: one size, one codec, no metadata."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from evaluator.report.images import fitted
+
+Name = TypeVar("Name", bound=Hashable)
+
+CRISP = 128
+"""Images with no side above this are kept to the bit, and shown with sharp pixels."""
+
+QUALITY = 90
+"""Of WebP, for larger images."""
+
+SIZES_DIFFER = 1.1
+"""Ratio of median sides above which real and generated images may be told by their sharpness."""
+
+
+def data_address(image: Image.Image) -> str:
+    """The image as `data:image/webp;base64,…`; of Pillow's image nothing but pixels is written."""
+    out = io.BytesIO()
+    bare = Image.fromarray(np.asarray(image.convert("RGB")))
+    small = max(bare.size) <= CRISP
+    bare.save(out, "WEBP", lossless=small, quality=100 if small else QUALITY, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def centred_square(image: Image.Image) -> Image.Image:
+    """The largest square in the middle: a shape must not tell who made an image."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def made_alike(
+    images: Mapping[Name, Image.Image], source_of: Mapping[Name, int], side: int
+) -> tuple[dict[Name, Image.Image], list[str]]:
+    """Squares of one side for single images: the smallest of the sources' medians, at most `side`.
+
+    Each image goes through one Lanczos resampling where it has another size. Warns where sources
+    differ in size: what was made smaller looks sharper.
+    """
+    medians = {}
+    for source in sorted(set(source_of.values())):
+        sides = [min(images[name].size) for name in images if source_of[name] == source]
+        medians[source] = float(np.median(sides)) if sides else float(side)
+    common = min(side, int(min(medians.values())))
+    warnings = []
+    if min(max(medians.values()), 4 * side) > SIZES_DIFFER * min(medians.values()):
+        sizes = ", ".join(f"{median:.0f}" for median in sorted(medians.values()))
+        warnings.append(
+            f"images of different sizes (medians {sizes} pixels) are shown at {common}: what was "
+            "made smaller looks sharper, and may be told by that"
+        )
+    alike = {}
+    for name, image in images.items():
+        square = centred_square(image)
+        if square.width != common:
+            square = square.resize((common, common), Image.Resampling.LANCZOS)
+        alike[name] = square
+    return alike, warnings
+
+
+def made_to_fit(image: Image.Image, side: int) -> Image.Image:
+    """An image of a pair: its own shape, its longest side at most `side`."""
+    return fitted(image, side)
