@@ -72,6 +72,13 @@ class SweepResults:
         """The value at each point; NaN where there is none."""
         return [value_of(point.results.get(metric)) for point in self.points]
 
+    def bounds(self, metric: MetricKey) -> tuple[list[float], list[float]]:
+        """The ends of the interval at each point; NaN where there is none."""
+        found = [point.results.get(metric) for point in self.points]
+        ends = [(r.interval.low, r.interval.high) if r and r.interval else None for r in found]
+        low, high = ([math.nan if end is None else end[k] for end in ends] for k in (0, 1))
+        return low, high
+
     def higher_is_better(self, metric: MetricKey) -> bool | None:
         """The direction of a metric; None where neither is better."""
         found = (point.results.get(metric) for point in self.points)
@@ -80,6 +87,13 @@ class SweepResults:
     def arrow(self, metric: MetricKey) -> str:
         """↑, ↓ or nothing."""
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better(metric)]
+
+    @property
+    def paired(self) -> bool:
+        """Whether all points have the same prompts and seeds."""
+        prompts = {point.prompts for point in self.points}
+        seeds = any(path.startswith("generation.seed") for path in self.paths)
+        return len(prompts) == 1 and None not in prompts and not seeds
 
     @property
     def tags(self) -> list[tuple[MetricKey, str]]:
