@@ -128,7 +128,7 @@ def use_deterministic_kernels() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def gloo_group(world: World) -> Any:
+def gloo_group(world: World, timeout: timedelta = SYNC_TIMEOUT) -> Any:
     """A process group that works on CPU tensors, also where ranks share a GPU; None when alone.
 
     Made at the start, when all processes of the launch are there.
@@ -139,7 +139,7 @@ def gloo_group(world: World) -> Any:
 
     if not dist.is_initialized():
         return None
-    return dist.new_group(backend="gloo", timeout=SYNC_TIMEOUT)
+    return dist.new_group(backend="gloo", timeout=timeout)
 
 
 def from_main(value: Any, world: World, group: Any) -> Any:
@@ -151,6 +151,17 @@ def from_main(value: Any, world: World, group: Any) -> Any:
     box = [value if world.is_main else None]
     dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
+
+
+def from_all(value: Any, group: Any) -> list[Any]:
+    """Every process's value, in order of their ranks, on every process of the launch."""
+    if group is None:
+        return [value]
+    import torch.distributed as dist
+
+    values = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group=group)
+    return values
 
 
 def leave_world() -> None:

@@ -20,6 +20,7 @@ from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
 from evaluator.cli.study import study
+from evaluator.cli.sweep import run_points, sweep
 
 if TYPE_CHECKING:
     from evaluator.runner.score import Score
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 app.add_typer(probe)
 app.add_typer(study)
-for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query):
+for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query, sweep):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
@@ -67,16 +68,19 @@ def run(
     retry_failed: RetryOption = False,
     report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
 ) -> None:
-    """Run an evaluation, or continue one; the same command resumes it."""
-    from evaluator.config import load_config
+    """Run an evaluation, or a sweep of several; the same command resumes it."""
+    from evaluator.config.points import Sweep, load_runs
     from evaluator.runner.session import run_session
 
     settings = list(overrides or [])
     if limit is not None:
         settings.append(f"prompts.limit={limit}")
-    loaded = load_config(config, settings)
+    loaded = load_runs(config, settings)
     name = loaded.name if limit is None else f"{loaded.name}-limit{limit}"
     path = output if output is not None else Path(loaded.output) / name
+    if isinstance(loaded, Sweep):
+        _leave(run_points(loaded, path, config.parent, allow_code, retry_failed, report))
+        return
     outcome = run_session(
         loaded, path, allow_code=allow_code, relative_to=config.parent, retry_failed=retry_failed
     )
@@ -186,12 +190,11 @@ def validate(
     config: ConfigArgument, overrides: SetOption = None, allow_code: AllowCodeOption = False
 ) -> None:
     """Check a configuration and say what it would do; imports no code that it names."""
-    from evaluator.config import load_config
-    from evaluator.runner.dryrun import describe_job
+    from evaluator.config.points import load_runs
+    from evaluator.runner.dryrun import describe
 
-    for line in describe_job(
-        load_config(config, overrides or []), relative_to=config.parent, allow_code=allow_code
-    ):
+    loaded = load_runs(config, overrides or [])
+    for line in describe(loaded, relative_to=config.parent, allow_code=allow_code):
         typer.echo(plain(line))
 
 

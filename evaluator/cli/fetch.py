@@ -21,9 +21,14 @@ def fetch(
     ] = False,
 ) -> None:
     """Fetch weights, prompts and references into the caches, for nodes without a network."""
-    from evaluator.config import load_config
+    from evaluator.config.points import Sweep, load_runs
     from evaluator.runner.fetch import fetch as fetch_all
 
-    loaded = load_config(config, overrides or [])
-    for line in fetch_all(loaded, relative_to=config.parent, allow_code=allow_code):
-        typer.echo(plain(line))
+    loaded = load_runs(config, overrides or [])
+    configs = [p.config for p in loaded.points] if isinstance(loaded, Sweep) else [loaded]
+    said: set[str] = set()
+    for each in configs:
+        for line in fetch_all(each, relative_to=config.parent, allow_code=allow_code):
+            if line not in said:  # what points share is fetched once
+                typer.echo(plain(line))
+            said.add(line)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Annotated[Path, typer.Argument(help="Run directory, or the folder of a sweep.")],
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Read every file; what is damaged is set apart for `run`."),
@@ -32,7 +32,11 @@ def status(
     from evaluator.runner.status import read_status
     from evaluator.store.quarantine import set_apart_shard
     from evaluator.store.rundir import RunDirectory
+    from evaluator.store.sweeps import is_sweep
 
+    if is_sweep(run):
+        exit_status = _of_points(run, verify=verify, interval=interval if watch else None)
+        raise typer.Exit(exit_status)
     directory = RunDirectory.open(run)
     for index in directory.committed() if verify else ():
         set_apart_shard(directory, index)
@@ -44,6 +48,26 @@ def status(
         exit_status = state.exit_status
     if exit_status:
         raise typer.Exit(exit_status)
+
+
+def _of_points(folder: Path, *, verify: bool, interval: float | None) -> int:
+    """Print the state of each point of a sweep, again while work is left; its exit status."""
+    from evaluator.runner.sweep_status import read_states, verify_points
+
+    if verify:
+        verify_points(folder)
+    while True:
+        state = read_states(folder)
+        if interval is not None and sys.stdout.isatty():
+            typer.echo("\x1b[2J\x1b[H", nl=False)
+        print_lines(state.lines())
+        sys.stdout.flush()
+        if interval is None or state.exit_status != 3:
+            return state.exit_status
+        try:
+            time.sleep(interval)
+        except KeyboardInterrupt:
+            return state.exit_status
 
 
 def _watch(directory: RunDirectory, interval: float) -> int:

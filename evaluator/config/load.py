@@ -35,6 +35,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply `a.b=value` overrides; raises ConfigError with every fault."""
+    return parse_record(read_record(path), overrides, where=str(path))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A configuration file as plain data, not validated; raises ConfigError where it is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -54,11 +59,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a UTF-8 text file, got: {error}") from error
-    return parse_config(text, overrides, where=str(path))
+    return _record_of(text, where=str(path))
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, where: str) -> RunConfig:
     """Validate YAML text. `where` names it in messages."""
+    return parse_record(_record_of(text, where=where), overrides, where=where)
+
+
+def _record_of(text: str, *, where: str) -> dict[str, Any]:
     try:
         record = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
@@ -66,47 +75,56 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, where: str) -> Run
     if not isinstance(record, dict):
         got = "an empty file" if record is None else type(record).__name__
         raise ConfigError(f"{where}: expected sections (name, model, prompts, …), got {got}.")
-    return parse_record(record, overrides, where=where)
+    return record
 
 
 def parse_record(record: dict[str, Any], overrides: Sequence[str] = (), *, where: str) -> RunConfig:
     """Validate a configuration given as plain data, which the overrides change in place."""
-    for override in overrides:
-        _apply_override(record, override)
+    apply_overrides(record, overrides)
     try:
         return RunConfig.model_validate(record)
     except ValidationError as error:
-        faults = tuple(_described(error.errors()))
-        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise ConfigError(f"{where}: the configuration has {count}:", faults) from error
+        raise with_faults(where, describe_faults(error)) from error
+
+
+def with_faults(where: str, faults: Sequence[str]) -> ConfigError:
+    """The error that lists everything that is wrong with a configuration."""
+    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+    return ConfigError(f"{where}: the configuration has {count}:", tuple(faults))
 
 
 _NAMED_ITEMS = ("features", "metrics")
 """Lists in which a name alone stands for an item of that name."""
 
 
-def _apply_override(record: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in place; the value is YAML, list items go by number or by their name."""
-    path, equals, value = override.partition("=")
-    parts = path.strip().split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {override!r}: expected path=value, such as generation.steps=20")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: expected a YAML value, got: {error}") from error
+def apply_overrides(record: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set each `a.b=value` in place; the value is YAML."""
+    for override in overrides:
+        path, equals, value = override.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise ConfigError(
+                f"--set {override!r}: expected path=value, such as generation.steps=20"
+            )
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override!r}: expected a YAML value, got: {error}") from error
+        set_value(record, path.strip(), parsed, where=f"--set {override!r}")
+
+
+def set_value(record: dict[str, Any], path: str, value: Any, *, where: str) -> None:
+    """Set what lies at `a.b` in place; list items go by number or by their name."""
+    parts = path.split(".")
     here: Any = record
     for i, part in enumerate(parts):
         before = ".".join(parts[:i])
         key: Any = part
         if isinstance(here, list):
-            key = _item(here, part, where=f"--set {override!r}", before=before)
+            key = _item(here, part, where=where, before=before)
         elif not isinstance(here, dict):
-            raise ConfigError(
-                f"--set {override!r}: '{before}' is a plain value, it has no '{part}'."
-            )
+            raise ConfigError(f"{where}: '{before}' is a plain value, it has no '{part}'.")
         if i == len(parts) - 1:
-            here[key] = parsed
+            here[key] = value
             return
         if isinstance(here, dict) and here.get(key) is None:
             here[key] = {}
@@ -133,8 +151,9 @@ _FORM = re.compile(r"(constrained-|tuple\[|literal\['all'\])")
 """A part of a location that is one of the forms which a value may have."""
 
 
-def _described(faults: Iterable[ErrorDetails]) -> list[str]:
+def describe_faults(error: ValidationError) -> list[str]:
     """One line for each value at fault: pydantic has a fault for each form that it may have."""
+    faults = error.errors()
     by_value: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     lines: dict[tuple[int | str, ...] | int, str] = {}
     for number, fault in enumerate(faults):

@@ -15,6 +15,7 @@ from evaluator.config.asked import FeatureConfig, MetricConfig, ReferenceConfig,
 from evaluator.config.pipeline import DiffusersModelConfig as DiffusersModelConfig
 from evaluator.config.pipeline import SchedulerConfig
 from evaluator.config.sections import NumericSection, Section
+from evaluator.config.sweep import SweepConfig
 from evaluator.errors import InputError
 from evaluator.locations import CODE, PUSH, require_mounted
 
@@ -223,6 +224,8 @@ class RunConfig(Section):
     """How the work is done."""
     output: str = "runs"
     """Folder under which the run directory is made; on a POSIX file system that workers share."""
+    sweep: SweepConfig | None = None
+    """Settings that take several values: one run for each point."""
 
     @field_validator("features", "metrics", mode="before")
     @classmethod

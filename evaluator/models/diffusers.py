@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -56,11 +57,23 @@ class DiffusersModel:
         self._pipeline, self._weights, self._added = load_pipeline(
             config, device=device, relative_to=relative_to
         )
+        self._scheduler = scheduler_record(self._pipeline)
         self._parameters = inspect.signature(self._pipeline.__call__).parameters
         self._inputs = self._checked_inputs(attachments)
         self._refiner = self._load_refiner(relative_to)
         self._arguments = base_arguments(self._parameters, config, generation)
         self.fingerprint = self._hash_of_all_that_decides()
+
+    def for_generation(
+        self, generation: GenerationConfig, *, attachments: AttachmentSource | None = None
+    ) -> DiffusersModel:
+        """The same weights, not read again, for images sampled in another way."""
+        other = copy.copy(self)
+        other._generation = generation
+        other._inputs = other._checked_inputs(attachments)
+        other._arguments = base_arguments(self._parameters, self._config, generation)
+        other.fingerprint = other._hash_of_all_that_decides()
+        return other
 
     @property
     def pipeline(self) -> Any:
@@ -235,7 +248,7 @@ class DiffusersModel:
             self._weights.sha256,
             self._added,
             type(self._pipeline).__name__,
-            scheduler_record(self._pipeline),
+            self._scheduler,
             settings,
             self._generation.model_dump(mode="json"),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -163,12 +164,23 @@ class OptimalDenoiserModel:
         unet = OptimalUNet.of(images, scheduler.alphas_cumprod)
         self._pipeline = OptimalDenoiserPipeline(unet, scheduler)
         self._pipeline.set_progress_bar_config(disable=True)
+        self.fingerprint = self._hash_of_all_that_decides()
+
+    def for_generation(self, generation: GenerationConfig) -> OptimalDenoiserModel:
+        """The same training images, not read again, sampled in another way."""
+        _check(self._pipeline.scheduler, generation, self._pipeline.unet.images, [])
+        other = copy.copy(self)
+        other._generation = generation
+        other.fingerprint = other._hash_of_all_that_decides()
+        return other
+
+    def _hash_of_all_that_decides(self) -> str:
+        """SHA-256 over the training images, the scheduler and the settings."""
+        scheduler = self._pipeline.scheduler
         public = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
-        settings = generation.model_dump(mode="json")
+        settings = self._generation.model_dump(mode="json")
         record = [self._training, type(scheduler).__name__, public, settings]
-        self.fingerprint = hashlib.sha256(
-            json.dumps(record, sort_keys=True, default=str).encode()
-        ).hexdigest()
+        return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def pipeline(self) -> Any:

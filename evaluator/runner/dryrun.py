@@ -8,6 +8,7 @@ import numpy as np
 
 from evaluator.aggregate.asked import asked_metrics
 from evaluator.config.asked import ReferenceConfig
+from evaluator.config.points import Sweep, once_for_all
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.locations import expand
@@ -18,6 +19,39 @@ from evaluator.runner.references import checked_moments
 from evaluator.runner.surroundings import cache_folder, keys_without_limit, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
+
+
+def describe(loaded: RunConfig | Sweep, *, relative_to: Path, allow_code: bool) -> list[str]:
+    """Lines that say what one run would make, or every point of a sweep; see `describe_job`."""
+    if isinstance(loaded, RunConfig):
+        return describe_job(loaded, relative_to=relative_to, allow_code=allow_code)
+    described: dict[str, list[str]] = {}
+    told: dict[str, tuple[str, ...]] = {}
+    for point in loaded.points:
+        try:
+            _, *described[point.suffix] = describe_job(
+                point.config, relative_to=relative_to, allow_code=allow_code
+            )
+        except ConfigError as error:
+            told[point.suffix] = error.faults or (str(error),)
+    if told:
+        lines = once_for_all(told, len(loaded.points))
+        raise ConfigError("the sweep is well-formed, but cannot run:", tuple(lines))
+    shared = [
+        line
+        for line in described[loaded.points[0].suffix]
+        if all(line in lines for lines in described.values())
+    ]
+    paths = ", ".join(loaded.paths)
+    text = [
+        f"{loaded.name}: the configuration is valid",
+        f"sweep: {len(loaded.points)} points over {paths}",
+        *(f"{line} (at each point)" if line.startswith("plan:") else line for line in shared),
+    ]
+    for point in loaded.points:
+        own = [line for line in described[point.suffix] if line not in shared]
+        text += [f"{point.suffix}: {point.label}", *(f"  {line}" for line in own)]
+    return text
 
 
 def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> list[str]:

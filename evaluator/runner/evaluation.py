@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,21 +62,38 @@ def run_evaluation(
     `group` is the process group of the launch, used at the end and never while shards are made.
     `retry_failed` tries again what was set aside.
     """
+    around = Surroundings(world, stop, trust, retry_failed=retry_failed)
+    return evaluate(config, path, around, group=group)
+
+
+def evaluate(
+    config: RunConfig,
+    path: Path,
+    around: Surroundings,
+    *,
+    group: Any = None,
+    before_numbers: Callable[[], None] | None = None,
+) -> Outcome:
+    """The same for one of several runs, which share what is loaded.
+
+    `before_numbers` is called when all shards are there, before the processes of a launch compute.
+    """
+    trust, world = around.trust, around.world
     check_names(config, trust)
     metrics = asked_metrics(config)
     features = with_implied(config.features, metrics.metrics, trust)
     if config.runtime.deterministic:
         use_deterministic_kernels()
-    threads = set_threads(config.runtime.threads, world)
-    around = Surroundings(world, stop, trust, threads, retry_failed)
+    around = replace(around, threads=set_threads(config.runtime.threads, world))
     job = RunJob(config, path, features, around)
     run = job.run  # made or checked before anything is computed
     if world.is_main:
         identity.record_launch(run, config, world)
     numbers = Numbers(run, job.claims, around, group, job.allowance)
     repairs = Repairs()
+    waiting_around = replace(around, waits=True)  # nothing else can be done without references
     while True:
-        references, errors = prepare_references(config, features, metrics.metrics, around)
+        references, errors = prepare_references(config, features, metrics.metrics, waiting_around)
         errors += job.complete(label=config.name)
         asked = Asked(
             metrics=tuple(config.metrics),
@@ -83,6 +101,8 @@ def run_evaluation(
             references=references,
             request=request_of(config, trust),
         )
+        if before_numbers is not None:
+            before_numbers()
         if world.is_main:
             asked.write(run)
         try:

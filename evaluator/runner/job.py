@@ -26,10 +26,7 @@ from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
 from evaluator.runner.late import LateFeatures
-from evaluator.runner.parts import (
-    build_model,
-    build_probes,
-)
+from evaluator.runner.parts import build_probes
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
 from evaluator.runner.repair import Repairs
@@ -63,9 +60,7 @@ class RunJob:
     @cached_property
     def model(self) -> GenerativeModel:
         """The model, loaded on first use."""
-        return build_model(
-            self._pinned, self.pack, device=self.around.world.device, trust=self.around.trust
-        )
+        return self.around.model(self._pinned, self.pack)
 
     @property
     def _pinned(self) -> RunConfig:
@@ -150,7 +145,10 @@ class RunJob:
         return max(self.config.runtime.startup_seconds, self.config.runtime.lease_seconds)
 
     def _finish(self, tasks: Tasks) -> list[str]:
-        return ClaimLoop(self.claims, tasks, self.around.stop, self.allowance).finish()
+        loop = ClaimLoop(
+            self.claims, tasks, self.around.stop, self.allowance, waits=self.around.waits
+        )
+        return loop.finish()
 
     def fingerprints(self) -> dict[str, str]:
         """Extractor name → fingerprint of its features, codec included."""

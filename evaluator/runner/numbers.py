@@ -13,6 +13,7 @@ from evaluator.aggregate.summary import Summary
 from evaluator.errors import EvaluatorError
 from evaluator.runner.status import stored_summary
 from evaluator.runner.surroundings import Surroundings
+from evaluator.runner.work import OthersAtWork
 from evaluator.store.claims import Claim, Claims, is_set_aside
 from evaluator.store.rundir import RunDirectory
 
@@ -50,6 +51,8 @@ class Numbers:
             if attempts and attempts[-1].live:
                 waited = True
                 self.around.stop.raise_if_set()
+                if not self.around.waits:
+                    raise OthersAtWork
                 time.sleep(POLL_SECONDS)
                 continue
             witnessed = waited and attempts[-1].state == "done"

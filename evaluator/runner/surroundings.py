@@ -13,12 +13,13 @@ from evaluator.config.schema import RunConfig
 from evaluator.data import Pack, PackOptions, expand_source, open_source
 from evaluator.distributed import World
 from evaluator.runner.embedding import Embedder
+from evaluator.runner.loaded import LoadedModel
 from evaluator.runner.parts import build_extractor
 from evaluator.runner.trust import Trust
 from evaluator.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from evaluator.protocols import FeatureExtractor
+    from evaluator.protocols import FeatureExtractor, GenerativeModel
 
 
 def cache_folder(config: RunConfig) -> Path:
@@ -51,10 +52,17 @@ class Surroundings:
     world: World
     stop: StopRequest
     trust: Trust
-    threads: int
+    threads: int = 1
     retry_failed: bool = False
     """Whether what was set aside is tried again."""
+    waits: bool = True
+    """Whether to wait for shards that others make; else OthersAtWork is raised."""
     extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
+    loaded: LoadedModel = field(default_factory=LoadedModel)
+
+    def model(self, config: RunConfig, pack: Pack) -> GenerativeModel:
+        """The model of a run, loaded unless the last run had the same."""
+        return self.loaded.model_of(config, pack, device=self.world.device, trust=self.trust)
 
     def embedder(self, feature: FeatureConfig, config: RunConfig) -> Embedder:
         """An extractor, loaded once, for a run made with `config`."""

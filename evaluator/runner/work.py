@@ -35,6 +35,10 @@ LEAP = 0.382
 """Where a worker goes on after a failure, as a share of what is left: bad prompts come together."""
 
 
+class OthersAtWork(Exception):
+    """Nothing is left to take: others hold all that is not done. There may be work elsewhere."""
+
+
 class Tasks(Protocol):
     """Work of one kind that all workers of a run share."""
 
@@ -66,6 +70,8 @@ class ClaimLoop:
     stop: StopRequest
     first_allowance: float
     """Seconds that the first sign of progress of this process may take: it compiles."""
+    waits: bool = True
+    """Whether to wait for others at the end; else OthersAtWork is raised."""
     _streak: dict[str, Claim] = field(default_factory=dict)
     _patience: float = POLL_SECONDS
     _has_worked: bool = False
@@ -177,6 +183,8 @@ class ClaimLoop:
     def _wait(self) -> None:
         """Wait for others; longer each time that nothing happened, as many may be waiting."""
         self.stop.raise_if_set()
+        if not self.waits:
+            raise OthersAtWork
         time.sleep(self._patience)
         self._patience = min(self._patience * 1.3, LONGEST_POLL_SECONDS)
 

@@ -1,0 +1,48 @@
+"""What the points of a sweep say together: one page, figures and tables."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluator.report.sweep_points import read_sweep, short, shown, spread
+from evaluator.report.table import aligned
+
+
+def sweep_table(folder: Path) -> str:
+    """Every point with its metrics, as plain text for a terminal."""
+    sweep = read_sweep(folder)
+    titles = [*(short(path) for path in sweep.paths)]
+    titles += [f"{metric.label} {sweep.arrow(metric)}".strip() for metric in sweep.metrics]
+    rows = []
+    for point in sweep.points:
+        settings = [shown(point.settings.get(path, "")) for path in sweep.paths]
+        rows.append([*settings, *(spread(point.results.get(m)) for m in sweep.metrics)])
+    return aligned(titles, rows, [[point.trouble] * bool(point.trouble) for point in sweep.points])
+
+
+def write_sweep(folder: Path, output: Path | None = None, *, metrics: Sequence[str] = ()) -> Path:
+    """Write the page about a sweep and return its path; the default place is `FOLDER/report/`.
+
+    `metrics` names the two or three that are weighed against each other; chosen where it is empty.
+    Figures and tables lie beside the page. It is written aside and swapped in when complete.
+    Raises RunDirectoryError where `folder` is no sweep's, or `output` holds something else.
+    """
+    from evaluator.durable import explained
+    from evaluator.report.sweep_page import fill
+    from evaluator.report.write import PAGE, require_replaceable, swap
+
+    sweep = read_sweep(folder)
+    final = (folder / "report" if output is None else output).resolve()
+    require_replaceable(final)
+    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.aside")
+    try:
+        with explained("write", final):
+            aside.mkdir(parents=True)
+            fill(sweep, aside, metrics=metrics, runs=folder.resolve(), final=final)
+            swap(aside, final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return final / PAGE
