@@ -169,8 +169,9 @@ def _refuse_layer(name: str, kind: str, module: Any) -> None:
         )
     if "XFormers" in processor:
         raise ProbeError(
-            f"Expected attention that can be observed; {name} uses {processor}. Call "
-            "disable_xformers_memory_efficient_attention(), or remove attention from the probes."
+            f"Expected attention that can be observed; {name} uses {processor}, which computes it "
+            "within xFormers. Call disable_xformers_memory_efficient_attention(), or remove "
+            "attention from the probes."
         )
     if "PAG" in processor or "IPAdapter" in processor:
         raise ProbeError(
