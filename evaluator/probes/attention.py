@@ -21,10 +21,12 @@ from evaluator.probes.branches import BranchRows, samples_of
 from evaluator.probes.daam import map_layers, narrowed
 from evaluator.probes.heatmaps import HeatmapSums, heatmap_table, layer_map_table
 from evaluator.probes.layers import (
+    FAMILIES,
     AttentionLayer,
     Grid,
     attention_layers,
     family_of,
+    layers_of,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
 from evaluator.probes.precision import parse_dtype, stored
@@ -96,6 +98,10 @@ class AttentionProbe:
             raise ConfigError(f"map_heads: expected numbers from 0 on; got {list(map_heads)}.")
         self.map_heads = map_heads
 
+    def check(self, model: GenerativeModel) -> None:
+        """Raise what `attach` would, and ConfigError for heads that no layer has."""
+        check_heads(attention_layers(model.pipeline), self.map_heads)
+
     @contextmanager
     def attach(
         self, model: GenerativeModel, prompts: Sequence[Prompt], positions: Sequence[int]
@@ -110,6 +116,22 @@ class AttentionProbe:
         ):
             yield observation
         observation.recorder.digest()
+
+
+def check_heads_of(denoiser: Any, heads: Sequence[int]) -> None:
+    """The same, of a denoiser that may be without weights, if it is of a family observed here."""
+    if (family := FAMILIES.get(type(denoiser).__name__)) is not None:
+        check_heads(layers_of(denoiser, family), heads)
+
+
+def check_heads(layers: Sequence[AttentionLayer], heads: Sequence[int] | None) -> None:
+    """Raise ConfigError where heat maps are asked of a head that no layer has."""
+    most = max(int(layer.module.heads) for layer in layers)
+    if beyond := [head for head in heads or () if head >= most]:
+        raise ConfigError(
+            f"probes.attention.map_heads: expected numbers below {most}, the heads of the "
+            f"model's attention layers, counted from 0; got {beyond[0]}."
+        )
 
 
 def _group_name(layer: AttentionLayer, grid: Grid) -> str:

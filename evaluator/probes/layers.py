@@ -85,7 +85,11 @@ def family_of(pipeline: Any) -> Family:
 def attention_layers(pipeline: Any) -> tuple[AttentionLayer, ...]:
     """Every layer in which the image attends to the text; ProbeError where one is unobservable."""
     family = family_of(pipeline)
-    denoiser = denoiser_of(pipeline)
+    return layers_of(denoiser_of(pipeline), family)
+
+
+def layers_of(denoiser: Any, family: Family) -> tuple[AttentionLayer, ...]:
+    """The same, of a denoiser of this family; it may be without weights."""
     found: list[tuple[str, str, Any]] = []
     for name, module in denoiser.named_modules():
         kind = next((k for p, k in family.layers.items() if re.fullmatch(p, name)), None)

@@ -29,6 +29,7 @@ from evaluator.runner.late import LateFeatures
 from evaluator.runner.parts import (
     build_model,
     build_probes,
+    check_probes,
 )
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
@@ -96,6 +97,7 @@ class RunJob:
                     self.config.prompts, cache_folder(self.config), self.around.trust
                 ),
             )  # fmt: skip
+            check_probes(self.config, self.model, trust=self.around.trust)
             init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)
