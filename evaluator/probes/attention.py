@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from evaluator.errors import ConfigError, ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.attention_recorder import AttentionRecorder, Reading, Tally
 from evaluator.probes.attention_table import (
     AttentionRows,
@@ -21,12 +22,11 @@ from evaluator.probes.branches import BranchRows, samples_of
 from evaluator.probes.daam import map_layers, narrowed
 from evaluator.probes.heatmaps import HeatmapSums, heatmap_table, layer_map_table
 from evaluator.probes.layers import (
-    FAMILIES,
     AttentionLayer,
     Grid,
     attention_layers,
+    check_heads,
     family_of,
-    layers_of,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
 from evaluator.probes.precision import parse_dtype, stored
@@ -36,7 +36,7 @@ from evaluator.probes.sequences import TextColumns, text_columns
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.texts import check_ids, read_prompts
 from evaluator.probes.tokens import TokenizedPrompt
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,28 +110,9 @@ class AttentionProbe:
         pipeline = model.pipeline
         layers = attention_layers(pipeline)
         observation = AttentionObservation(self, pipeline, layers, prompts, positions)
-        with (
-            observation.recorder.attached(),
-            observation.watch.attached(hook_denoiser=True),
-        ):
+        with observation.recorder.attached(), observation.watch.attached():
             yield observation
         observation.recorder.digest()
-
-
-def check_heads_of(denoiser: Any, heads: Sequence[int]) -> None:
-    """The same, of a denoiser that may be without weights, if it is of a family observed here."""
-    if (family := FAMILIES.get(type(denoiser).__name__)) is not None:
-        check_heads(layers_of(denoiser, family), heads)
-
-
-def check_heads(layers: Sequence[AttentionLayer], heads: Sequence[int] | None) -> None:
-    """Raise ConfigError where heat maps are asked of a head that no layer has."""
-    most = max(int(layer.module.heads) for layer in layers)
-    if beyond := [head for head in heads or () if head >= most]:
-        raise ConfigError(
-            f"probes.attention.map_heads: expected numbers below {most}, the heads of the "
-            f"model's attention layers, counted from 0; got {beyond[0]}."
-        )
 
 
 def _group_name(layer: AttentionLayer, grid: Grid) -> str:

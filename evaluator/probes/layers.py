@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from evaluator.errors import ProbeError
-from evaluator.probes.watch import denoiser_of, is_compiled
+from evaluator.errors import ConfigError, ProbeError
+from evaluator.pipelines import denoiser_of, has_compiled_part
 
 Order = Literal["cross", "image-text", "text-image", "packed"]
 """Where the text lies among a layer's positions.
@@ -116,9 +116,25 @@ def layers_of(denoiser: Any, family: Family) -> tuple[AttentionLayer, ...]:
     return tuple(layers)
 
 
+def check_heads_of(denoiser: Any, heads: Sequence[int]) -> None:
+    """The same, of a denoiser that may be without weights, if it is of a family observed here."""
+    if (family := FAMILIES.get(type(denoiser).__name__)) is not None:
+        check_heads(layers_of(denoiser, family), heads)
+
+
+def check_heads(layers: Sequence[AttentionLayer], heads: Sequence[int] | None) -> None:
+    """Raise ConfigError where heat maps are asked of a head that no layer has."""
+    most = max(int(layer.module.heads) for layer in layers)
+    if beyond := [head for head in heads or () if head >= most]:
+        raise ConfigError(
+            f"probes.attention.map_heads: expected numbers below {most}, the heads of the "
+            f"model's attention layers, counted from 0; got {beyond[0]}."
+        )
+
+
 def _refuse_denoiser(pipeline: Any, denoiser: Any) -> None:
     name = type(pipeline).__name__
-    if denoiser is not None and is_compiled(denoiser):
+    if denoiser is not None and has_compiled_part(denoiser):
         raise ProbeError(
             "Expected a denoiser that runs module by module; this one is under torch.compile, "
             "which hides its attention layers. Turn compilation off, or remove attention from "

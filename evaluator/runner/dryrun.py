@@ -105,7 +105,7 @@ def _check_heads(config: RunConfig, trust: Trust) -> None:
     folder = expand(model.id, relative_to=trust.relative_to)
     if (folder / "model_index.json").is_file():
         from evaluator.models.loading import empty_denoiser
-        from evaluator.probes.attention import check_heads_of
+        from evaluator.probes.layers import check_heads_of
 
         check_heads_of(empty_denoiser(folder), attention.map_heads)
 
