@@ -98,7 +98,11 @@ class SampleMetric(Protocol):
 
 @runtime_checkable
 class Probe(Protocol):
-    """What watches a model while it generates. It must not change one bit of the images."""
+    """What watches a model while it generates. It must not change one bit of the images.
+
+    One that has a method `check(model)` is asked there, before anything is made, to raise what
+    speaks against watching this model.
+    """
 
     name: str
     """Name of the table that its rows go to."""

@@ -102,6 +102,9 @@ def test_validate_lists_all_that_is_missing_at_once(call, write):
     assert ended.status == 2
     for part in ("model.id", "nowhere.jsonl", "elsewhere.zip", "digitz", "clipp"):
         assert part in ended.err
+    model = {"kind": "diffusers", "id": "./nowhere", "scheduler": {"name": "DDIMSchedular"}}
+    ended = call("validate", write(model=model))
+    assert "got 'DDIMSchedular'; did you mean 'DDIMScheduler'?" in ended.err
     fine = call("validate", write())
     assert fine.status == 0
     assert "plan: 12 samples in 2 shards, 2 batches of 8" in fine.out

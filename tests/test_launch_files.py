@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,70 @@ def test_both_kinds_of_workers_decide_alike_whether_to_go_on() -> None:
     assert first is not None
     assert second is not None
     assert first[0] == second[0]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Callable[..., tuple[int, list[str], str]]:
+    """Runs a job's script where srun and `evaluator status` only end as told."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, does in {
+        "srun": 'exit "$WORK"', "python": 'exit "$STATE"', "scontrol": ":", "sleep": ":",
+    }.items():  # fmt: skip
+        program = folder / name
+        program.write_text(f'#!/bin/bash\necho "{name} $*" >> "$CALLS"\n{does}\n')
+        program.chmod(0o755)
+
+    def run(kind: str, **told: object) -> tuple[int, list[str], str]:
+        calls = tmp_path / "calls"
+        calls.write_text("")
+        environment = {
+            "PATH": f"{folder}:/usr/bin:/bin", "CALLS": str(calls), "SLURM_JOB_ID": "7",
+            "SLURM_JOB_NODELIST": "n0", **{name: str(value) for name, value in told.items()},
+        }  # fmt: skip
+        done = subprocess.run(
+            ["bash", ROOT / f"launch/slurm-{kind}.sbatch", "c.yaml", "run"],
+            env=environment, capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+        last = [line for line in calls.read_text().splitlines() if "sleep" in line or "req" in line]
+        return done.returncode, last, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["array", "multinode"])
+@pytest.mark.parametrize(
+    ("work", "restarts", "seconds"),
+    [(1, 0, 15), (1, 2, 60), (137, 1, 30), (1, 99, 300), (75, 9, 0), (143, 3, 0), (0, 1, 0)],
+)
+def test_a_fault_that_is_no_shards_is_waited_out_longer_each_time(
+    node: Callable[..., tuple[int, list[str], str]],
+    kind: str,
+    work: int,
+    restarts: int,
+    seconds: int,
+) -> None:
+    status, calls, said = node(kind, WORK=work, STATE=3, SLURM_RESTART_COUNT=restarts)
+    assert status == 75
+    pause = [f"sleep {seconds}"] if seconds else []
+    assert calls == [*pause, "scontrol requeue 7"]
+    assert (f"ended with {work}, for a fault that is no shard's" in said) == bool(pause)
+    assert (f"waiting {seconds} s before the next start" in said) == bool(pause)
+
+
+@pytest.mark.parametrize(
+    ("work", "state", "restarts", "status"),
+    [(0, 0, 0, 0), (1, 1, 0, 1), (2, 3, 0, 2), (1, 3, 100, 3), (4, 2, 0, 4)],
+)
+def test_what_is_not_to_start_again_waits_for_nothing(
+    node: Callable[..., tuple[int, list[str], str]],
+    work: int,
+    state: int,
+    restarts: int,
+    status: int,
+) -> None:
+    told = {"WORK": work, "STATE": state, "SLURM_RESTART_COUNT": restarts}
+    assert node("array", **told)[:2] == (status, [])
 
 
 def test_an_array_of_workers_and_the_numbers_after_them(folder: Path) -> None:

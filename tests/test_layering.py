@@ -15,7 +15,7 @@ ROOT = Path(evaluator.__file__).parent
 FLOORS = {
     "errors": 0, "records": 1, "seeds": 1, "locations": 1, "srun": 1, "text": 1,
     "protocols": 2, "config": 2, "plugins": 2, "distributed": 2, "weights": 2,
-    "durable": 2, "remote": 2, "stopping": 2,
+    "durable": 2, "remote": 2, "stopping": 2, "pipelines": 2,
     "data": 3, "store": 3, "models": 3, "features": 3, "metrics": 3, "probes": 3,
     "aggregate": 4, "statistics": 4,
     "runner": 5, "compare": 5, "leaderboard": 5, "runs": 5,

@@ -9,7 +9,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import GenerationError
-from evaluator.models.execution import denoiser_of
+from evaluator.pipelines import denoiser_of
 
 if TYPE_CHECKING:
     from evaluator.config.pipeline import DiffusersModelConfig

@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError
+from evaluator.pipelines import denoiser_of
 
 if TYPE_CHECKING:
     from evaluator.config.pipeline import DiffusersModelConfig
-
-
-def denoiser_of(pipeline: Any) -> Any:
-    """The network that is called at every step: a pipeline's `transformer` or `unet`."""
-    transformer = getattr(pipeline, "transformer", None)
-    return getattr(pipeline, "unet", None) if transformer is None else transformer
 
 
 def place(pipeline: Any, config: DiffusersModelConfig, *, device: str) -> Any:

@@ -67,6 +67,25 @@ def load_pipeline(
     return LoadedPipeline(place(pipeline, config, device=device), weights, added)
 
 
+def empty_denoiser(folder: Path) -> Any:
+    """The network of a pipeline in a folder, without its weights; None where it has none.
+
+    A class that diffusers does not have gives None too: loading says so.
+    """
+    import diffusers
+    import torch
+
+    components = _components(folder / "model_index.json", where=str(folder))
+    for part in ("transformer", "unet"):
+        _, name = components.get(part) or (None, None)
+        chosen: Any = getattr(diffusers, name, None) if isinstance(name, str) else None
+        if inspect.isclass(chosen) and issubclass(chosen, diffusers.ModelMixin):
+            loaded: Any = chosen
+            with torch.device("meta"):
+                return loaded.from_config(loaded.load_config(folder / part, local_files_only=True))
+    return None
+
+
 def starts_from_an_image(pipeline: Any, config: DiffusersModelConfig) -> bool:
     """Whether the argument `image` is one to start from; a few pipelines take one or none."""
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,8 @@ def swap_scheduler(current: Any, config: SchedulerConfig) -> Any:
     """Another scheduler with the settings of the pipeline's, and the given arguments on top."""
     import diffusers
 
-    chosen: Any = getattr(diffusers, config.name, None)
-    is_scheduler = inspect.isclass(chosen) and issubclass(chosen, diffusers.SchedulerMixin)
-    if not is_scheduler:
-        raise ConfigError(
-            f"model.scheduler.name: expected a scheduler class of diffusers, got '{config.name}'."
-        )
+    check_scheduler_name(config.name)
+    chosen: Any = getattr(diffusers, config.name)
     _check_steps(chosen)
     # As keywords, not merged into the config: from_config ignores keys that the saved config
     # lists among its own defaults.
@@ -39,6 +36,26 @@ def swap_scheduler(current: Any, config: SchedulerConfig) -> Any:
         )
     _check_kind(current, scheduler)
     return scheduler
+
+
+def check_scheduler_name(name: str) -> None:
+    """ConfigError unless diffusers has a scheduler of this name, with what was probably meant.
+
+    Loads no scheduler.
+    """
+    import diffusers
+
+    known = {known.lower(): known for known in dir(diffusers) if known.endswith("Scheduler")}
+    if name in known.values():
+        return
+    word = name.lower()
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.8) or difflib.get_close_matches(
+        f"{word.removesuffix('scheduler')}scheduler", known, n=1, cutoff=0.8
+    )
+    hint = f"; did you mean '{known[close[0]]}'?" if close else "."
+    raise ConfigError(
+        f"model.scheduler.name: expected a scheduler class of diffusers, got '{name}'{hint}"
+    )
 
 
 _GIVEN = {"self", "model_output", "timestep", "sample"}

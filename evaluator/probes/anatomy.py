@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.guidance import GuidanceLayout
 from evaluator.probes.latent_space import LatentSpace, scale_factor
 from evaluator.probes.noise import noise_family
@@ -107,7 +108,7 @@ def take_apart(
 ) -> Anatomy:
     """Everything about a pipeline, whose first step for two prompts was watched."""
     inputs = step.calls[0].inputs if step.calls else {}
-    denoiser_config = (getattr(pipeline, "unet", None) or pipeline.transformer).config
+    denoiser_config = denoiser_of(pipeline).config
     return Anatomy(
         pipeline=type(pipeline).__name__,
         components=components_of(pipeline),

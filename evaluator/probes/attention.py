@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from evaluator.errors import ConfigError, ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.attention_recorder import AttentionRecorder, Reading, Tally
 from evaluator.probes.attention_table import (
     AttentionRows,
@@ -24,6 +25,7 @@ from evaluator.probes.layers import (
     AttentionLayer,
     Grid,
     attention_layers,
+    check_heads,
     family_of,
 )
 from evaluator.probes.noise import NoiseFamily, noise_family
@@ -34,7 +36,7 @@ from evaluator.probes.sequences import TextColumns, text_columns
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.texts import check_ids, read_prompts
 from evaluator.probes.tokens import TokenizedPrompt
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +98,10 @@ class AttentionProbe:
             raise ConfigError(f"map_heads: expected numbers from 0 on; got {list(map_heads)}.")
         self.map_heads = map_heads
 
+    def check(self, model: GenerativeModel) -> None:
+        """Raise what `attach` would, and ConfigError for heads that no layer has."""
+        check_heads(attention_layers(model.pipeline), self.map_heads)
+
     @contextmanager
     def attach(
         self, model: GenerativeModel, prompts: Sequence[Prompt], positions: Sequence[int]
@@ -104,10 +110,7 @@ class AttentionProbe:
         pipeline = model.pipeline
         layers = attention_layers(pipeline)
         observation = AttentionObservation(self, pipeline, layers, prompts, positions)
-        with (
-            observation.recorder.attached(),
-            observation.watch.attached(hook_denoiser=True),
-        ):
+        with observation.recorder.attached(), observation.watch.attached():
             yield observation
         observation.recorder.digest()
 

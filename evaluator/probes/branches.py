@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import is_compiled
 from evaluator.probes.patching import replaced
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class PromptEncodings:
         handles = []
         for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
             encoder: Any = getattr(pipeline, name, None)
-            if not hasattr(encoder, "register_forward_pre_hook") or _is_compiled(encoder):
+            if not hasattr(encoder, "register_forward_pre_hook") or is_compiled(encoder):
                 continue
             hook = functools.partial(self._read, name)
             handles.append(encoder.register_forward_pre_hook(hook, with_kwargs=True))
@@ -164,11 +165,6 @@ class PromptEncodings:
             return [False] * num_rows
         rows = zip(_visible(conditional), _visible(unconditional), strict=True)
         return [_same(first, second) for first, second in rows]
-
-
-def _is_compiled(module: Any) -> bool:
-    """A hook would make it compile again."""
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _sequences(encoded: Any) -> list[Encoding]:

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of, has_compiled_part
 from evaluator.probes.patching import replaced
-from evaluator.probes.watch import denoiser_of, is_compiled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ def first_step(
             f"Expected a pipeline with a denoiser and a scheduler; {type(pipeline).__name__} has "
             f"{lacks}. What happens inside it cannot be watched."
         )
-    if hook_denoiser and is_compiled(denoiser):
+    if hook_denoiser and has_compiled_part(denoiser):
         raise ProbeError(
             f"Expected a denoiser whose inputs can be watched; {type(pipeline).__name__}'s is "
             "compiled. Set model.compile to false for this probe."

@@ -100,10 +100,12 @@ class HeatmapSums:
         maps = probabilities[:, self._rows]
         if label:
             self._add_to_label(label, maps, grid, step_places)
-        if self._heads is not None:
-            maps = maps[:, :, self._of_heads(maps.shape[2], layers[0])]
-        size = max(1, MAX_ENLARGED_BYTES // (4 * maps[0, ..., 0].numel() * self.size.num_positions))
         counted = [i for i, name in enumerate(layers) if name in self._chosen.grids]
+        if not counted:
+            return
+        if self._heads is not None:
+            maps = maps[:, :, self._of_heads(maps.shape[2], layers[counted[0]])]
+        size = max(1, MAX_ENLARGED_BYTES // (4 * maps[0, ..., 0].numel() * self.size.num_positions))
         for start in range(0, len(counted), size):
             some = counted[start : start + size]
             part = maps if len(some) == len(layers) else maps[some]

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,11 +163,8 @@ def scale_factor(pipeline: Any) -> int:
 
 def _num_channels(pipeline: Any) -> int | None:
     """Channels of what the denoiser works on; None where it does not say."""
-    for name in ("unet", "transformer"):
-        if (denoiser := getattr(pipeline, name, None)) is not None:
-            channels: int | None = denoiser.config.get("in_channels")
-            return channels
-    return None
+    channels: int | None = getattr(denoiser_of(pipeline), "config", {}).get("in_channels")
+    return channels
 
 
 def _mode(encoded: Any) -> Any:

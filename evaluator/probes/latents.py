@@ -11,12 +11,13 @@ import pyarrow as pa
 import torch
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.branches import BranchRows, samples_of
 from evaluator.probes.latent_statistics import LatentTables, latent_statistics
 from evaluator.probes.latents_table import latents_table
 from evaluator.probes.noise import NoiseLevel, noise_family, predict
 from evaluator.probes.steps import StepChoice
-from evaluator.probes.watch import PipelineWatch, StepCall, StepTime, denoiser_of
+from evaluator.probes.watch import PipelineWatch, StepCall, StepTime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ class LatentsProbe:
         """Watch one call of `model.generate(prompts, …)`; `positions` are not needed."""
         pipeline = model.pipeline
         observation = LatentsObservation(pipeline, prompts, self.steps)
-        with observation.watch.attached(hook_denoiser=True):
+        with observation.watch.attached():
             yield observation
         observation.digest()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from evaluator.errors import ProbeError
-from evaluator.probes.watch import denoiser_of, is_compiled
+from evaluator.errors import ConfigError, ProbeError
+from evaluator.pipelines import denoiser_of, has_compiled_part
 
 Order = Literal["cross", "image-text", "text-image", "packed"]
 """Where the text lies among a layer's positions.
@@ -85,7 +85,11 @@ def family_of(pipeline: Any) -> Family:
 def attention_layers(pipeline: Any) -> tuple[AttentionLayer, ...]:
     """Every layer in which the image attends to the text; ProbeError where one is unobservable."""
     family = family_of(pipeline)
-    denoiser = denoiser_of(pipeline)
+    return layers_of(denoiser_of(pipeline), family)
+
+
+def layers_of(denoiser: Any, family: Family) -> tuple[AttentionLayer, ...]:
+    """The same, of a denoiser of this family; it may be without weights."""
     found: list[tuple[str, str, Any]] = []
     for name, module in denoiser.named_modules():
         kind = next((k for p, k in family.layers.items() if re.fullmatch(p, name)), None)
@@ -112,9 +116,25 @@ def attention_layers(pipeline: Any) -> tuple[AttentionLayer, ...]:
     return tuple(layers)
 
 
+def check_heads_of(denoiser: Any, heads: Sequence[int]) -> None:
+    """The same, of a denoiser that may be without weights, if it is of a family observed here."""
+    if (family := FAMILIES.get(type(denoiser).__name__)) is not None:
+        check_heads(layers_of(denoiser, family), heads)
+
+
+def check_heads(layers: Sequence[AttentionLayer], heads: Sequence[int] | None) -> None:
+    """Raise ConfigError where heat maps are asked of a head that no layer has."""
+    most = max(int(layer.module.heads) for layer in layers)
+    if beyond := [head for head in heads or () if head >= most]:
+        raise ConfigError(
+            f"probes.attention.map_heads: expected numbers below {most}, the heads of the "
+            f"model's attention layers, counted from 0; got {beyond[0]}."
+        )
+
+
 def _refuse_denoiser(pipeline: Any, denoiser: Any) -> None:
     name = type(pipeline).__name__
-    if denoiser is not None and is_compiled(denoiser):
+    if denoiser is not None and has_compiled_part(denoiser):
         raise ProbeError(
             "Expected a denoiser that runs module by module; this one is under torch.compile, "
             "which hides its attention layers. Turn compilation off, or remove attention from "
@@ -169,8 +189,9 @@ def _refuse_layer(name: str, kind: str, module: Any) -> None:
         )
     if "XFormers" in processor:
         raise ProbeError(
-            f"Expected attention that can be observed; {name} uses {processor}. Call "
-            "disable_xformers_memory_efficient_attention(), or remove attention from the probes."
+            f"Expected attention that can be observed; {name} uses {processor}, which computes it "
+            "within xFormers. Call disable_xformers_memory_efficient_attention(), or remove "
+            "attention from the probes."
         )
     if "PAG" in processor or "IPAdapter" in processor:
         raise ProbeError(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.boundaries import AttentionCall
 from evaluator.probes.layers import Grid, Order, family_of, grid_of, image_grid
-from evaluator.probes.watch import denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.noise import (
     NoiseFamily,
     NoiseLevel,
@@ -25,7 +26,6 @@ from evaluator.probes.noise import (
 )
 from evaluator.probes.patching import replaced
 from evaluator.probes.steps import place_of_call
-from evaluator.probes.watch import denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of, has_compiled_part
 from evaluator.probes.noise import NoiseFamily, NoiseLevel, noise_family, predict
 from evaluator.probes.steps import StepChoice
-from evaluator.probes.watch import PipelineWatch, StepCall, denoiser_of, is_compiled
+from evaluator.probes.watch import PipelineWatch, StepCall
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +109,7 @@ def recorded_trajectory(
     is not x_t alone, and where the scheduler is given something else than that sum.
     """
     denoiser = denoiser_of(pipeline)
-    if denoiser is None or is_compiled(denoiser):
+    if denoiser is None or has_compiled_part(denoiser):
         found = "none" if denoiser is None else "a compiled one"
         raise ProbeError(
             f"Expected a pipeline with a UNet or transformer that can be differentiated; got "
@@ -122,7 +123,7 @@ def recorded_trajectory(
     recorder = _Recorder(pipeline, denoiser, steps, guidance)
     keep = denoiser.register_forward_pre_hook(recorder.keep_call, with_kwargs=True)
     try:
-        with recorder.watch.attached(hook_denoiser=True):
+        with recorder.watch.attached():
             yield recorder.points
     finally:
         keep.remove()

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.branches import BranchRows, PromptEncodings
 from evaluator.probes.noise import NoiseFamily, NoiseLevel, level_of_call
 from evaluator.probes.patching import replaced
@@ -47,24 +48,6 @@ class Listener(Protocol):
         """The scheduler is about to move `latents`, x_t; `call` is None on unobserved steps."""
 
 
-def denoiser_of(pipeline: Any) -> Any:
-    """The pipeline's UNet or transformer; None where it has neither."""
-    for name in ("unet", "transformer"):
-        if (denoiser := getattr(pipeline, name, None)) is not None:
-            return denoiser
-    return None
-
-
-def is_compiled(denoiser: Any) -> bool:
-    """Whether torch.compile runs the denoiser, or any part of it, without its hooks."""
-    if hasattr(denoiser, "_orig_mod"):
-        return True
-    return any(
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
-        for module in denoiser.modules()
-    )
-
-
 class PipelineWatch:
     """Counts steps, recognises branches, and tells a listener what happens."""
 
@@ -91,9 +74,9 @@ class PipelineWatch:
         self._rows: BranchRows | None = None
 
     @contextmanager
-    def attached(self, *, hook_denoiser: bool) -> Iterator[None]:
+    def attached(self) -> Iterator[None]:
         """Watch while inside; everything is put back on the way out, errors included."""
-        denoiser = denoiser_of(self._pipeline) if hook_denoiser else None
+        denoiser = denoiser_of(self._pipeline)
         scheduler = self._pipeline.scheduler
         with (
             self.encodings.watching(self._pipeline),

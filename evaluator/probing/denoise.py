@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.errors import ConfigError, InputError, ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.denoising import Denoised, denoise_along
 from evaluator.probes.latent_space import LatentSpace, pack, to_images, unpack
 from evaluator.probes.steering import without_class
@@ -24,7 +25,7 @@ from evaluator.probing.inputs import (
 )
 from evaluator.probing.named import output_place
 from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
-from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid
+from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid, plain_pictures
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
@@ -104,14 +105,13 @@ def probe_denoise(
     folder.table("denoise.parquet", _table(shown, denoised))
     _draw(folder, probed, shown, denoised)
     folder.picture("errors.png", _chart(probed.name, levels))
-    notes = _notes(probed, shown, given=request.guidance_scale)
+    notes = _notes(probed, shown, denoised, given=request.guidance_scale)
     conditioned = not unconditional and (probed.takes_text or probed.takes_class)
     arguments = {
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
         "unconditional": unconditional, "guidance_scale": guidance,
     }  # fmt: skip
-    num_images = len(shown.images)
-    found = DenoiseFound(probed.name, conditioned, num_images, levels, notes, folder.path)
+    found = DenoiseFound(probed.name, conditioned, len(shown.images), levels, notes, folder.path)
     folder.finish(
         {"levels": levels, "conditioned": conditioned, "notes": notes},
         arguments=arguments,
@@ -294,10 +294,8 @@ def _draw(
 def _chart(name: str, levels: Sequence[LevelError]) -> Picture:
     """Both errors over log-SNR."""
     curves = []
-    for label, errors in (
-        ("predicted noise", [level.noise_mse for level in levels]),
-        ("predicted x0", [level.x0_mse for level in levels]),
-    ):
+    by_kind = zip(*((level.noise_mse, level.x0_mse) for level in levels), strict=True)
+    for label, errors in zip(("predicted noise", "predicted x0"), by_kind, strict=True):
         ends = [
             (math.nan, math.nan) if e.interval is None else (e.interval.low, e.interval.high)
             for e in errors
@@ -309,11 +307,13 @@ def _chart(name: str, levels: Sequence[LevelError]) -> Picture:
     return curve_chart(curves, title=title, x_label="log-SNR (much noise left, little right)")
 
 
-def _notes(probed: ProbedModel, shown: ProbedImages, *, given: float | None) -> tuple[str, ...]:
+def _notes(
+    probed: ProbedModel, shown: ProbedImages, denoised: Sequence[Denoised], *, given: float | None
+) -> tuple[str, ...]:
     notes = [*probed.notes, *([shown.note] if shown.note else [])]
     notes += [f"left out {line}" for line in shown.refused]
-    transformer = getattr(probed.pipeline, "transformer", None)
-    if given is None and transformer is not None and transformer.config.get("guidance_embeds"):
+    notes += plain_pictures([picture for at in denoised for picture in at.x0], name="x0.png")
+    if given is None and denoiser_of(probed.pipeline).config.get("guidance_embeds"):
         notes.append(
             "the guidance scale is an input of this model, and 1 was given; --guidance sets it"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError, ProbeError
 from evaluator.models.arguments import guidance_argument
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.jacobian import (
     BATCH,
     ETA,
@@ -22,7 +23,6 @@ from evaluator.probes.jacobian import (
 from evaluator.probes.latent_space import LatentSpace, unpack
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint, frozen, recorded_trajectory
-from evaluator.probes.watch import denoiser_of
 from evaluator.probing.images import images_size
 from evaluator.probing.inputs import (
     ModelRequest,

@@ -67,6 +67,21 @@ def image_grid(
     return canvas
 
 
+def plain_pictures(pictures: Sequence[Tensor], *, name: str) -> list[str]:
+    """A note about those of `name`, (3, H, W) uint8, that show one colour alone: no decoder does.
+
+    Where it gives NaN or infinity, the picture is grey; float16 may overflow in it.
+    """
+    plain = sum(bool((picture == picture[:, :1, :1]).all()) for picture in pictures)
+    if not plain:
+        return []
+    return [
+        f"{plain} of the {len(pictures)} pictures in {name} show one colour alone: NaN, infinity "
+        "or a constant was predicted there or decoded to. Where the numbers are sound, the "
+        "decoder is broken, or overflows in half precision: try --dtype float32"
+    ]
+
+
 def number_map(
     values: NDArray[np.floating],
     *,

@@ -78,6 +78,11 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
         path = expand(location, relative_to=relative_to)
         if not path.exists() and (location.count("/") != 1 or location.startswith((".", "/"))):
             faults.append(f"{where}: expected a folder or a hub id, got nothing at {path}")
+    for check in (_check_scheduler, _check_heads):
+        try:
+            check(config, trust)
+        except EvaluatorError as error:
+            faults.append(str(error))
     sources = {"prompts": config.prompts}
     if config.model.kind == "optimal_denoiser":
         sources["model"] = config.model.images
@@ -113,6 +118,30 @@ def _folders(config: RunConfig) -> list[tuple[str, str]]:
             if (added := getattr(model, part)) is not None:
                 named.append((f"model.{part}.id", added.id))
     return named
+
+
+def _check_scheduler(config: RunConfig, trust: Trust) -> None:
+    """Raise ConfigError for a scheduler that diffusers does not have."""
+    if config.model.kind == "diffusers" and config.model.scheduler is not None:
+        from evaluator.models.schedulers import check_scheduler_name
+
+        check_scheduler_name(config.model.scheduler.name)
+
+
+def _check_heads(config: RunConfig, trust: Trust) -> None:
+    """Raise ConfigError for heads that no layer of a local checkpoint has.
+
+    Its network is built without weights, which takes seconds: only where heads are asked for.
+    """
+    attention, model = config.probes.attention, config.model
+    if attention is None or attention.map_heads is None or model.kind != "diffusers":
+        return
+    folder = expand(model.id, relative_to=trust.relative_to)
+    if (folder / "model_index.json").is_file():
+        from evaluator.models.loading import empty_denoiser
+        from evaluator.probes.layers import check_heads_of
+
+        check_heads_of(empty_denoiser(folder), attention.map_heads)
 
 
 def _reference_lines(

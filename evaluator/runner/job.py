@@ -26,7 +26,7 @@ from evaluator.models.images import ImagesModel
 from evaluator.runner import identity
 from evaluator.runner.commit import Circumstances, Committer
 from evaluator.runner.late import LateFeatures
-from evaluator.runner.parts import build_probes
+from evaluator.runner.parts import build_probes, check_probes
 from evaluator.runner.plan import PromptsOf, make_plan
 from evaluator.runner.progress import Progress
 from evaluator.runner.repair import Repairs
@@ -91,6 +91,7 @@ class RunJob:
                     self.config.prompts, cache_folder(self.config), self.around.trust
                 ),
             )  # fmt: skip
+            check_probes(self.config, self.model, trust=self.around.trust)
             init = identity.init_files(self.config, self.pack.fingerprint, self.model.describe())
             RunDirectory.create(self.path, init, plan)
         run = RunDirectory.open(self.path)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError
+
+_NUMBER = re.compile(r"0*(\d+)")
 
 MAX_HINTS = 10
 """Unknown keys that get a near miss, each from one pass over the keys."""
@@ -49,8 +52,18 @@ def check_named(
 
 
 def _near_miss(key: str, keys: Sequence[str]) -> str:
-    """A key that is the same but for case and leading zeros, or one written much like it."""
-    plain = key.lower().lstrip("0")
-    near = [known for known in keys if known.lower().lstrip("0") == plain]
-    near = near or difflib.get_close_matches(key, keys[:MAX_COMPARED], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """The key that is the same but for case and leading zeros, or the one written most like it.
+
+    Nothing where several are as near as each other: one of them would be a guess.
+    """
+    plain = _plain(key)
+    near = [known for known in keys if _plain(known) == plain]
+    near = near or difflib.get_close_matches(key, keys[:MAX_COMPARED], n=2)
+    likeness = [difflib.SequenceMatcher(None, known, key).ratio() for known in near[:2]]
+    if not near or (len(near) > 1 and likeness[0] == likeness[1]):
+        return ""
+    return f"; did you mean {near[0]!r}?"
+
+
+def _plain(key: str) -> str:
+    return _NUMBER.sub(r"\1", key.lower())

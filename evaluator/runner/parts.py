@@ -133,6 +133,13 @@ def _options_fault(
     return f"features: '{config.name}' takes no option '{unknown[0]}'; {hint}"
 
 
+def check_probes(config: RunConfig, model: GenerativeModel, *, trust: Trust) -> None:
+    """Raise what the probes have against the model, before anything is made with it."""
+    for probe in build_probes(config, trust=trust):
+        if (check := getattr(probe, "check", None)) is not None:
+            check(model)
+
+
 def build_probes(config: RunConfig, *, trust: Trust) -> list[Probe]:
     """The probes that are switched on."""
     probes: list[Probe] = []

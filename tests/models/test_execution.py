@@ -138,7 +138,9 @@ def test_few_step_settings_reach_the_pipeline(
 @pytest.mark.parametrize(
     ("family", "scheduler", "message"),
     [
-        ("sd", {"name": "AutoencoderKL"}, "expected a scheduler class of diffusers, got 'Auto"),
+        ("sd", {"name": "AutoencoderKL"}, r"class of diffusers, got 'AutoencoderKL'\.$"),
+        ("sd", {"name": "DDIMSchedular"}, r"got 'DDIMSchedular'; did you mean 'DDIMScheduler'\?$"),
+        ("sd", {"name": "dpmsolvermultistep"}, r"did you mean 'DPMSolverMultistepScheduler'\?$"),
         (
             "sd",
             {"name": "DDIMScheduler", "arguments": {"karras": True}},

@@ -178,6 +178,26 @@ def test_layers_are_chosen_by_name_or_group(tiny, shared_pipeline):
         AttentionProbe(map_layers="up")
     with pytest.raises(ConfigError, match="map_heads: expected numbers from 0 on; got"):
         AttentionProbe(map_heads=[-1])
+    AttentionProbe(map_heads=[3]).check(model)
+    with pytest.raises(ConfigError, match=r"map_heads: expected numbers below 4, .*; got 4\."):
+        AttentionProbe(map_heads=[0, 4]).check(model)
+
+
+def test_heads_are_those_of_the_layers_that_count(tiny):
+    """The UNet of SDXL has more heads in its deeper blocks."""
+    from diffusers import UNet2DConditionModel
+
+    pipeline = tiny.stable_diffusion()
+    config = {**pipeline.unet.config, "attention_head_dim": (2, 4)}
+    torch.manual_seed(0)
+    pipeline.unet = UNet2DConditionModel.from_config(config).eval()
+    model, prompts = tiny.model(pipeline), tiny.prompts("a dog")
+    chosen = {"steps": [0], "maps": 1, "map_heads": [3]}
+    with pytest.raises(ProbeError, match=r"expected numbers below 2, the heads of down_blocks\.0"):
+        tiny.observe(model, prompts, AttentionProbe(**chosen))
+    deeper = AttentionProbe(**chosen, map_layers=["down_blocks.1.*", "up_blocks.0.*"])
+    deeper.check(model)
+    assert tiny.observe(model, prompts, deeper).tables["heatmaps"].num_rows
 
 
 def test_a_word_is_the_mean_over_its_tokens_wherever_it_stands(tiny, shared_pipeline):

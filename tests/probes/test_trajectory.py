@@ -15,11 +15,11 @@ from diffusers import (
 )
 
 from evaluator.errors import ProbeError
+from evaluator.pipelines import denoiser_of
 from evaluator.probes.jacobian import full_jacobian, randomised_spectrum
 from evaluator.probes.latents import LatentsProbe
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint, frozen, recorded_trajectory
-from evaluator.probes.watch import denoiser_of
 from tests.tiny import FAMILIES, call_arguments
 
 

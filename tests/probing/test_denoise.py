@@ -204,6 +204,30 @@ def test_timesteps_that_are_not_there_are_refused(asked: Any, tmp_path: Path) ->
         probe_denoise(request, images=IMAGES, limit=1, timesteps=asked, output=tmp_path / "out")
 
 
+@pytest.mark.parametrize("value", [torch.nan, 0.0])
+def test_a_broken_decoder_is_said_to_draw_nothing_and_spoils_no_number(
+    value: float, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(expand(DIGITS), broken)
+    (file,) = (broken / "vae").glob("*.safetensors")
+    tensors = load_file(file)
+    for part in ("weight", "bias"):
+        tensors[f"decoder.conv_out.{part}"] *= value
+    save_file(tensors, file, metadata={"format": "pt"})
+    found, sound = (
+        probe_denoise(
+            ModelRequest(model, device="cpu"), images=IMAGES, limit=2, timesteps=2,
+            output=tmp_path / name,
+        )
+        for name, model in (("found", str(broken)), ("sound", DIGITS))
+    )  # fmt: skip
+    (note,) = found.notes
+    assert note.startswith("4 of the 4 pictures in x0.png show one colour alone")
+    assert not sound.notes
+    assert found.levels == sound.levels
+
+
 def test_broken_weights_are_named_and_leave_no_result(tmp_path: Path) -> None:
     for part, said in (("unet", "predictions that are finite"), ("vae", "Expected finite latents")):
         broken = tmp_path / part

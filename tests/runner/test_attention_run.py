@@ -141,6 +141,15 @@ def test_keys_that_no_prompt_has_are_all_named_with_what_they_might_have_been(wa
         "probes.attention.full: '7'; did you mean '000007'?",
         "probes.attention.full: 'a-dog'; did you mean 'a_dog'?",
     )
+    config = watched(full=["digit-x", "digit-12", "digt-0012"])
+    keys_of_digits = [f"digit-{i:04d}" for i in range(20)]
+    with pytest.raises(ConfigError, match=r"\('digit-0000' to 'digit-0019'\)") as caught:
+        make_plan(config, keys_of_digits, [""] * 20)
+    assert caught.value.faults == (
+        "probes.attention.full: 'digit-x'",  # all are as near
+        "probes.attention.full: 'digit-12'; did you mean 'digit-0012'?",
+        "probes.attention.full: 'digt-0012'; did you mean 'digit-0012'?",
+    )
     many = watched(full=[f"unknown {i}" for i in range(500)])
     with pytest.raises(ConfigError) as caught:
         make_plan(many, keys, [""] * len(keys))
@@ -155,6 +164,20 @@ def test_unknown_keys_are_found_before_anything_is_made(watched, tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="'digit-1'; did you mean 'digit-0"):
         describe_job(config, relative_to=tmp_path, allow_code=False)
+
+
+def test_a_head_that_no_layer_has_is_refused_before_references_are_made(watched, tmp_path):
+    config = watched(maps=2, map_heads=[0, 99])
+    config = config.model_copy(
+        update={"runtime": config.runtime.model_copy(update={"cache": str(tmp_path / "cache")})}
+    )
+    message = r"map_heads: expected numbers below \d+, the heads of .*; got 99\."
+    with pytest.raises(ConfigError, match=message):
+        describe_job(config, relative_to=tmp_path, allow_code=False)
+    with pytest.raises(ConfigError, match=message):
+        run_here(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == ["packs"]
 
 
 @pytest.mark.slow

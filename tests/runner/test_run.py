@@ -127,7 +127,7 @@ def test_without_kept_images_nothing_can_be_added(configured, tmp_path):
 
 def test_a_value_that_was_refused_does_not_block_the_name(configured, tmp_path, capsys):
     with pytest.raises(EvaluatorError):
-        run_here(configured(probes={"attention": {"map_heads": [99]}}), tmp_path / "run")
+        run_here(configured(probes={"attention": {"map_layers": ["no"]}}), tmp_path / "run")
     assert (tmp_path / "run" / "init").is_dir(), "it was refused late"
     few = configured(prompts={"limit": 4}, features=["digits"], metrics=["fd_digits"])
     run_here(few, tmp_path / "run")
