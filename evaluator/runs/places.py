@@ -1,0 +1,48 @@
+"""From what a user names, runs or folders with runs, to runs with names that tell them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluator.durable import explained
+from evaluator.errors import RunDirectoryError
+from evaluator.runs.run import Run, open_run
+
+
+def find_runs(paths: Sequence[Path]) -> dict[str, Run]:
+    """Name → run, in the order named; a folder stands for the runs in it, by their folders' names.
+
+    Two runs of one name are told apart by as much of their paths as it takes.
+    """
+    runs = [open_run(path) for named in paths for path in _expanded(named)]
+    unique = list({run.path.resolve(): run for run in runs}.values())
+    return dict(zip(_names(unique), unique, strict=True))
+
+
+def _expanded(path: Path) -> list[Path]:
+    """The run itself, or the runs in a folder; RunDirectoryError where there is neither."""
+    if (path / "init").is_dir() or not path.is_dir():
+        return [path]  # opening it says what is wrong
+    with explained("list", path):
+        found = sorted(inner for inner in path.iterdir() if (inner / "init").is_dir())
+    if not found:
+        raise RunDirectoryError(
+            f"{path}: expected a run directory (made by `evaluator run`) or a folder with runs, "
+            "got a folder without any. Check the path."
+        )
+    return found
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    names = [run.name for run in runs]
+    parts = [run.path.resolve().parts for run in runs]
+    for depth in range(1, max((len(part) for part in parts), default=0) + 1):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        if not twice:
+            break
+        for i, run in enumerate(runs):
+            if names[i] in twice or names[i].startswith(f"{run.name} ("):
+                names[i] = f"{run.name} ({'/'.join(parts[i][-depth:])})"
+    return names
