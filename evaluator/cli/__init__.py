@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.compare import compare
 from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
@@ -36,7 +37,7 @@ app = typer.Typer(
 
 app.add_typer(probe)
 app.add_typer(study)
-for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query, sweep):
+for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query, sweep, compare):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
