@@ -85,8 +85,8 @@ def ranks_meaning(board: Board) -> list[str]:
         return []
     return [
         f"[2–3]: the ranks that a run may have. With {percent(board.level)} confidence all ranges "
-        "of one column hold together, over prompts and noise drawn like these; runs that share a "
-        "rank are not told apart by this metric.",
+        "of one column hold together, over prompts and noise drawn like these (of many columns, up "
+        "to one in twenty may err); runs that share a rank are not told apart by this metric.",
         "win rate: share of the other runs that a run beats, averaged over its metrics, and what "
         "95 % of the resamples give.",
     ]
