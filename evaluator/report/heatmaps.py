@@ -250,4 +250,4 @@ def _lines(
 
 def word_maps(heat: pa.Table, sample: SampleId) -> list[tuple[str, Map]]:
     """A sample's words, in the order of the prompt, and their maps over all steps; fit to show."""
-    return list(_overall(_rows(heat, sample)).values())[:MAX_WORDS]
+    return list(overall(_rows(heat, sample)).values())[:MAX_WORDS]

@@ -52,6 +52,14 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run whose samples fill three pages of the gallery."""
+    recipe = Recipe(num_samples=130, shard_size=65, probes=False)
+    run = build(tmp_path_factory.mktemp("long") / "run", recipe)
+    return write_report(run, tmp_path_factory.mktemp("long-report") / "report")
+
+
+@pytest.fixture(scope="package")
 def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a comparison of two runs, with hostile names and prompts."""
     folder = tmp_path_factory.mktemp("compared")
