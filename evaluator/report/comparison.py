@@ -38,7 +38,7 @@ from evaluator.store.rundir import RunDirectory
 GENERATOR = "evaluator compare"
 RECORD = "comparison.json"
 SAMPLES = "samples.parquet"
-NUM_SHOWN = 12
+NUM_SHOWN = 60
 """Pairs shown with their pictures, for each score and each way."""
 
 

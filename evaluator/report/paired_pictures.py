@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from evaluator.errors import EvaluatorError
-from evaluator.report.heatmaps import COLUMNS, SIDE, Map, overlay, word_maps
+from evaluator.report.heatmaps import COLUMNS, MAX_WORDS, SIDE, Map, overall, overlay, rows_of
 from evaluator.report.images import LARGE, THUMBNAIL, SampleId, fitted, read_images
 from evaluator.report.text import plain
 from evaluator.store.rundir import RunDirectory
@@ -68,7 +68,7 @@ class PairedPictures:
             heat = _heat(run, index, self.faults)
             for sample, image in read_images(run.shard_path(index) / "images.tar", here):
                 stem = f"{FOLDER}/{letter.lower()}-{numbers[sample]:04d}"
-                words = [] if heat is None else word_maps(heat, sample)
+                words = [] if heat is None else _words(heat, sample)
                 self._written[letter, sample] = self._write(stem, image, words)
 
     def find(self, letter: str, sample: SampleId) -> SamplePicture | None:
@@ -103,6 +103,11 @@ def _by_shard(run: RunDirectory, wanted: Collection[SampleId]) -> dict[int, list
         if (sample := SampleId(key, index)) in left:
             shards[shard].append(sample)
     return shards
+
+
+def _words(heat: pa.Table, sample: SampleId) -> list[tuple[str, Map]]:
+    """A sample's words, in the order of the prompt, and their maps over all steps; fit to show."""
+    return list(overall(rows_of(heat, sample)).values())[:MAX_WORDS]
 
 
 def _heat(run: RunDirectory, index: int, faults: list[str]) -> pa.Table | None:
