@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.compare import compare
 from evaluator.cli.fetch import fetch
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain, print_outcome
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status):
+for _verb in (fetch, schedule, push, pull, status, compare):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
+ROUNDING = 1e-12
+"""An interval narrower than this has no width but that of rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -124,7 +127,12 @@ def of_results(
     )
     seen = [result.interval.replicates if result.interval else None for result in (a, b)]
     if seen[0] is None or seen[1] is None:
-        return Draft(replace(found, why="not tested: the number has no replicates to compare"))
+        return Draft(
+            replace(
+                found,
+                why="not tested: without an interval in both runs there is nothing to test it by",
+            )
+        )
     try:
         sets = paired_jackknife(seen[0], seen[1], difference=difference, level=settings.level)
     except MetricError as error:

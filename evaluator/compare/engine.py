@@ -30,7 +30,7 @@ class Compared(NamedTuple):
     """Letter of the other run → its pairs with the baseline, and their scores."""
 
 
-def compare(
+def compare_runs(
     paths: Sequence[Path], request: Request | None = None, say: Callable[[str], None] | None = None
 ) -> Compared:
     """Compare the runs at `paths` with the first of them; `say` is told what is being done.
