@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser
 
@@ -14,7 +15,7 @@ from evaluator.report import write_report
 from evaluator.report.board import write_board
 from evaluator.report.comparison import write_comparison
 from tests.browser.chromium import Opened, Scheme, opened, started, unavailable
-from tests.browser.records import board, comparison
+from tests.browser.records import board, comparison, pair_scores
 from tests.report.conftest import Recipe, build
 
 Open = Callable[..., Opened]
@@ -67,6 +68,7 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = comparison([run.path for run in runs])
     (folder / "page").mkdir()
     (folder / "page" / "comparison.json").write_text(json.dumps(found.record()))
+    pq.write_table(pair_scores(), folder / "page" / "samples.parquet")
     return write_comparison(found, runs, folder / "page")
 
 
