@@ -92,7 +92,7 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
         scripts=(TABLES, "comparison.js"),
         styles=("comparison.css",),
         generator=GENERATOR,
-        title=" against ".join(plain(run.name, limit=80) for run in reversed(comparison.runs)),
+        title=_title(comparison),
         subtitle="A is the baseline. A difference is the other run's value minus the baseline's.",
         sections=_sections(parts),
         labels=[run_label(run) for run in comparison.runs],
@@ -107,6 +107,12 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
         shown_p=shown_p,
     )
     (aside / PAGE).write_text(page, encoding="utf-8")
+
+
+def _title(comparison: Comparison) -> str:
+    """`b and c against a`."""
+    baseline, *others = (plain(run.name, limit=80) for run in comparison.runs)
+    return f"{' and '.join(others)} against {baseline}"
 
 
 def _sections(parts: Sequence[PairingPart]) -> list[tuple[str, str]]:
