@@ -12,6 +12,7 @@ import typer
 
 from evaluator.cli.compare import compare
 from evaluator.cli.fetch import fetch
+from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, compare):
+for _verb in (fetch, schedule, push, pull, status, compare, leaderboard):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0

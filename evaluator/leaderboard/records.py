@@ -256,7 +256,7 @@ class Board:
     sort: str = "mean win rate"
     """What the rows are sorted by: that, or the id of a column."""
     faults: tuple[str, ...] = ()
-    """Faults of the citation file; the measured rows stand without it."""
+    """What was named and gave nothing: no run, a damaged one, a broken citation file."""
 
     def cell(self, row: str, column: str) -> Cell | None:
         """The cell of a row and a column; None where there is no value at all."""

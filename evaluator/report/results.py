@@ -221,16 +221,17 @@ def as_markdown(title: str, results: Iterable[Result], remarks: Iterable[str] = 
         name = f"{r.name} {r.arrow}".strip()
         numbers = (r.shown_value, r.shown_interval, r.shown_count)
         cells = (name, *numbers, r.shown_extractor, r.shown_reference)
-        rows.append("| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |")
-        notes.extend(f"- {_markdown_cell(r.name)}: {_markdown_cell(w)}" for w in r.warnings)
-    lines = [f"# {_markdown_cell(title)}", "", *(_markdown_cell(r) for r in remarks), ""]
+        rows.append("| " + " | ".join(markdown_cell(cell) for cell in cells) + " |")
+        notes.extend(f"- {markdown_cell(r.name)}: {markdown_cell(w)}" for w in r.warnings)
+    lines = [f"# {markdown_cell(title)}", "", *(markdown_cell(r) for r in remarks), ""]
     if rows:
         lines += ["| metric | value | interval | n / expected | extractor | reference |",
                   "|---|--:|--:|--:|---|---|", *rows, ""]  # fmt: skip
     return "\n".join([*lines, *notes]).rstrip() + "\n"
 
 
-def _markdown_cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
+    """Text in a cell, or a line, of Markdown: its signs stay signs."""
     for character in "\\|<>*_`[]":
         text = text.replace(character, "\\" + character)
     return text
