@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.compare import compare
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, leaderboard):
+for _verb in (fetch, schedule, push, pull, status, compare, leaderboard):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0

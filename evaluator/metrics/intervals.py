@@ -202,7 +202,7 @@ def jackknife_interval(
     centre = count * value - float(((1.0 - 1.0 / ratio) * left_out).sum())
     variance = float((np.square(pseudo - centre) / (ratio - 1.0)).mean()) + extra_variance
     reach = t_quantile(level, count - 1) * float(np.sqrt(variance))
-    low, high = max(value - reach, bounds[0]), min(value + reach, bounds[1])
+    low, high = max(float(value) - reach, bounds[0]), min(float(value) + reach, bounds[1])
     seen = Replicates(
         float(value), tuple(left_out.tolist()), tuple(members.astype(int).tolist()), extra_variance
     )

@@ -27,7 +27,7 @@ from evaluator.report.results import Metrics
 from evaluator.report.sheet import Row, Tile, grid, write_sheet
 from evaluator.report.survey import Survey
 from evaluator.report.svg import Chart, draw, inline, standalone
-from evaluator.report.token_steps import draw_token_steps
+from evaluator.report.token_steps import draw_layer_steps, draw_token_steps
 from evaluator.report.word_pairs import draw_pairs
 
 _SECTIONS = (
@@ -48,10 +48,13 @@ def compose(
     probes: ProbeResults,
     gallery: GalleryText,
     spreads: Sequence[SpreadText],
+    *,
+    single: bool,
 ) -> Page:
     """Write every figure into `folder` and return the page that shows them."""
     headline, remarks = summary(found.census, metrics)
     tokens = draw_token_steps(found.tokens) if found.tokens else None
+    full = draw_layer_steps(found.full) if found.full else None
     bars = timing_bars(found.timings) if found.timings.by_stage else None
     steps = found.heat.grid
     groups = group_tables(metrics.results)
@@ -82,6 +85,7 @@ def compose(
         grid=_grid_text(found) if steps else None,
         layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
+        full=_written(folder, full, "layer-steps.svg") if full is not None else None,
         attention_charts=_drawn(folder, attention_charts(found.attention)),
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
         pairs=[
@@ -101,6 +105,7 @@ def compose(
         provenance=origin.provenance,
         config=origin.config,
         faults=found.faults,
+        single=single,
     )
 
 

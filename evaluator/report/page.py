@@ -67,6 +67,7 @@ class Page:
     grid: GridText | None
     layers: GridText | None
     tokens: Drawing | None
+    full: Drawing | None
     attention_charts: Sequence[Drawing]
     attention_extent: str
     pairs: Sequence[Drawing]
@@ -83,6 +84,8 @@ class Page:
     provenance: Sequence[tuple[str, str]]
     config: str
     faults: Sequence[str]
+    single: bool
+    """Whether the page holds its pictures itself, and nothing lies beside it."""
 
 
 def render(page: Page) -> str:

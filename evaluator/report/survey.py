@@ -37,7 +37,7 @@ from evaluator.report.listing import COLUMNS as SAMPLE_COLUMNS
 from evaluator.report.listing import MAX_ROWS, SampleList
 from evaluator.report.scores import Scores
 from evaluator.report.text import plain
-from evaluator.report.token_steps import TokenSteps, token_steps
+from evaluator.report.token_steps import FULL_COLUMNS, TokenSteps, layer_steps, token_steps
 from evaluator.report.word_pairs import COLUMNS as WORD_PAIR_COLUMNS
 from evaluator.report.word_pairs import WordPairs
 from evaluator.store import schemas
@@ -71,6 +71,8 @@ class Survey:
     latents: LatentCurves = field(default_factory=LatentCurves)
     noise: NoiseContent = field(default_factory=NoiseContent)
     tokens: TokenSteps | None = None
+    full: TokenSteps | None = None
+    """Layers by step of the first sample that was observed in full."""
     pairs: WordPairs = field(default_factory=WordPairs)
     claims: ClaimTables = field(default_factory=ClaimTables)
     schedule: pa.Table | None = None
@@ -144,6 +146,9 @@ def _read_shard(run: RunDirectory, index: int, found: Survey) -> pa.Table | None
     found.scores.add_shard(run, index, found.say)
     if found.heat.layers is None:
         _add_layers(run, index, samples, found)
+    if found.full is None and _fits(run, index, "attention_full", found):
+        full = _optional(run, index, "attention_full", FULL_COLUMNS, found)
+        found.full = None if full is None else layer_steps(full, samples)
     if (timings := _optional(run, index, "timings", None, found)) is not None:
         work = found.timings.add(timings, index)
         found.scores.add_seconds(start, start + samples.num_rows, work.each)
@@ -193,14 +198,20 @@ def _pairs(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
 
 def _add_layers(run: RunDirectory, index: int, samples: pa.Table, found: Survey) -> None:
     """Heat maps by layer, unless the file is larger than a report can hold."""
-    path = run.shard_path(index) / "heatmaps_layers.parquet"
-    if path.exists() and (size := path.stat().st_size) > MAX_LAYER_BYTES:
-        reason = f"has {size / 2**20:,.0f} MiB, more than a report reads ({MAX_LAYER_BYTES >> 20})"
-        found.say(f"{path.name} of shard {index:05d} {reason}: its maps by layer are left out")
-    elif path.exists():
+    if _fits(run, index, "heatmaps_layers", found):
         maps = _optional(run, index, "heatmaps_layers", LAYER_COLUMNS, found)
         if maps is not None and set(LAYER_COLUMNS) <= set(maps.column_names):
             found.heat.add_layers(maps, samples, run.shard_path(index) / "images.tar")
+
+
+def _fits(run: RunDirectory, index: int, kind: str, found: Survey) -> bool:
+    """Whether a table is there and small enough; says where it is not small enough."""
+    path = run.shard_path(index) / f"{kind}.parquet"
+    size = path.stat().st_size if path.exists() else 0
+    if size > MAX_LAYER_BYTES:
+        reason = f"has {size >> 20:,} MiB, more than a report reads ({MAX_LAYER_BYTES >> 20})"
+        found.say(f"{path.name} of shard {index:05d} {reason}: it is left out")
+    return 0 < size <= MAX_LAYER_BYTES
 
 
 def _optional(

@@ -77,7 +77,8 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     if beyond:
         found.say(f"{beyond:,} pictures are left out: a single file holds {MAX_BYTES >> 20} MiB")
     texts = gallery_text(found, gallery, details, inside)
-    page = render(compose(folder, origin, metrics, found, probes, texts, spreads))
+    parts = (folder, origin, metrics, found, probes, texts, spreads)
+    page = render(compose(*parts, single=single_file))
     if inside is not None:
         page = alone(page, folder, inside)
         _empty(folder)

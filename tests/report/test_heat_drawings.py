@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evaluator.report import heatmaps, write_report
-from evaluator.report.heatmaps import overall, layer_caption
+from evaluator.report.heatmaps import layer_caption, overall
 from evaluator.store.rundir import RunDirectory
 
 
