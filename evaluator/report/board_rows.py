@@ -42,7 +42,7 @@ class CellText(NamedTuple):
     interval: str
     rank: str
     first: bool
-    """Whether it may be the best."""
+    """Whether it may be the best, and is better than at least one other."""
     partial: str
     """`n / n expected` where samples are missing."""
     notes: Sequence[int]
@@ -159,7 +159,7 @@ def _cell(cell: Cell | None, notes: Notes) -> CellText:
         shown=number(cell.value),
         interval=" – ".join(ends),
         rank=f"rank {cell.rank.shown}" if cell.rank else "",
-        first=cell.rank is not None and cell.rank.low == 1,
+        first=cell.rank is not None and cell.rank.low == 1 and cell.rank.high < cell.rank.among,
         partial="" if whole else f"n {cell.n:,} / {cell.n_expected:,}",
         notes=[notes.number(each) for each in said],
     )

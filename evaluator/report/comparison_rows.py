@@ -136,7 +136,7 @@ def fact_rows(comparison: Comparison) -> list[FactRow]:
     rows.append(("size", [_size(run) for run in runs]))
     rows.append(("samples", [f"{run.n:,} of {run.n_expected:,}" for run in runs]))
     for extractor in sorted({name for run in runs for name in run.fingerprints}):
-        marks = [_shown(run.fingerprints.get(extractor)) for run in runs]
+        marks = [_shown((run.fingerprints.get(extractor) or "")[:16]) for run in runs]
         rows.append((f"fingerprint of {plain(extractor, limit=100)}", marks))
     return [fact_row(name, values) for name, values in rows]
 

@@ -246,8 +246,3 @@ def _lines(
         tiles = [overlay(values, image, TILE, opacity=GRID_OPACITY) for values in maps]
         lines.append((words[word], tiles))
     return lines
-
-
-def word_maps(heat: pa.Table, sample: SampleId) -> list[tuple[str, Map]]:
-    """A sample's words, in the order of the prompt, and their maps over all steps; fit to show."""
-    return list(_overall(_rows(heat, sample)).values())[:MAX_WORDS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from evaluator.durable import explained, write_atomically
 from evaluator.errors import RunDirectoryError
 from evaluator.leaderboard import Board
+from evaluator.report.board import write_board
 from evaluator.report.leaderboard_tables import as_csv, as_markdown, tidy_rows
 from evaluator.report.text import redacted
 
@@ -35,7 +37,7 @@ def write_leaderboard(board: Board, folder: Path) -> list[Path]:
     for ending, content in contents.items():
         paths.append(folder / f"{NAME}.{ending}")
         write_atomically(paths[-1], content)
-    return paths
+    return [*paths, write_board(board, folder)]
 
 
 def require_leaderboard_folder(folder: Path) -> None:
@@ -51,15 +53,16 @@ def require_leaderboard_folder(folder: Path) -> None:
 
 
 def as_json(board: Board) -> str:
-    """What leaderboard.json holds: the board, without secrets in the settings of its rows."""
-    record = board.record()
-    record["rows"] = _without_secrets(record["rows"])
+    """What leaderboard.json holds: the board, without secrets in what others wrote."""
+    record = _without_secrets(board.record())
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # an option of somebody's configuration: JSON has no such number
     if isinstance(value, Mapping):
         return {key: _without_secrets(inner) for key, inner in value.items()}
     return (

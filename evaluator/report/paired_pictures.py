@@ -13,13 +13,18 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from evaluator.errors import EvaluatorError
-from evaluator.report.heatmaps import COLUMNS, SIDE, Map, overlay, word_maps
+from evaluator.report.heatmaps import COLUMNS, MAX_WORDS, SIDE, Map, overall, overlay, rows_of
 from evaluator.report.images import LARGE, THUMBNAIL, SampleId, fitted, read_images
 from evaluator.report.text import plain
 from evaluator.store.rundir import RunDirectory
 
 FOLDER = "pictures"
 """Beside the page; the names inside come from counting alone."""
+
+IDENTITY = ("key", "image_index")
+
+MAX_SHARDS = 16
+"""Shards in which samples with heat maps are looked for."""
 
 CRISP = 128
 """Images with a longest side below this are shown with sharp pixels."""
@@ -53,6 +58,8 @@ class PairedPictures:
     """The page's folder."""
     faults: list[str] = field(default_factory=list)
     """Files that could not be read, and why."""
+    prompts: dict[SampleId, str] = field(default_factory=dict)
+    """Text of each sample's prompt, as its run's table has it. Untrusted."""
     _written: dict[tuple[str, SampleId], SamplePicture] = field(default_factory=dict)
 
     def write(self, letter: str, run: RunDirectory, wanted: Iterable[SampleId]) -> None:
@@ -65,15 +72,36 @@ class PairedPictures:
         for index, here in _by_shard(run, numbers).items():
             if not run.is_committed(index):
                 continue
-            heat = _heat(run, index, self.faults)
+            heat = self._read(run, index, "heatmaps", COLUMNS)
+            self._note_prompts(run, index, here)
             for sample, image in read_images(run.shard_path(index) / "images.tar", here):
                 stem = f"{FOLDER}/{letter.lower()}-{numbers[sample]:04d}"
-                words = [] if heat is None else word_maps(heat, sample)
+                words = [] if heat is None else _words(heat, sample)
                 self._written[letter, sample] = self._write(stem, image, words)
 
     def find(self, letter: str, sample: SampleId) -> SamplePicture | None:
         """The pictures of a sample; None where its run has no image of it."""
         return self._written.get((letter, sample))
+
+    def _note_prompts(self, run: RunDirectory, index: int, here: Collection[SampleId]) -> None:
+        samples = self._read(run, index, "samples", (*IDENTITY, "prompt"))
+        for row in samples.to_pylist() if samples is not None else ():
+            sample = SampleId(row["key"], row["image_index"])
+            if sample in here:
+                self.prompts.setdefault(sample, row["prompt"] or "")
+
+    def _read(
+        self, run: RunDirectory, index: int, kind: str, columns: Sequence[str]
+    ) -> pa.Table | None:
+        """A table of a shard with all of these columns; None where there is none."""
+        try:
+            table = run.read(index, f"{kind}.parquet", kind=kind, columns=columns)
+        except FileNotFoundError:
+            return None
+        except EvaluatorError as error:
+            self.faults.append(plain(error, limit=500))
+            return None
+        return table if set(columns) <= set(table.column_names) else None
 
     def _write(
         self, stem: str, image: Image.Image, words: Sequence[tuple[str, Map]]
@@ -105,12 +133,19 @@ def _by_shard(run: RunDirectory, wanted: Collection[SampleId]) -> dict[int, list
     return shards
 
 
-def _heat(run: RunDirectory, index: int, faults: list[str]) -> pa.Table | None:
-    try:
-        heat = run.read(index, "heatmaps.parquet", kind="heatmaps", columns=COLUMNS)
-    except FileNotFoundError:
-        return None
-    except EvaluatorError as error:
-        faults.append(plain(error, limit=500))
-        return None
-    return heat if set(COLUMNS) <= set(heat.column_names) else None
+def _words(heat: pa.Table, sample: SampleId) -> list[tuple[str, Map]]:
+    """A sample's words, in the order of the prompt, and their maps over all steps; fit to show."""
+    return list(overall(rows_of(heat, sample)).values())[:MAX_WORDS]
+
+
+def samples_with_maps(run: RunDirectory) -> list[SampleId]:
+    """Samples of the first shards that kept heat maps, in the order of their tables."""
+    found: dict[SampleId, None] = {}
+    for index in run.committed()[:MAX_SHARDS]:
+        try:
+            heat = run.read(index, "heatmaps.parquet", kind="heatmaps", columns=IDENTITY)
+        except (FileNotFoundError, EvaluatorError):
+            continue
+        pairs = heat.group_by(list(IDENTITY), use_threads=False).aggregate([])
+        found.update(dict.fromkeys(SampleId(*row.values()) for row in pairs.to_pylist()))
+    return list(found)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser
 
@@ -14,7 +15,7 @@ from evaluator.report import write_report
 from evaluator.report.board import write_board
 from evaluator.report.comparison import write_comparison
 from tests.browser.chromium import Opened, Scheme, opened, started, unavailable
-from tests.browser.records import board, comparison
+from tests.browser.records import board, comparison, pair_scores
 from tests.report.conftest import Recipe, build
 
 Open = Callable[..., Opened]
@@ -52,6 +53,14 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run whose samples fill three pages of the gallery."""
+    recipe = Recipe(num_samples=130, shard_size=65, probes=False)
+    run = build(tmp_path_factory.mktemp("long") / "run", recipe)
+    return write_report(run, tmp_path_factory.mktemp("long-report") / "report")
+
+
+@pytest.fixture(scope="package")
 def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a comparison of two runs, with hostile names and prompts."""
     folder = tmp_path_factory.mktemp("compared")
@@ -59,6 +68,7 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = comparison([run.path for run in runs])
     (folder / "page").mkdir()
     (folder / "page" / "comparison.json").write_text(json.dumps(found.record()))
+    pq.write_table(pair_scores(), folder / "page" / "samples.parquet")
     return write_comparison(found, runs, folder / "page")
 
 

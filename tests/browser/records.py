@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from evaluator.compare.records import (
     Agreement,
     Changed,
@@ -84,6 +87,16 @@ def pairing(letter: str) -> Pairing:
             Movers("odd", None, (moved(4, 1.0),), ()),
         ),
     )  # fmt: skip
+
+
+def pair_scores() -> pa.Table:
+    """samples.parquet as `compare` writes it: more pairs got better than worse."""
+    rows = [
+        {"key": f"k{i:04d}", "image_index": 0, "run": "B", "clip_score_baseline": 90.0,
+         "clip_score_other": 90.0 + by, "clip_score_difference": by}
+        for i, by in enumerate(np.linspace(-2.5, 4.0, 20).tolist())
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
 
 
 def comparison(paths: list[Path]) -> Comparison:

@@ -49,12 +49,12 @@ def test_cited_rows_and_incomparable_columns_are_marked(open_page: Open, board_p
     assert "expected the reference" in page.locator(note.get_attribute("href") or "").inner_text()
 
 
-def test_ranks_are_ranges_and_the_best_ones_are_starred(open_page: Open, board_page: Path) -> None:
+def test_ranks_are_ranges_and_a_clear_best_is_starred(open_page: Open, board_page: Path) -> None:
     page = open_page(board_page).page
     assert page.locator(ROWS).first.locator(".rank").all_inner_texts() == [
         "place 1", "rank 1", "rank 1–2",
     ]  # fmt: skip
-    assert page.locator(f"{ROWS} td.first").count() == 3
+    assert page.locator(f"{ROWS} td.first").count() == 1
 
 
 def test_columns_sort_with_their_best_value_first(open_page: Open, board_page: Path) -> None:

@@ -78,6 +78,26 @@ def test_filters_find_a_group_and_a_prompt(open_page: Open, comparison_page: Pat
     assert page.locator("#changed-b .card:visible").count() == 4
 
 
+def test_histogram_tells_how_all_pairs_moved(open_page: Open, comparison_page: Path) -> None:
+    page = open_page(comparison_page).page
+    drawing = page.get_by_role("img", name="clip_score: differences of single pairs")
+    counts = drawing.locator("rect title").all_text_contents()
+    assert sum(int(says.split(": ")[1].split()[0]) for says in counts) == 20
+    assert "60 % of the pairs are better, 0 % the same, 40 % worse" in (
+        drawing.locator("xpath=..").inner_text()
+    )
+
+
+def test_heat_maps_of_both_runs_stand_side_by_side(open_page: Open, comparison_page: Path) -> None:
+    page = open_page(comparison_page).page
+    rows = page.locator("#attention-b .watched")
+    words = [row.locator("figcaption").all_inner_texts() for row in rows.all()[:2]]
+    assert words[0][0] == "A: digits"
+    assert words[1][0].startswith("B: digits")
+    assert words[0][1:] == words[1][1:]
+    assert len(words[0]) > 4
+
+
 def test_keyboard_alone_sorts_filters_and_opens_a_picture(
     open_page: Open, comparison_page: Path
 ) -> None:

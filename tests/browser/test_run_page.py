@@ -34,13 +34,50 @@ def test_hostile_prompts_stay_text(open_page: Open, run_page: Path) -> None:
     assert "\u202e" not in page.content()
 
 
-def test_filter_hides_what_does_not_match(open_page: Open, run_page: Path) -> None:
+def test_gallery_searches_words_and_picks_out_failed_samples(
+    open_page: Open, run_page: Path
+) -> None:
     page = open_page(run_page).page
-    before = page.locator(".tile:visible").count()
-    page.get_by_label("Filter").first.fill("sly")
-    assert page.locator(".tile:visible").count() == 1 < before
-    page.get_by_label("Filter").first.fill("")
-    assert page.locator(".tile:visible").count() == before
+    assert page.locator(".tile").count() == 20
+    page.locator("#filter").fill("sly RED")
+    assert page.locator(".tile").count() == 1
+    assert page.locator("#gallery-count").inner_text() == "1 of 20 samples"
+    page.locator("#filter").fill("")
+    page.locator("#filter-only").select_option("failed")
+    assert page.locator(".tile .no-picture").all_inner_texts() == ["failed"]
+    page.locator("#filter-clear").click()
+    assert page.locator(".tile").count() == 20
+
+
+def test_gallery_turns_pages_and_its_address_keeps_the_place(
+    open_page: Open, long_page: Path
+) -> None:
+    page = open_page(long_page).page
+    first = page.locator(".tile figcaption").first
+    before = first.inner_text()
+    page.locator("#page-next").click()
+    page.locator("#page-next").click()
+    assert page.locator(".tile").count() == 130 - 2 * 60
+    assert page.locator("#page-next").is_disabled()
+    assert first.inner_text() != before
+    last = first.inner_text()
+    page.reload()
+    assert first.inner_text() == last
+    assert page.locator("#page-number").input_value() == "3"
+
+
+def test_a_sample_shows_its_image_maps_and_curves(open_page: Open, run_page: Path) -> None:
+    seen = open_page(run_page)
+    page = seen.page
+    page.locator(".tile a").nth(1).click()
+    panel = page.get_by_role("dialog")
+    assert HOSTILE in panel.inner_text()
+    assert panel.locator("#panel-maps img").count() > 4
+    assert panel.locator("#panel-latents svg").count() > 0
+    assert seen.missing_pictures() == []
+    assert nameless(page) == []
+    page.go_back()
+    assert not panel.is_visible()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -53,22 +90,45 @@ def test_everything_has_a_name_and_every_text_is_readable(
     assert faint(page) == []
 
 
-def test_keyboard_alone_reaches_filter_and_pictures(open_page: Open, run_page: Path) -> None:
+def test_keyboard_alone_searches_opens_samples_and_comes_back(
+    open_page: Open, run_page: Path
+) -> None:
     seen = open_page(run_page)
-    seen.page.keyboard.press("Tab")
+    page = seen.page
+    page.keyboard.press("Tab")
     assert seen.focused()["href"] == "#main"
     assert seen.focused()["ring"]
+    page.keyboard.press("Enter")
+    assert seen.tab_to("#filter")["ring"]
+    page.keyboard.type("black background")
+    tiles = page.locator(".tile").count()
+    assert 10 < tiles < 20
+    assert seen.tab_to(".tile a")["ring"]
+    page.keyboard.press("Enter")
+    title = page.locator("#panel-title")
+    page.get_by_role("dialog").wait_for()
+    assert page.evaluate("() => document.activeElement.closest('dialog') !== null")
+    before = title.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert title.inner_text() != before
+    assert page.locator("#panel-place").inner_text() == f"2 of {tiles}"
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("dialog").is_visible()
+    second = page.locator(".tile a").nth(1)
+    assert second.evaluate("(link) => link === document.activeElement")
+
+
+def test_keyboard_alone_turns_pages(open_page: Open, long_page: Path) -> None:
+    seen = open_page(long_page)
+    assert seen.tab_to("#page-next", at_most=120)["ring"]
     seen.page.keyboard.press("Enter")
-    assert seen.tab_to("input[type=search]")["ring"]
-    seen.page.keyboard.type("sly")
-    assert seen.page.locator(".tile:visible").count() == 1
-    link = seen.tab_to(".tile a", at_most=3)
-    assert link["ring"]
+    assert seen.page.locator("#page-number").input_value() == "2"
+    assert seen.focused()["id"] == "page-next"
 
 
 def test_print_leaves_out_what_only_a_screen_can_use(open_page: Open, run_page: Path) -> None:
     page = open_page(run_page).page
-    assert page.locator("input[type=search]").first.is_visible()
+    assert page.locator("#filter").is_visible()
     page.emulate_media(media="print")
-    assert not page.locator("input[type=search]").first.is_visible()
+    assert not page.locator("#filter").is_visible()
     assert not page.locator("nav").first.is_visible()
