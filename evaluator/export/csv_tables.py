@@ -30,7 +30,8 @@ def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) ->
 
 
 def as_csv(table: pa.Table) -> str:
-    """A header, then one line a row; numbers with all their digits, nested values as JSON."""
+    """A header, then one line a row; numbers with all their digits, lists of text joined by `; `, other
+    nested values as JSON."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([_cell(name) for name in table.column_names])
@@ -49,6 +50,8 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = "; ".join(value)
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):

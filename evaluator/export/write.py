@@ -10,7 +10,7 @@ from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.export.options import PROJECT, TARGETS, ExportOptions
 from evaluator.export.tracked import tracked
 from evaluator.runs import Run
-from evaluator.text import plain
+from evaluator.text import file_name, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,12 @@ def _track(
 ) -> list[Path]:
     from evaluator.export import tensorboard_runs, trackio_runs, wandb_runs
 
-    project = plain(options.project or PROJECT, limit=100)
+    project = options.project or PROJECT
+    if project != file_name(project):
+        raise ConfigError(
+            f"--project: expected letters, digits, '.', '_' and '-' (it becomes part of a path), "
+            f"got '{plain(project)}'. '{file_name(project)}' would do."
+        )
     told = [tracked(name, run, options) for name, run in runs.items()]
     if target == "tensorboard":
         return tensorboard_runs.write(told, folder)
