@@ -26,10 +26,16 @@ def plain(text: object, *, limit: int | None = None) -> str:
     Escape sequences go, and so do characters that reverse the direction of what follows them.
     Longer than `limit`, it ends with an ellipsis.
     """
-    line = re.sub(r"\s+", " ", _ESCAPE_SEQUENCE.sub("", str(text)))
-    kept = "".join(c for c in line if unicodedata.category(c)[0] != "C" or c in "\u200d\u200c")
-    kept = kept.strip()
+    kept = visible(re.sub(r"\s+", " ", _ESCAPE_SEQUENCE.sub("", str(text)))).strip()
     return kept if limit is None or len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
+
+
+def visible(text: str) -> str:
+    """`text` with its line breaks and tabs, and otherwise what `plain` leaves."""
+    return "".join(
+        c for c in _ESCAPE_SEQUENCE.sub("", text)
+        if c in "\n\t\u200d\u200c" or unicodedata.category(c)[0] != "C"
+    )  # fmt: skip
 
 
 def number(value: float | None) -> str:

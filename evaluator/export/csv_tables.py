@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from evaluator.durable import write_atomically
 from evaluator.export.json_tables import plain_value, records
 from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
-from evaluator.text import formula_safe
+from evaluator.text import formula_safe, visible
 
 ROWS_AT_ONCE = 4096
 
@@ -55,6 +54,5 @@ def _cell(value: object) -> object:
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        kept = (c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
-        return formula_safe("".join(kept))
+        return formula_safe(visible(value))
     return value
