@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.compare import compare
 from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.mirror import pull, push
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, export, query):
+for _verb in (fetch, schedule, push, pull, status, compare, export, query):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0

@@ -35,8 +35,11 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
             f"marks: expected two boolean arrays of one shape (pairs,), got {a.dtype} {a.shape} "
             f"and {b.dtype} {b.shape}; pair the samples first"
         )
-    counts = [int(marks.sum()) for marks in (a & b, a & ~b, ~a & b, ~a & ~b)]
-    return McNemar(*counts, *mcnemar_p(counts[1], counts[2]))
+    both, first_only, second_only, neither = (
+        int(marks.sum()) for marks in (a & b, a & ~b, ~a & b, ~a & ~b)
+    )
+    p, mid_p = mcnemar_p(first_only, second_only)
+    return McNemar(both, first_only, second_only, neither, p, mid_p)
 
 
 def mcnemar_p(only_first: int, only_second: int) -> tuple[float, float]:
