@@ -29,8 +29,10 @@ def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) ->
 
 
 def as_csv(table: pa.Table) -> str:
-    """A header, then one line a row; numbers with all their digits, lists of text joined by `; `, other
-    nested values as JSON."""
+    """A header, then one line a row.
+
+    Numbers have all their digits; lists of text are joined by `; `, other nested values are JSON.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([_cell(name) for name in table.column_names])

@@ -41,7 +41,7 @@ def as_lines(table: pa.Table) -> str:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON without NaN: what is not finite becomes null. In ASCII, so that a terminal may show it."""
+    """JSON without NaN: what is not finite becomes null. ASCII: any terminal may show it."""
     return json.dumps(plain_value(value), allow_nan=False, indent=indent)
 
 

@@ -41,10 +41,11 @@ def write(
     if not results:
         raise InputError("--to model-card: expected at least one number with a value, got none.")
     card = _card(path)
-    card.data.model_name = card.data.model_name or name
+    data: Any = card.data
+    data.model_name = data.model_name or name
     ours = {_identity(result) for result in results}
-    others = [old for old in card.data.eval_results or [] if _identity(old) not in ours]
-    card.data.eval_results = [*others, *results]
+    others = [old for old in data.eval_results or [] if _identity(old) not in ours]
+    data.eval_results = [*others, *results]
     card.text = _with_part(card.text, "\n\n".join([BEGIN, *sections, END]))
     with explained("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +113,8 @@ def _task(config: Mapping[str, Any]) -> str:
 def _section(name: str, run: Run, metrics: tuple[MetricRecord, ...]) -> str:
     """Heading and table of one run, and the warnings beneath."""
     lines = [f"### {_markdown(plain(name))}", ""]
-    lines.append(f"{len(run):,} of {run.num_planned:,} samples.")
-    lines += ["", "| metric | value | interval | n / expected | features |", "|---|--:|--:|--:|---|"]
+    lines += [f"{len(run):,} of {run.num_planned:,} samples.", ""]
+    lines += ["| metric | value | interval | n / expected | features |", "|---|--:|--:|--:|---|"]
     for metric in metrics:
         features = f"{metric.extractor or ''} {(metric.fingerprint or '')[:8]}".strip()
         lines.append("| " + " | ".join(_markdown(c) for c in (*row_of(metric), features)) + " |")

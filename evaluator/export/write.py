@@ -92,8 +92,9 @@ def _publish(
 ) -> tuple[list[Path], list[str]]:
     from evaluator.export import eval_results, model_card
 
-    module = eval_results if target == "eval-results" else model_card
-    return module.write(runs, folder, options)
+    if target == "eval-results":
+        return eval_results.write(runs, folder, options)
+    return model_card.write(runs, folder, options)
 
 
 def _track(
@@ -110,5 +111,6 @@ def _track(
     told = [tracked(name, run, options) for name, run in runs.items()]
     if target == "tensorboard":
         return tensorboard_runs.write(told, folder)
-    module = wandb_runs if target == "wandb" else trackio_runs
-    return module.write(told, folder, project=project)
+    if target == "wandb":
+        return wandb_runs.write(told, folder, project=project)
+    return trackio_runs.write(told, folder, project=project)

@@ -25,7 +25,8 @@ def test_evaluation_results_are_as_kept_and_read_back(hostile_run, tmp_path, gol
     golden("eval_results.yaml", path.read_text())
     entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
     assert [(entry.task_id, entry.value) for entry in entries] == [
-        (record["name"], record["value"]) for record in METRICS[:2]  # no groups, no gaps
+        (record["name"], record["value"])
+        for record in METRICS[:2]  # no groups, no gaps
     ]
     assert {entry.dataset_id for entry in entries} == {"some-org/some-data"}
     assert {entry.date for entry in entries} == {"2026-01-02T03:04:05Z"}
@@ -119,7 +120,9 @@ def test_an_unknown_number_is_told_with_the_nearest(small_run, tmp_path):
         export_runs(find_runs([small_run]), "eval-results", tmp_path, options)
     options = ExportOptions(dataset="a/b", metrics=("clip_score",))
     [path] = export_runs(find_runs([small_run]), "eval-results", tmp_path, options).files
-    assert [entry["dataset"]["task_id"] for entry in yaml.safe_load(path.read_text())] == ["clip_score"]
+    assert [entry["dataset"]["task_id"] for entry in yaml.safe_load(path.read_text())] == [
+        "clip_score"
+    ]
 
 
 @pytest.mark.parametrize("target", ["eval-results", "model-card", "tensorboard"])

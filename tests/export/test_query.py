@@ -50,7 +50,9 @@ def test_a_join_over_shards_gives_what_python_computes(database):
 def test_half_precision_tags_and_steps_can_be_asked_for(database):
     [row] = database.run("SELECT sum(mass) s FROM attention WHERE step = 2").to_pylist()
     assert row["s"] == 12 * 0.375
-    [row] = database.run("SELECT count(*) n FROM samples WHERE tags['region'] = '=x <i>'").to_pylist()
+    [row] = database.run(
+        "SELECT count(*) n FROM samples WHERE tags['region'] = '=x <i>'"
+    ).to_pylist()
     assert row["n"] == 12
 
 
@@ -76,7 +78,7 @@ def test_damage_that_only_reading_shows_is_told_with_the_remedy(tmp_path):
 
 
 def test_of_several_runs_a_column_says_which(tmp_path):
-    build_run(tmp_path / "a", name="it's \"one\"")
+    build_run(tmp_path / "a", name='it\'s "one"')
     build_run(tmp_path / "b", name="two", missing=[2], offset=1.0)
     database = Query(find_runs([tmp_path]))
     found = database.run(
@@ -86,7 +88,7 @@ def test_of_several_runs_a_column_says_which(tmp_path):
     first = [0.25 + p / 64 for p in range(12) if p != FAILED]
     second = [1.25 + p / 64 for p in range(8) if p != FAILED]
     assert found == [
-        {"run": "it's \"one\"", "n": 12, "m": pytest.approx(sum(first) / 11, abs=1e-3)},
+        {"run": 'it\'s "one"', "n": 12, "m": pytest.approx(sum(first) / 11, abs=1e-3)},
         {"run": "two", "n": 8, "m": pytest.approx(sum(second) / 7, abs=1e-3)},
     ]
 

@@ -110,7 +110,9 @@ def test_several_runs_share_one_table_and_lack_what_they_lack(tmp_path):
     samples = pq.read_table(tmp_path / "out" / "samples.parquet")
     assert samples.column("run").to_pylist() == ["a"] * 12 + ["b"] * 8
     assert samples.column("realism").to_pylist()[12:] == [None] * 8
-    assert set(pq.read_table(tmp_path / "out" / "results.parquet").column("run").to_pylist()) == {"a"}
+    assert set(pq.read_table(tmp_path / "out" / "results.parquet").column("run").to_pylist()) == {
+        "a"
+    }
 
 
 def test_exporting_again_gives_the_same_bytes(small_run, tmp_path):
@@ -124,7 +126,9 @@ def test_exporting_again_gives_the_same_bytes(small_run, tmp_path):
 
 
 def test_values_that_a_format_lacks_are_left_empty():
-    table = pa.table({"=a": [math.nan, math.inf, 0.1], "b": [True, None, False], "c": [[1], [], None]})
+    table = pa.table(
+        {"=a": [math.nan, math.inf, 0.1], "b": [True, None, False], "c": [[1], [], None]}
+    )
     assert as_csv(table) == "'=a,b,c\n,true,[1]\n,,\n0.1,false,\n"
     assert as_lines(table).splitlines()[0] == '{"=a": null, "b": true, "c": [1]}'
     assert as_json({"a": (1, math.nan)}) == '{"a": [1, null]}'

@@ -146,7 +146,10 @@ def test_wandb_writes_an_offline_run_with_all_that_was_logged(hostile_run, tmp_p
     assert {name: logged[name] for name in SCALARS} == SCALARS
     assert logged["samples.count"] == 2
     table = json.loads((folder / "files" / logged["results.path"]).read_text())
-    golden("wandb.json", json.dumps({"scalars": {n: logged[n] for n in SCALARS}, **table}, indent=1) + "\n")
+    golden(
+        "wandb.json",
+        json.dumps({"scalars": {n: logged[n] for n in SCALARS}, **table}, indent=1) + "\n",
+    )
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["config"]["generation"]["steps"] == 4
     for secret in (*SECRETS, "k" * 40):
@@ -181,7 +184,10 @@ def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
     assert {name: log[name] for name in SCALARS} == SCALARS
     assert runs["other"]["config"]["generation"]["steps"] == 4
     rows = log["results"]["_value"]
-    golden("trackio.json", json.dumps({"scalars": {n: log[n] for n in SCALARS}, "rows": rows}, indent=1) + "\n")
+    golden(
+        "trackio.json",
+        json.dumps({"scalars": {n: log[n] for n in SCALARS}, "rows": rows}, indent=1) + "\n",
+    )
     assert len(list((out / "media").rglob("*.png"))) == 2 * 2
     assert database == out / "digits.db"
     for secret in SECRETS:
