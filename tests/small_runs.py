@@ -108,6 +108,10 @@ def build_run(
     if not missing:
         schedule = pa.table({"step": [0, 1], "alpha": [0.1, 0.9], "sigma": [0.99, 0.43]})
         schemas.write_table(schedule, path / "schedule.parquet", kind="schedule")
+    asked = {"by": None, "extractor": None, "held_out": None, "name": "clip_score",
+             "reference": None}  # fmt: skip
+    record = {"fingerprints": {"clip": FINGERPRINT}, "metrics": [asked], "references": {}}
+    run.write("asked.json", json.dumps({**record, "request": {}}).encode())
     if metrics:
         judged = [i for i in range(num) if i not in (FAILED, 6, 7)]  # not every sample is judged
         realism = pa.table(
