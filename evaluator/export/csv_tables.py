@@ -14,7 +14,7 @@ from evaluator.durable import write_atomically
 from evaluator.export.json_tables import plain_value, records
 from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
-from evaluator.text import formula_safe, visible
+from evaluator.text import formula_safe, visible, without_escapes
 
 ROWS_AT_ONCE = 4096
 
@@ -56,5 +56,5 @@ def _cell(value: object) -> object:
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        return formula_safe(visible(value))
+        return formula_safe(visible(without_escapes(value)))
     return value

@@ -19,7 +19,7 @@ from evaluator.export.tidy import result_row
 from evaluator.runs import Run
 from evaluator.runs.display import title
 from evaluator.runs.images import keeps_images
-from evaluator.text import plain, redacted
+from evaluator.text import plain, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _config(run: Run) -> dict[str, Any]:
             found[name] = getattr(run, part)
         except EvaluatorError as error:
             found[name] = {"unreadable": plain(error)}
-    shown = redacted(json.loads(json.dumps(plain_value(found))))
+    shown = without_secrets(json.loads(json.dumps(plain_value(found))))
     flat: dict[str, Any] = _plain_text(shown)
     return flat
 

@@ -13,6 +13,14 @@ from evaluator.runs import Run
 from evaluator.text import file_name, plain
 
 
+_HINTS = {
+    "eval-results": "upload: hf upload ORG/MODEL {folder}/.eval_results .eval_results",
+    "wandb": "send: wandb sync {folder}/wandb/offline-run-*",
+    "tensorboard": "open: tensorboard --logdir {folder}",
+    "trackio": "open: TRACKIO_DIR={folder} trackio show",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What came of it."""
@@ -23,6 +31,9 @@ class Exported:
     """What a reader of them should know."""
     left_out: tuple[str, ...]
     """Runs whose numbers could not be handed on, and why."""
+
+    hint: str = ""
+    """What a user does with the files; empty where that is plain."""
 
     @property
     def exit_status(self) -> int:
@@ -58,7 +69,8 @@ def export_runs(
         warnings += more
     else:
         files = _track(numbered, target, folder, options)
-    return Exported(tuple(files), tuple(warnings), tuple(left_out))
+    hint = _HINTS.get(target, "").format(folder=folder)
+    return Exported(tuple(files), tuple(warnings), tuple(left_out), hint)
 
 
 def _numbered(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
