@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evaluator.compare.calling import compare as compare
     from evaluator.runs import Run as Run
     from evaluator.runs import open_run as open_run
 
 __version__ = "0.1.0"
 
-_OFFERED = {"open_run": "evaluator.runs", "Run": "evaluator.runs"}
+_OFFERED = {"open_run": "evaluator.runs", "Run": "evaluator.runs", "compare": "evaluator.compare"}
 """Name → the module that has it, imported when it is asked for: importing `evaluator` is light."""
 
 
@@ -22,7 +23,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'evaluator' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_OFFERED[name]), name)
+    module = import_module(_OFFERED[name])
+    return module if module.__name__ == f"evaluator.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

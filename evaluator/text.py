@@ -9,8 +9,12 @@ import unicodedata
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
 )
-_SECRET = re.compile(
-    r"token(?!iz)|secret|passw(?:or)?d|api[_-]?key|credential|authorization", re.IGNORECASE
+_HIDDEN = r"token(?!iz)|secret|passw(?:or)?d|api[_-]?key|credential|authorization"
+_SECRET = re.compile(_HIDDEN, re.IGNORECASE)
+_SECRET_NAME = rf"[\w.-]*(?:{_HIDDEN})[\w.-]*"
+_SECRET_LINE = re.compile(
+    rf"""^([ ]*(?:-[ ]+)?["']?{_SECRET_NAME}["']?[ ]*:[ ]*)(?!null\b|~|\d+[ ]*$)\S.*$""",
+    re.IGNORECASE | re.MULTILINE,
 )
 _LOGIN_IN_URL = re.compile(r"(\w+://)[^\s/@]+@")
 _SIGNED_URL = re.compile(r"(\w+://[^\s?#'\"]+)\?[^\s'\"]*(?:sig|token|key|cred)[^\s'\"]*", re.I)
@@ -26,13 +30,29 @@ def plain(text: object, *, limit: int | None = None) -> str:
     Escape sequences go, and so do characters that reverse the direction of what follows them.
     Longer than `limit`, it ends with an ellipsis.
     """
-    line = re.sub(r"\s+", " ", _ESCAPE_SEQUENCE.sub("", str(text)))
-    kept = "".join(c for c in line if unicodedata.category(c)[0] != "C" or c in "\u200d\u200c")
-    kept = kept.strip()
+    kept = visible(re.sub(r"\s+", " ", without_escapes(str(text)))).strip()
     return kept if limit is None or len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
 
 
-def number(value: float | None) -> str:
+def without_escapes(text: str) -> str:
+    """`text` without the escape sequences of terminals."""
+    return _ESCAPE_SEQUENCE.sub("", text)
+
+
+def visible(text: str) -> str:
+    """`text` without control, formatting and unassigned characters; line breaks and tabs stay."""
+    kept = "\n\t\u200d\u200c"
+    return "".join(c for c in text if c in kept or unicodedata.category(c)[0] != "C")
+
+
+def decimals(value: float) -> int:
+    """How many decimals show about five significant digits of `value`."""
+    if not math.isfinite(value) or value == 0:
+        return 3
+    return min(6, max(1, 4 - math.floor(math.log10(abs(value)))))
+
+
+def number(value: float | None, *, places: int | None = None) -> str:
     """A number for people: about five significant digits; a dash where there is none."""
     if value is None or math.isnan(value):
         return "—"
@@ -40,8 +60,7 @@ def number(value: float | None) -> str:
         return "∞" if value > 0 else "−∞"
     if value != 0 and (abs(value) < 1e-4 or abs(value) >= 1e7):
         return f"{value:.3e}".replace("-", "−")
-    places = 3 if value == 0 else min(6, max(1, 4 - math.floor(math.log10(abs(value)))))
-    return f"{value:.{places}f}".replace("-", "−")
+    return f"{value:.{decimals(value) if places is None else places}f}".replace("-", "−")
 
 
 def formula_safe(text: str) -> str:
@@ -52,20 +71,24 @@ def formula_safe(text: str) -> str:
     return "'" + text if text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text
 
 
-def redacted(value: object) -> object:
-    """Settings, nested as they may be, without tokens, logins and signed addresses."""
+def redacted(text: str) -> str:
+    """Settings without what nobody should read: tokens, logins, signed addresses."""
+    text = _SECRET_LINE.sub(rf"\1{REDACTED}", text)
+    return _SIGNED_URL.sub(rf"\1?{REDACTED}", _LOGIN_IN_URL.sub(rf"\1{REDACTED}@", text))
+
+
+def without_secrets(value: object) -> object:
+    """The same of settings that are nested as they may be."""
     if isinstance(value, dict):
         return {
             str(name): REDACTED
-            if _SECRET.search(str(name)) and inner not in (None, "")
-            else redacted(inner)
+            if _SECRET.search(str(name)) and isinstance(inner, str) and inner
+            else without_secrets(inner)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redacted(inner) for inner in value]
-    if isinstance(value, str):
-        return _SIGNED_URL.sub(r"\1?" + REDACTED, _LOGIN_IN_URL.sub(rf"\1{REDACTED}@", value))
-    return value
+        return [without_secrets(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def file_name(text: str) -> str:

@@ -66,6 +66,8 @@ def export(
     exported = export_runs(find_runs(runs), to, folder, options)
     for path in exported.files:
         typer.echo(plain(str(path)))
+    if exported.hint:
+        typer.echo(plain(exported.hint))
     for line in exported.warnings:
         typer.echo(plain(f"warning: {line}"), err=True)
     for line in exported.left_out:

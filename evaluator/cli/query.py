@@ -84,9 +84,8 @@ def _print(found: pa.Table, rows: int) -> None:
     from evaluator.export.query import shown
     from evaluator.report.table import aligned
 
-    names, cells = shown(found, limit=rows)
-    text = [[_cell(value) for value in row] for row in cells]
-    titles = [_cell(name) for name in names]
+    text = [[_cell(value) for value in row] for row in shown(found, limit=rows)]
+    titles = [_cell(name) for name in found.column_names]
     typer.echo(aligned(titles, text, [[] for _ in text]))
     if found.num_rows > rows:
         typer.echo(f"… {found.num_rows - rows:,} more rows; --rows N prints more, --csv writes all")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from evaluator.durable import write_atomically
 from evaluator.export.json_tables import plain_value, records
 from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
-from evaluator.text import formula_safe
+from evaluator.text import formula_safe, visible, without_escapes
 
 ROWS_AT_ONCE = 4096
 
@@ -30,7 +29,10 @@ def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) ->
 
 
 def as_csv(table: pa.Table) -> str:
-    """A header, then one line a row; numbers with all their digits, nested values as JSON."""
+    """A header, then one line a row.
+
+    Numbers have all their digits; lists of text are joined by `; `, other nested values are JSON.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([_cell(name) for name in table.column_names])
@@ -49,9 +51,10 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = "; ".join(value)
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        kept = (c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
-        return formula_safe("".join(kept))
+        return formula_safe(visible(without_escapes(value)))
     return value

@@ -41,8 +41,8 @@ def as_lines(table: pa.Table) -> str:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON without NaN: what is not finite becomes null."""
-    return json.dumps(plain_value(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    """JSON without NaN: what is not finite becomes null. ASCII: any terminal may show it."""
+    return json.dumps(plain_value(value), allow_nan=False, indent=indent)
 
 
 def records(table: pa.Table) -> Iterator[dict[str, Any]]:

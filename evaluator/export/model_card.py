@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from evaluator.durable import explained, write_atomically
 from evaluator.errors import ConfigError, InputError
 from evaluator.export.options import ExportOptions
-from evaluator.export.published import model_of, published, remarks
+from evaluator.export.published import model_of, published
 from evaluator.runs import Run
-from evaluator.runs.display import title
-from evaluator.text import number, plain
+from evaluator.runs.display import notes_of, row_of
+from evaluator.text import plain
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -35,17 +35,17 @@ def write(
     for run_name, run in runs.items():
         shown = published(run_name, run, options)
         warnings += shown.warnings
-        results += [_result(run, metric, options) for metric in shown.metrics]
+        called = run_name if len(runs) > 1 else None
+        results += [_result(run, metric, options, called) for metric in shown.metrics]
         sections.append(_section(run_name, run, shown.metrics))
     if not results:
         raise InputError("--to model-card: expected at least one number with a value, got none.")
     card = _card(path)
-    card.data.model_name = card.data.model_name or name
-    kept = [
-        old for old in card.data.eval_results or []
-        if not any(old.is_equal_except_value(new) for new in results)
-    ]  # fmt: skip
-    card.data.eval_results = [*kept, *results]
+    data: Any = card.data
+    data.model_name = data.model_name or name
+    ours = {_identity(result) for result in results}
+    others = [old for old in data.eval_results or [] if _identity(old) not in ours]
+    data.eval_results = [*others, *results]
     card.text = _with_part(card.text, "\n\n".join([BEGIN, *sections, END]))
     with explained("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,23 +53,54 @@ def write(
     return [path], warnings
 
 
-def _result(run: Run, metric: MetricRecord, options: ExportOptions) -> EvalResult:
+def _result(
+    run: Run, metric: MetricRecord, options: ExportOptions, called: str | None
+) -> EvalResult:
+    """One number; `called` is the run's name, where that is needed to tell numbers apart."""
     from huggingface_hub import EvalResult
 
     prompts = run.config.get("prompts")
     source = prompts.get("source") if isinstance(prompts, dict) else None
-    called = plain(str(source or run.name).rstrip("/").rpartition("/")[2], limit=200) or run.name
+    data = plain(str(source or run.name).rstrip("/").rpartition("/")[2], limit=200) or run.name
+    name = plain(metric.name if called is None else f"{metric.name} ({called})", limit=200)
     return EvalResult(
         task_type=_task(run.config),
-        dataset_type=plain(options.dataset or called),
-        dataset_name=plain(options.dataset or called),
+        dataset_type=plain(options.dataset or data),
+        dataset_name=plain(options.dataset or data),
         dataset_revision=options.dataset_revision,
         metric_type=plain(metric.name),
-        metric_name=plain(f"{metric.name} ({remarks(metric)})", limit=400),
+        metric_name=name,
         metric_value=metric.value,
+        metric_args=_arguments(metric),
         source_name="diffusion-evaluator" if options.source_url else None,
         source_url=options.source_url,
     )
+
+
+def _arguments(metric: MetricRecord) -> dict[str, Any]:
+    """What the number stands on: counts, interval, extractor, reference."""
+    interval, reference = metric.interval or {}, metric.reference or {}
+    found = {
+        "n": metric.n,
+        "n_expected": metric.n_expected,
+        "interval_low": interval.get("low"),
+        "interval_high": interval.get("high"),
+        "interval_level": interval.get("level"),
+        "extractor": metric.extractor,
+        "fingerprint": metric.fingerprint,
+        "reference": reference.get("name"),
+        "reference_n": reference.get("n"),
+    }
+    return {
+        name: plain(value) if isinstance(value, str) else value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def _identity(result: EvalResult) -> tuple[object, ...]:
+    """Of which data, model and metric a result is: another value of it is a newer one."""
+    return (*result.unique_identifier, result.metric_type, result.metric_name)
 
 
 def _task(config: Mapping[str, Any]) -> str:
@@ -80,15 +111,15 @@ def _task(config: Mapping[str, Any]) -> str:
 
 
 def _section(name: str, run: Run, metrics: tuple[MetricRecord, ...]) -> str:
-    """Heading and table of one run."""
+    """Heading and table of one run, and the warnings beneath."""
     lines = [f"### {_markdown(plain(name))}", ""]
-    lines.append(f"{len(run):,} of {run.num_planned:,} samples.")
-    lines += ["", "| metric | value | |", "|---|--:|---|"]
+    lines += [f"{len(run):,} of {run.num_planned:,} samples.", ""]
+    lines += ["| metric | value | interval | n / expected | features |", "|---|--:|--:|--:|---|"]
     for metric in metrics:
-        arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
-        cells = (title(metric) + arrow, number(metric.value), remarks(metric))
-        lines.append("| " + " | ".join(_markdown(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+        features = f"{metric.extractor or ''} {(metric.fingerprint or '')[:8]}".strip()
+        lines.append("| " + " | ".join(_markdown(c) for c in (*row_of(metric), features)) + " |")
+    notes = [f"- {_markdown(note)}" for note in notes_of(metrics, most=len(metrics) * 10)]
+    return "\n".join([*lines, "", *notes]).rstrip()
 
 
 def _markdown(text: str) -> str:

@@ -74,7 +74,7 @@ def made_at(run: Run) -> str | None:
 def require_dataset(options: ExportOptions) -> str:
     """The data set's id on the hub; ConfigError where it is missing or is none."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     found = options.dataset
     try:
@@ -84,8 +84,8 @@ def require_dataset(options: ExportOptions) -> str:
     except HFValidationError as error:
         raise ConfigError(
             f"--dataset: expected the id of a data set on the hub (org/name), got "
-            f"{'none' if found is None else repr(found)} ({plain(error, limit=200)}). The hub shows "
-            "results beside the data set that they are about."
+            f"{'none' if found is None else repr(found)} ({plain(error, limit=200)}). The hub "
+            "shows results beside the data set that they are about."
         ) from error
     return found
 

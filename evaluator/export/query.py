@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from evaluator.errors import ConfigError
+from evaluator.errors import ConfigError, CorruptShardError
 from evaluator.export.extras import require
+from evaluator.export.json_tables import records
 from evaluator.export.views import View, views_of
 from evaluator.runs import Run
+from evaluator.store.committed import MEND
+from evaluator.text import plain
 
 _SETTINGS = {
+    "threads": "1",  # sums in one order: the same query gives the same digits
     "python_enable_replacements": "false",  # a name in a query is never a variable of ours
     "temp_directory": "''",
     "enable_external_access": "false",
@@ -30,6 +34,7 @@ _SETTINGS = {
     "allow_persistent_secrets": "false",
     "lock_configuration": "true",
 }
+_READING = re.compile(r"reading the stream registered|IOError|ArrowInvalid")
 _MISSING = re.compile(r"Table with name \"?(.+?)\"? does not exist")
 
 
@@ -66,8 +71,17 @@ class Query:
                     raise
             self._register(self.views)  # named in a way that only running it shows
             return self._fetch(statement)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
         except duckdb.Error as error:
+            if _READING.search(str(error)):
+                raise self._damaged(error) from error
             raise ConfigError(f"query: {self._explained(error)}") from error
+
+    def _damaged(self, error: Exception) -> CorruptShardError:
+        return CorruptShardError(
+            f"query: expected tables as they were written, got: {plain(error, limit=400)}. {MEND}"
+        )
 
     def _fetch(self, statement: str) -> pa.Table:
         found: pa.Table = self._connection.sql(statement).to_arrow_table()
@@ -109,8 +123,6 @@ class Query:
         )
 
 
-def shown(table: pa.Table, *, limit: int) -> tuple[list[str], list[list[Any]]]:
-    """Column names, and the first rows as Python values."""
-    part = table.slice(0, limit)
-    columns: Sequence[list[Any]] = [column.to_pylist() for column in part.columns]
-    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
+def shown(table: pa.Table, *, limit: int) -> list[list[Any]]:
+    """The first rows as Python values."""
+    return [list(record.values()) for record in records(table.slice(0, limit))]

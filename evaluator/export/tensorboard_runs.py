@@ -53,26 +53,29 @@ def _events(run: Tracked) -> bytes:
 
 def _summaries(run: Tracked) -> Iterator[Any]:
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
+    from torch.utils.tensorboard import summary as torch_summary
 
+    make: Any = torch_summary  # untyped
     for tag, value in run.scalars.items():
-        yield scalar(tag, value)
+        yield make.scalar(tag, value)
     margins = {
         name: ["Margin", [name, f"{name}/low", f"{name}/high"]]
         for name in run.notes
         if f"{name}/low" in run.scalars and f"{name}/high" in run.scalars
     }
     if margins:
-        yield custom_scalars({"95 % intervals": margins})
+        yield make.custom_scalars({"95 % intervals": margins})
     for name, note in run.notes.items():
-        yield text(f"{name}/note", _indented(note))
-    yield text("settings", _indented("\n".join(f"{n}: {v}" for n, v in run.settings().items())))
+        yield make.text(f"{name}/note", _indented(note))
+    yield make.text(
+        "settings", _indented("\n".join(f"{n}: {v}" for n, v in run.settings().items()))
+    )
     main = {name: run.scalars[name] for name in run.notes if name in run.scalars}
-    yield from hparams(run.settings(), main)
+    yield from make.hparams(run.settings(), main)
     for image in run.images:
         encoded = Summary.Image(**_size(image.content), encoded_image_string=image.content)
         yield Summary(value=[Summary.Value(tag=f"samples/{image.name}", image=encoded)])
-        yield text(f"samples/{image.name}/prompt", _indented(image.caption))
+        yield make.text(f"samples/{image.name}/prompt", _indented(image.caption))
 
 
 def _size(png: bytes) -> dict[str, int]:

@@ -19,7 +19,7 @@ from evaluator.export.tidy import result_row
 from evaluator.runs import Run
 from evaluator.runs.display import title
 from evaluator.runs.images import keeps_images
-from evaluator.text import plain, redacted
+from evaluator.text import plain, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def tracked(name: str, run: Run, options: ExportOptions) -> Tracked:
         made_at=made_at(run),
         config=_config(run),
         scalars=dict(_scalars(named)),
-        rows=[plain_value(result_row(metric)) for metric in named.values()],
+        rows=[_plain_text(plain_value(result_row(metric))) for metric in named.values()],
         notes={called: remarks(metric) for called, metric in named.items()},
         images=list(_images(run, wanted)),
     )
@@ -128,8 +128,9 @@ def _config(run: Run) -> dict[str, Any]:
             found[name] = getattr(run, part)
         except EvaluatorError as error:
             found[name] = {"unreadable": plain(error)}
-    shown = redacted(json.loads(json.dumps(plain_value(found))))
-    return _plain_text(shown)  # type: ignore[no-any-return]
+    shown = without_secrets(json.loads(json.dumps(plain_value(found))))
+    flat: dict[str, Any] = _plain_text(shown)
+    return flat
 
 
 def _plain_text(value: Any) -> Any:
@@ -162,4 +163,4 @@ def _images(run: Run, count: int) -> Iterator[TrackedImage]:
         out = io.BytesIO()
         image.save(out, "PNG")
         caption = plain(said.get(key) or "", limit=300)
-        yield TrackedImage(f"{key}[{index}]", caption, base64.b64encode(out.getvalue()).decode())
+        yield TrackedImage(f"{key}-{index}", caption, base64.b64encode(out.getvalue()).decode())

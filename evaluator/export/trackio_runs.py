@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ def _log(run: Tracked, project: str) -> None:
     from PIL import Image
 
     name = file_name(run.name)  # it becomes part of a path
-    for old in trackio.Api().runs(project):
-        if old.name == name:
-            old.delete()
+    media = trackio.get_project_media_path(project, name)
+    shutil.rmtree(media, ignore_errors=True)
+    with suppress(ValueError):  # there is no such project yet
+        for old in list(trackio.Api().runs(project)):
+            if old.name == name:
+                old.delete()
     logged = trackio.init(
         project=project, name=name, config={**run.config, "identity": run.identity},
         embed=False, auto_log_gpu=False, auto_log_cpu=False,

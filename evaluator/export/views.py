@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -20,7 +20,7 @@ from evaluator.store import schemas
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
-Opened = ds.Dataset | pa.Table
+Opened: TypeAlias = "ds.Dataset | pa.Table"
 """What DuckDB takes: files that are read when a query needs them, or a small table."""
 
 
@@ -50,7 +50,7 @@ class View:
 
 
 def views_of(runs: Mapping[str, Run]) -> dict[str, View]:
-    """All views over some runs: `samples`, `plan`, `metrics`, `features_clip`, `scores_realism`…"""
+    """All views over some runs: `samples`, `plan`, `metrics`, `features_clip`, and so on."""
     found: dict[str, list[tuple[str, Callable[[], Opened]]]] = {}
     for name, run in runs.items():
         taken: set[str] = set()

@@ -16,7 +16,9 @@ def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
     """`wandb/offline-run-*`, one a run; a run that is exported again has the same id."""
     require_installed("wandb", "wandb", "--to wandb")
     there = set(_folders(folder))
-    environment = {"WANDB_MODE": "offline", "WANDB_DIR": str(folder.resolve())}
+    place = str(folder.resolve())
+    # Tables wait in the data folder until they are sent: it must outlive that process.
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": place, "WANDB_DATA_DIR": place}
     write_apart(__name__, runs, folder, project=project, environment=environment)
     return [path for path in _folders(folder) if path not in there]
 

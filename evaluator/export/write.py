@@ -10,7 +10,15 @@ from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.export.options import PROJECT, TARGETS, ExportOptions
 from evaluator.export.tracked import tracked
 from evaluator.runs import Run
-from evaluator.text import plain
+from evaluator.text import file_name, plain
+
+
+_HINTS = {
+    "eval-results": "upload: hf upload ORG/MODEL {folder}/.eval_results .eval_results",
+    "wandb": "send: wandb sync {folder}/wandb/offline-run-*",
+    "tensorboard": "open: tensorboard --logdir {folder}",
+    "trackio": "open: TRACKIO_DIR={folder} trackio show",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,9 @@ class Exported:
     """What a reader of them should know."""
     left_out: tuple[str, ...]
     """Runs whose numbers could not be handed on, and why."""
+
+    hint: str = ""
+    """What a user does with the files; empty where that is plain."""
 
     @property
     def exit_status(self) -> int:
@@ -58,7 +69,8 @@ def export_runs(
         warnings += more
     else:
         files = _track(numbered, target, folder, options)
-    return Exported(tuple(files), tuple(warnings), tuple(left_out))
+    hint = _HINTS.get(target, "").format(folder=folder)
+    return Exported(tuple(files), tuple(warnings), tuple(left_out), hint)
 
 
 def _numbered(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
@@ -92,8 +104,9 @@ def _publish(
 ) -> tuple[list[Path], list[str]]:
     from evaluator.export import eval_results, model_card
 
-    module = eval_results if target == "eval-results" else model_card
-    return module.write(runs, folder, options)
+    if target == "eval-results":
+        return eval_results.write(runs, folder, options)
+    return model_card.write(runs, folder, options)
 
 
 def _track(
@@ -101,9 +114,15 @@ def _track(
 ) -> list[Path]:
     from evaluator.export import tensorboard_runs, trackio_runs, wandb_runs
 
-    project = plain(options.project or PROJECT, limit=100)
+    project = options.project or PROJECT
+    if project != file_name(project):
+        raise ConfigError(
+            f"--project: expected letters, digits, '.', '_' and '-' (it becomes part of a path), "
+            f"got '{plain(project)}'. '{file_name(project)}' would do."
+        )
     told = [tracked(name, run, options) for name, run in runs.items()]
     if target == "tensorboard":
         return tensorboard_runs.write(told, folder)
-    module = wandb_runs if target == "wandb" else trackio_runs
-    return module.write(told, folder, project=project)
+    if target == "wandb":
+        return wandb_runs.write(told, folder, project=project)
+    return trackio_runs.write(told, folder, project=project)

@@ -1,0 +1,58 @@
+"""`evaluator.compare(a, b)`: the room is called as the function that it is there for.
+
+A package and a function of one name would otherwise replace each other in `evaluator`, whichever
+was imported last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from evaluator.compare.records import Comparison
+
+
+class Located(Protocol):
+    """A run that was opened: it says where it is."""
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        ...
+
+
+def compare(
+    *runs: str | Path | Located,
+    by: str | None = None,
+    metrics: Sequence[str] | None = None,
+    permutations: int | None = None,
+    changed: int | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare runs, by path or opened, with the first of them, on the samples that they share.
+
+    `by` is a tag of the prompts, each value of which is compared too; `metrics` are names of
+    metrics or numbers (None: all that the runs share); `permutations` are drawn where sign flips
+    are too many to enumerate; `changed` samples that changed most are named, each way. Raises
+    ConfigError or RunDirectoryError where paths or names are wrong; what cannot be compared is a
+    refusal of its pairing.
+    """
+    from evaluator.compare.engine import compare_runs
+    from evaluator.compare.pairing import CHANGED, Request
+    from evaluator.statistics.paired import PERMUTATIONS
+
+    paths = [Path(run) if isinstance(run, str | Path) else run.path for run in runs]
+    names = None if metrics is None else tuple(metrics)
+    drawn = PERMUTATIONS if permutations is None else permutations
+    most = CHANGED if changed is None else changed
+    return compare_runs(paths, Request(by, names, drawn, most, level)).comparison
+
+
+class CallableRoom(ModuleType):
+    """A package that can be called as its function."""
+
+    def __call__(self, *runs: str | Path | Located, **options: Any) -> Comparison:
+        """`compare` of this module."""
+        return compare(*runs, **options)

@@ -1,0 +1,38 @@
+"""`evaluator.compare` is a function for who calls it, and a package for who imports from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import evaluator
+from evaluator import compare, open_run
+from evaluator.compare.records import Comparison
+from evaluator.errors import ConfigError
+from tests.small_runs import build_run
+
+
+def test_runs_are_compared_by_path_or_opened(tmp_path):
+    for name, offset in (("a", 0.0), ("b", 0.125)):
+        build_run(tmp_path / name, name=name, offset=offset)
+    found = evaluator.compare(tmp_path / "a", open_run(tmp_path / "b"), permutations=99)
+    assert isinstance(found, Comparison)
+    assert [run.name for run in found.runs] == ["a", "b"]
+    assert found.pairings[0].n == 11
+    assert compare(str(tmp_path / "a"), tmp_path / "b", permutations=99) == found
+
+
+def test_one_run_alone_is_refused(tmp_path):
+    build_run(tmp_path / "a")
+    with pytest.raises(ConfigError, match="expected 2 to 26 runs"):
+        compare(tmp_path / "a")
+
+
+@pytest.mark.parametrize("first", ["import evaluator.compare.records", "pass"])
+def test_the_order_of_imports_does_not_matter(first):
+    code = f"{first}\nimport evaluator\nassert callable(evaluator.compare)\nfrom evaluator import compare"
+    done = subprocess.run([sys.executable, "-c", f"{code}\nprint(compare is evaluator.compare)"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout == "True\n"

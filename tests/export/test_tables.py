@@ -1,0 +1,144 @@
+"""CSV, JSON and Parquet of runs: as kept, read back by what reads them, safe in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from evaluator.export.csv_tables import as_csv
+from evaluator.export.json_tables import as_json, as_lines
+from evaluator.export.tidy import RESULTS
+from evaluator.export.write import export_runs
+from evaluator.runs import find_runs
+from tests.small_runs import HOSTILE_NAME, METRICS, PROMPTS, build_run
+
+
+@pytest.mark.parametrize(
+    ("target", "files"),
+    [("csv", ["results.csv", "samples.csv"]), ("json", ["results.json", "samples.jsonl"])],
+)
+def test_tables_are_as_kept(hostile_run, tmp_path, golden, target, files):
+    exported = export_runs(find_runs([hostile_run]), target, tmp_path / "out")
+    assert [path.name for path in exported.files] == files
+    assert exported.exit_status == 0
+    assert not exported.warnings
+    for path in exported.files:
+        golden(path.name, path.read_text())
+
+
+def test_no_cell_of_text_can_become_a_formula_or_an_escape_sequence(hostile_run, tmp_path):
+    export_runs(find_runs([hostile_run]), "csv", tmp_path)
+    num_text = 0
+    for name in ("results.csv", "samples.csv"):
+        for row in csv.reader(io.StringIO((tmp_path / name).read_text())):
+            for cell in row:
+                assert "\x1b" not in cell
+                assert "\u202e" not in cell
+                try:
+                    float(cell)
+                except ValueError:
+                    num_text += 1
+                    assert not cell.strip().startswith(("=", "+", "-", "@", "|", "%"))
+    assert num_text > 50
+
+
+def test_numbers_of_csv_are_exact_and_samples_carry_their_scores(hostile_run, tmp_path):
+    export_runs(find_runs([hostile_run]), "csv", tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert [float(row["value"]) for row in rows if row["value"]] == [
+        record["value"] for record in METRICS if record["value"] is not None
+    ]
+    samples = list(csv.DictReader(io.StringIO((tmp_path / "samples.csv").read_text())))
+    assert [float(row["clip.text_cosine"]) for row in samples[:2]] == [0.25, 0.265625]
+    assert samples[6]["realism"] == ""
+    assert {row["run"] for row in samples} == {
+        "'" + '=1+1: <script>alert("a")</script>, "b" # ../../c'
+    }
+    table = pa.csv.read_csv(  # another reader, with line breaks in cells
+        tmp_path / "samples.csv", parse_options=pa.csv.ParseOptions(newlines_in_values=True)
+    )
+    assert table.num_rows == 12
+    assert table.column("clip.text_cosine").null_count == 1
+
+
+def test_json_is_strict_and_holds_texts_as_they_are(hostile_run, tmp_path):
+    export_runs(find_runs([hostile_run]), "json", tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    whole = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert whole["runs"][0]["complete"] is True
+    assert whole["results"][0]["details"] == {"n_reference": 359.0}
+    assert whole["results"][2]["tag_value"] == "=x <i>"
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines][::2] == list(PROMPTS)
+
+
+def test_parquet_has_types_and_is_read_by_another_engine(hostile_run, tmp_path):
+    duckdb = pytest.importorskip("duckdb", reason="NOT TESTED: reading Parquet with DuckDB")
+    export_runs(find_runs([hostile_run]), "parquet", tmp_path)
+    results = pq.read_table(tmp_path / "results.parquet")
+    assert results.schema.equals(RESULTS)
+    assert results.column("warnings").to_pylist()[0] == METRICS[0]["warnings"]
+    found = duckdb.sql(
+        f"SELECT prompt, tags['region'] AS region, \"clip.text_cosine\" AS cosine"
+        f" FROM '{tmp_path / 'samples.parquet'}'"
+    ).fetchall()
+    assert [row[0] for row in found][::2] == list(PROMPTS)
+    assert found[0][1:] == ("=x <i>", 0.25)
+
+
+def test_several_runs_share_one_table_and_lack_what_they_lack(tmp_path):
+    build_run(tmp_path / "runs" / "a", name="a")
+    build_run(tmp_path / "runs" / "b", name="b", missing=[2], metrics=False)
+    exported = export_runs(find_runs([tmp_path / "runs"]), "parquet", tmp_path / "out")
+    assert exported.warnings == (
+        "b: incomplete, 8 of 12 samples; a number says how many it stands on",
+    )
+    [left_out] = exported.left_out
+    assert left_out.startswith("b: no numbers: ")
+    assert "evaluator aggregate RUN" in left_out
+    assert exported.exit_status == 1
+    samples = pq.read_table(tmp_path / "out" / "samples.parquet")
+    assert samples.column("run").to_pylist() == ["a"] * 12 + ["b"] * 8
+    assert samples.column("realism").to_pylist()[12:] == [None] * 8
+    assert set(pq.read_table(tmp_path / "out" / "results.parquet").column("run").to_pylist()) == {
+        "a"
+    }
+
+
+def test_exporting_again_gives_the_same_bytes(small_run, tmp_path):
+    for target in ("csv", "json", "parquet"):
+        made = [
+            {path.name: path.read_bytes() for path in export_runs(runs, target, folder).files}
+            for folder in (tmp_path / "one", tmp_path / "two")
+            for runs in [find_runs([small_run])]
+        ]
+        assert made[0] == made[1]
+
+
+def test_values_that_a_format_lacks_are_left_empty():
+    table = pa.table(
+        {"=a": [math.nan, math.inf, 0.1], "b": [True, None, False], "c": [[1], [], None]}
+    )
+    assert as_csv(table) == "'=a,b,c\n,true,[1]\n,,\n0.1,false,\n"
+    assert as_lines(table).splitlines()[0] == '{"=a": null, "b": true, "c": [1]}'
+    assert as_json({"a": (1, math.nan)}) == '{"a": [1, null]}'
+
+
+@pytest.mark.parametrize("hidden", ["=1", " =1", "\t=1", "\r=1", "\x00=1", "\u200b=1", "＝1", "@x"])
+def test_signs_that_hide_are_found(hidden):
+    [_, cell] = csv.reader(io.StringIO(as_csv(pa.table({"text": [hidden]}))))
+    assert cell[0].startswith("'"), hidden
+
+
+def test_the_name_of_the_hostile_run_is_hostile():
+    assert HOSTILE_NAME.startswith("=")
