@@ -37,8 +37,12 @@ const text = () => JSON.stringify({
 const only = (name) => {
   for (const id of ["start", "ask", "end"]) at(id).hidden = id !== name;
 };
+const awaited = (images) => {
+  ready = !images;
+  document.querySelector(".choices").setAttribute("aria-busy", String(images));
+};
 const fill = async (place) => {
-  ready = false;
+  awaited(true);
   const trial = form.trials[place];
   await Promise.all(pictures.map((picture, i) => {
     picture.src = form.images[trial.images[i]];
@@ -49,7 +53,7 @@ const fill = async (place) => {
     picture.classList.toggle("crisp", Math.max(picture.naturalWidth, picture.naturalHeight) <= 128);
   }
   since = performance.now();
-  ready = true;
+  awaited(false);
 };
 const ask = (place) => {
   now = place;

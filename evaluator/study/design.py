@@ -82,8 +82,8 @@ def single_items(
     Runs are the sources from 0; the real images are the source after them.
     """
     num_generated = (num + 1) // 2
-    _require(num_generated, len(samples) * num_runs, "generated images, half of the items,")
-    _require(num - num_generated, len(real), "real images, half of the items,")
+    _require(num_generated, len(samples) * num_runs, "generated images (half of the items)")
+    _require(num - num_generated, len(real), "real images (half of the items)")
     made = shared_out(num_generated, len(samples), num_runs)
     return [
         *(Item((Shown(run, *samples[sample]),)) for sample, run in made),
@@ -94,7 +94,7 @@ def single_items(
 def _require(wanted: int, found: int, what: str) -> None:
     if wanted > found:
         raise ConfigError(
-            f"--items: expected at most what the runs have, {found} different {what} got {wanted}; "
+            f"--items: expected at most what the runs have, {found} different {what}, got {wanted}; "
             "lower it, or make more samples"
         )
 
