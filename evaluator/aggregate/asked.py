@@ -87,6 +87,20 @@ class AskedMetrics:
         """The metrics without their references."""
         return [metric.plan for metric in self.metrics]
 
+    def table_name(self, asked: AskedMetric, name: str) -> str:
+        """What a metric's table of single samples is called: by its first result, `name`.
+
+        With its reference, and a number, where it is asked for repeatedly.
+        """
+        first = asked.plan.result_names[0]
+        alike = [m for m in self.metrics if m.plan.result_names[0] == first]
+        if len(alike) < 2:
+            return name
+        against = [m for m in alike if m.reference == asked.reference]
+        parts = [name, *([asked.reference] if asked.reference else [])]
+        parts += [str(against.index(asked) + 1)] if len(against) > 1 else []
+        return "-".join(parts)
+
 
 def asked_metrics(config: RunConfig) -> AskedMetrics:
     """Resolve the metrics of a configuration; raises ConfigError with every fault."""

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -147,20 +147,9 @@ class _Aggregation:
         rows = metric.sample_rows() if hasattr(metric, "sample_rows") else None
         if rows is not None and self.world.is_main:
             place = self.asked.references.get(asked.reference or "")
-            name = self._rows_name(asked, results[0].name)
+            name = self.asked.resolved().table_name(asked, results[0].name)
             write_sample_rows(self.run, name, rows, place)
             self.tables.add(name)
-
-    def _rows_name(self, asked: AskedMetric, name: str) -> str:
-        """The metric's name; with its reference, and a number, where it is asked for repeatedly."""
-        first = asked.plan.result_names[0]
-        alike = [m for m in self.asked.resolved().metrics if m.plan.result_names[0] == first]
-        if len(alike) < 2:
-            return name
-        against = [m for m in alike if m.reference == asked.reference]
-        parts = [name, *([asked.reference] if asked.reference else [])]
-        parts += [str(against.index(asked) + 1)] if len(against) > 1 else []
-        return "-".join(parts)
 
     def _cautions(self, asked: AskedMetric, fed: Fed) -> list[str]:
         """What a reader should know about the images that the run's were compared with."""
@@ -209,7 +198,7 @@ class _Aggregation:
             n=result.n,
             n_expected=self.run.num_samples if group is None else group.num_planned,
             higher_is_better=result.higher_is_better,
-            interval=asdict(result.interval) if result.interval is not None else None,
+            interval=None if result.interval is None else result.interval.record(),
             extractor=asked.plan.extractor,
             fingerprint=self.asked.fingerprints.get(asked.plan.extractor),
             reference=self._reference_record(asked, details),

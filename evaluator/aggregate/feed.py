@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, AskedMetric, CustomPlan
-from evaluator.aggregate.features import FeatureReader, Rows, share
+from evaluator.aggregate.features import FeatureReader, Rows, prompt_numbers, share
 from evaluator.aggregate.tags import Group, Values, tag_values
 from evaluator.distributed import World
 from evaluator.errors import MetricError
@@ -36,6 +36,17 @@ class Fed(NamedTuple):
     """What a reader of its number should know."""
 
 
+class Placement(NamedTuple):
+    """Which samples of a plan are fed, and where they stand among those of two runs."""
+
+    members: NDArray[np.bool_]
+    """Whether a sample of the plan is fed."""
+    positions: NDArray[np.int64]
+    """Its place among all that are; of the others a place after the last."""
+    clusters: NDArray[np.int64]
+    """Number of its prompt."""
+
+
 @dataclass
 class Feed:
     """What the metrics of one run are fed with, in this process's part of the plan."""
@@ -45,6 +56,8 @@ class Feed:
     world: World
     group: Any
     """The process group that states are synchronized over; None alone."""
+    placement: Placement | None = None
+    """Feed these samples of the run only, placed like this; None feeds all in plan order."""
     _published: dict[tuple[str, str], ReferenceMoments] = field(default_factory=dict)
     _tags: dict[tuple[str, str], Values] = field(default_factory=dict)
 
@@ -57,7 +70,10 @@ class Feed:
         metric.process_group = self.group
         # torchmetrics would otherwise synchronize over the default group where there is one.
         metric.distributed_available_fn = lambda: self.group is not None
-        self._update(metric, reader, column, shards, only=group.members if group else None)
+        own, only = self.placement, group.members if group else None
+        if own is not None:
+            only = own.members if only is None else own.members & only
+        self._update(metric, reader, column, shards, only=only, placement=own)
         remarks: list[str] = []
         by_moments = self._takes_moments(metric, asked)
         for name, mark in ((asked.reference, "real"), (asked.held_out, "held_out")):
@@ -107,14 +123,28 @@ class Feed:
         reference = self.reference(name)
         reader = self._side(reference, asked, name, own.dim(column))
         only = None if group is None else self._members(group, reference)
-        places = _places(reference, self.run) if getattr(metric, "paired", False) else None
+        placement = self._partners(reference) if getattr(metric, "paired", False) else None
         self._update(
-            metric, reader, column, reference.committed(), mark=mark, only=only, places=places
-        )
+            metric, reader, column, reference.committed(), mark=mark, only=only,
+            placement=placement,
+        )  # fmt: skip
         if group is None or only is not None:
             return []
         what = "the reference" if mark == "real" else "the held-out set"
         return [f"{what} has no tag '{group.tag}': compared with all of its samples"]
+
+    def _partners(self, reference: RunDirectory) -> Placement:
+        """All samples of a reference, at the places of the run's samples they belong to."""
+        everyone = np.ones(reference.num_samples, np.bool_)
+        places = _places(reference, self.run)
+        if self.placement is not None:
+            after = self.run.num_samples + np.arange(len(places))
+            own = places < self.run.num_samples
+            within = places[own]
+            places[own] = np.where(
+                self.placement.members[within], self.placement.positions[within], after[own]
+            )
+        return Placement(everyone, places, prompt_numbers(reference))
 
     def _members(self, group: Group, reference: RunDirectory) -> NDArray[np.bool_] | None:
         place = (str(reference.path), group.tag)
@@ -191,19 +221,21 @@ class Feed:
         *,
         mark: str | None = None,
         only: NDArray[np.bool_] | None = None,
-        places: NDArray[np.int64] | None = None,
+        placement: Placement | None = None,
     ) -> None:
-        """Feed this process's share: the samples `only` marks, at `places` instead of their own."""
+        """Feed this process's share: the samples `only` marks, placed where `placement` says."""
         import torch
 
         for rows in reader.read(column, share(shards, self.world.rank, self.world.size)):
-            _require_finite(rows, reader)
-            positions = rows.positions if places is None else places[rows.positions]
             keep = slice(None) if only is None else np.flatnonzero(only[rows.positions])
+            _require_finite(rows, reader)
+            positions, clusters = rows.positions, rows.clusters
+            if placement is not None:
+                positions, clusters = placement.positions[positions], placement.clusters[positions]
             metric.update(
                 torch.from_numpy(np.array(rows.values[keep])),
                 torch.from_numpy(positions[keep]),
-                torch.from_numpy(rows.clusters[keep]),
+                torch.from_numpy(clusters[keep]),
                 **({mark: True} if mark else {}),
             )
 

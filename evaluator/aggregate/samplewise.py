@@ -23,7 +23,11 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 def write_sample_rows(
     run: RunDirectory, name: str, rows: SampleRows, place: ReferencePlace | None
 ) -> None:
-    """Write `metrics/<name>.parquet`: one row for each judged sample, in plan order."""
+    """Write `metrics/<name>.parquet`: one row for each judged sample, in plan order.
+
+    The note in its metadata has `means`: name of a number → `column`, `factor` and `offset` of
+    the `MeanOf` that gives it.
+    """
     if not _FILE_NAME.match(name):
         return  # a metric of the user's own may be called anything
     samples = run.plan.take(pa.array(rows.positions))
@@ -38,7 +42,10 @@ def write_sample_rows(
         table = table.append_column("nearest_name", _original_names(keys, place.pack))
     scores = {column: table.schema.field(column).type for column in rows.columns}
     named = "nearest_key" in table.column_names
-    run.write_metric_table(name, table.cast(samplewise_schema(scores, nearest=named)))
+    means = {number: mean._asdict() for number, mean in rows.means.items()}
+    run.write_metric_table(
+        name, table.cast(samplewise_schema(scores, nearest=named)), {"means": means}
+    )
 
 
 def _original_names(keys: pa.ChunkedArray, pack: str | None) -> pa.Array:

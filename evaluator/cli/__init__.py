@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluator.cli.compare import compare
 from evaluator.cli.fetch import fetch
+from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
@@ -31,7 +33,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, sweep):
+for _verb in (fetch, schedule, push, pull, status, compare, leaderboard, sweep):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
@@ -163,12 +165,21 @@ def aggregate(run: RunArgument, allow_code: AllowCodeOption = False) -> None:
 def report(
     run: RunArgument,
     output: Annotated[Path | None, typer.Option(help="Folder; default: RUN/report.")] = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put the pictures into the page: one file.")
+    ] = False,
+    thumbnails: Annotated[
+        int | None,
+        typer.Option(min=0, help="Samples with a picture; default: 2000, or 300 in a single file."),
+    ] = None,
 ) -> None:
     """Write the report of a run: one page that opens offline, and its pictures."""
     from evaluator.report import write_report
     from evaluator.store.rundir import RunDirectory
 
-    typer.echo(str(write_report(RunDirectory.open(run), output)))
+    opened = RunDirectory.open(run)
+    page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
+    typer.echo(str(page))
 
 
 @app.command()

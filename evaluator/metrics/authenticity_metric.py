@@ -16,7 +16,7 @@ from evaluator.metrics.intervals import (
     clustered_share_interval,
     jackknife_interval,
 )
-from evaluator.metrics.results import Result, SampleRows
+from evaluator.metrics.results import MeanOf, Result, SampleRows
 from evaluator.metrics.set_metrics import NO_INTERVAL, TwoSets
 
 
@@ -42,7 +42,10 @@ class AuthPct(TwoSets):
         found = authenticity(real, fake)
         positions, prompts, real_positions = self._names()
         self._rows = SampleRows(
-            positions, {"authentic": found.authentic}, real_positions[found.nearest]
+            positions,
+            {"authentic": found.authentic},
+            real_positions[found.nearest],
+            means={self.names[0]: MeanOf("authentic", factor=100.0)},
         )
         if found.num_copies:
             warnings.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +35,19 @@ COVERS_ONE_SET = (
 )
 
 
+class Replicates(NamedTuple):
+    """What a jackknife saw: two runs that left out the same prompts are compared by it."""
+
+    value: float
+    """The number that the replicates are of, from all samples."""
+    left_out: tuple[float, ...]
+    """The number without each group of prompts."""
+    sizes: tuple[int, ...]
+    """Samples in each group."""
+    extra_variance: float = 0.0
+    """Variance that is not the samples' (random subsets)."""
+
+
 @dataclass(slots=True)
 class Interval:
     """A confidence interval."""
@@ -47,6 +60,18 @@ class Interval:
     """How it was computed."""
     covers: str
     """What lies inside with that confidence, in words."""
+    replicates: Replicates | None = None
+    """The jackknife behind it; None of other intervals. No part of metrics.json."""
+
+    def record(self) -> dict[str, Any]:
+        """What metrics.json holds."""
+        return {
+            "low": self.low,
+            "high": self.high,
+            "level": self.level,
+            "method": self.method,
+            "covers": self.covers,
+        }
 
 
 def t_quantile(level: float, degrees_of_freedom: float) -> float:
@@ -177,8 +202,11 @@ def jackknife_interval(
     centre = count * value - float(((1.0 - 1.0 / ratio) * left_out).sum())
     variance = float((np.square(pseudo - centre) / (ratio - 1.0)).mean()) + extra_variance
     reach = t_quantile(level, count - 1) * float(np.sqrt(variance))
-    low, high = max(value - reach, bounds[0]), min(value + reach, bounds[1])
-    return Interval(low, high, level, f"delete-a-group jackknife ({count} groups)", covers)
+    low, high = max(float(value) - reach, bounds[0]), min(float(value) + reach, bounds[1])
+    seen = Replicates(
+        float(value), tuple(left_out.tolist()), tuple(members.astype(int).tolist()), extra_variance
+    )
+    return Interval(low, high, level, f"delete-a-group jackknife ({count} groups)", covers, seen)
 
 
 def grouped_jackknife(

@@ -12,7 +12,7 @@ from evaluator.metrics.accumulators import FAKE, REAL, GatheredMetric
 from evaluator.metrics.intervals import COVERS_MEAN_GIVEN, interval_over_prompts
 from evaluator.metrics.memorization import THRESHOLD, Cosines, most_similar
 from evaluator.metrics.options import cosine_threshold, whole_number
-from evaluator.metrics.results import Result, SampleRows
+from evaluator.metrics.results import MeanOf, Result, SampleRows
 
 
 class MemorizedFraction(GatheredMetric):
@@ -55,6 +55,10 @@ class MemorizedFraction(GatheredMetric):
             places[FAKE],
             {"similarity": found.cosines, "memorized": memorized},
             places[REAL][found.nearest],
+            means={
+                self.names[0]: MeanOf("memorized"),
+                self.names[1]: MeanOf("memorized", factor=-1.0, offset=1.0),
+            },
         )
         prompts = self._clusters_in_plan_order().cpu().numpy()
         interval, warnings = interval_over_prompts(

@@ -103,7 +103,8 @@ class PrecisionRecallDensityCoverage(TwoSets):
             # no group changes it, and a jackknife would be certain of it
             marks, prompts = np.full(int(sizes.sum()), scores[0].precision), self._names()[1]
             share = clustered_share_interval(marks, prompts, level=self.level)
-            intervals[0] = replace(share, covers=COVERS_MEAN_GIVEN)
+            seen = intervals[0].replicates if intervals[0] else None
+            intervals[0] = replace(share, covers=COVERS_MEAN_GIVEN, replicates=seen)
         return [
             found if found and found.high - found.low > ROUNDING else None for found in intervals
         ]

@@ -10,7 +10,7 @@ from evaluator.errors import MetricError
 from evaluator.metrics.intervals import COVERS_MEAN_GIVEN, interval_over_prompts
 from evaluator.metrics.options import whole_number
 from evaluator.metrics.realism import realism_scores
-from evaluator.metrics.results import Result, SampleRows
+from evaluator.metrics.results import MeanOf, Result, SampleRows
 from evaluator.metrics.set_metrics import TwoSets
 
 
@@ -44,7 +44,9 @@ class Realism(TwoSets):
         except MetricError as error:
             return self._refused(str(error), n)
         positions, prompts, _ = self._names()
-        self._rows = SampleRows(positions, {"realism": scores})
+        self._rows = SampleRows(
+            positions, {"realism": scores}, means={self.names[0]: MeanOf("realism")}
+        )
         proper = np.isfinite(scores)
         copies = n - int(proper.sum())
         if copies:

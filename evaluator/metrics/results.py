@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,17 @@ class Result:
     """Further numbers behind this one: reference count, standard deviation over subsets."""
 
 
+class MeanOf(NamedTuple):
+    """How a number comes from a column of single samples: `offset + factor` times its mean.
+
+    Rows whose score is NaN or infinite are no part of the mean.
+    """
+
+    column: str
+    factor: float = 1.0
+    offset: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleRows:
     """What a metric says about each generated sample, to be written next to the sample."""
@@ -45,3 +56,5 @@ class SampleRows:
     """Column name → (N,) float64 or bool."""
     nearest: NDArray[np.int64] | None = None
     """(N,) position of the reference sample nearest to each; None where there is none."""
+    means: Mapping[str, MeanOf] = field(default_factory=dict)
+    """Name of a number → the column whose mean it is; those that are no mean are not in it."""

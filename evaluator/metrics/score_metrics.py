@@ -12,12 +12,18 @@ from evaluator.errors import MetricError
 from evaluator.metrics.accumulators import FAKE, GatheredMetric
 from evaluator.metrics.intervals import Floats, Interval, clustered_mean_interval
 from evaluator.metrics.options import CLIP_VARIANTS, one_of
-from evaluator.metrics.results import Result
+from evaluator.metrics.results import MeanOf, Result, SampleRows
 from evaluator.metrics.scores import sample_clip_scores
+
+SCORE = "score"
+"""Column of a sample's own score."""
 
 
 class MeanScore(GatheredMetric):
-    """The mean of one score for each sample, with an interval clustered by prompt."""
+    """The mean of one score for each sample, with an interval clustered by prompt.
+
+    `sample_rows()` has the scores themselves.
+    """
 
     default_names = ("mean_score",)
     directions: tuple[bool | None, ...] = (True,)
@@ -42,6 +48,8 @@ class MeanScore(GatheredMetric):
                 "expected at least 1 scored sample, got 0; compute the score for this run first", n
             )
         scores = self._sample_scores(values)
+        places = self._joined("fake_positions").cpu().numpy()  # sorted with the values
+        self._rows = SampleRows(places, {SCORE: scores}, means={self.names[0]: MeanOf(SCORE)})
         interval, warnings = self._interval(scores)
         details = {"std": float(scores.std(ddof=1))} if n > 1 else {}
         return (

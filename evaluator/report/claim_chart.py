@@ -17,7 +17,7 @@ def draw_claims(found: ClaimsFound) -> ET.Element:
     """One line a claim, each on a scale of its own; right of zero the claim holds."""
     height = _TOP + _ROW * len(found.claims) + 4
     said = "; ".join(f"{told.says}: {_numbers(told)}. {told.words}" for told in found.claims)
-    svg = canvas("claims", TITLE, said, _WIDTH, height)
+    svg = canvas("claims-chart", TITLE, said, _WIDTH, height)
     text(svg, 8, 18, TITLE, kind="title")
     element(svg, "circle", "dot s0", cx=_WIDTH - 430, cy=14, r=4)
     text(svg, _WIDTH - 420, 18, "effect and 95 % interval over prompts")

@@ -53,7 +53,8 @@ def render_page(
 
     `template`, `scripts` and `styles` name files of this package; the style of the frame and of
     charts is always there. `context` is what the template shows, escaped: `title` always, and for
-    the frame `subtitle` and `sections` (anchor and name), which may be left out. A name that the
+    the frame `subtitle`, `sections` (anchor and name) and `generator` (what tells such a page from
+    others), which may be left out. A name that the
     template uses and `context` lacks is an error. The scripts share one element, each in a block
     of its own, in strict mode.
     """
@@ -61,11 +62,11 @@ def render_page(
     blocks = "".join(f"{{\n{asset(name)}}}\n" for name in scripts)
     script = f'"use strict";\n{blocks}' if scripts else ""
     shown: Mapping[str, Any] = {
+        "generator": GENERATOR,
         "subtitle": "",
         "sections": (),
         **context,
         "policy": policy(style, script or None),
-        "generator": GENERATOR,
         "version": __version__,
         "style": Markup(style),  # noqa: S704  (files of this package)
         "script": Markup(script),  # noqa: S704

@@ -27,7 +27,7 @@ def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = N
     titles = (*_TITLES[:2], _interval_title(results), *_TITLES[3:])
     several = len({result.reference for result in results if result.reference}) > 1
     rows = [titles, *(_cells(result, against=several) for result in results)]
-    widths = [max(_columns(row[i]) for row in rows) for i in range(len(titles))]
+    widths = [max(columns_of(row[i]) for row in rows) for i in range(len(titles))]
     if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         widths = widths[:-1]
     lines = [_line(titles, widths), _GAP.join("─" * w for w in widths)]
@@ -48,7 +48,7 @@ def aligned(
     titles: Sequence[str], rows: Sequence[Sequence[str]], beneath: Sequence[Sequence[str]]
 ) -> str:
     """Columns of text under their titles, and the lines that belong beneath each row."""
-    widths = [max(_columns(line[i]) for line in (titles, *rows)) for i in range(len(titles))]
+    widths = [max(columns_of(line[i]) for line in (titles, *rows)) for i in range(len(titles))]
     lines = [_padded(titles, widths), _GAP.join("─" * w for w in widths)]
     for row, notes in zip(rows, beneath, strict=True):
         lines.append(_padded(row, widths))
@@ -60,7 +60,7 @@ def aligned(
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (cell + " " * (w - _columns(cell)) for cell, w in zip(cells, widths, strict=True))
+    padded = (cell + " " * (w - columns_of(cell)) for cell, w in zip(cells, widths, strict=True))
     return _GAP.join(padded).rstrip()
 
 
@@ -104,12 +104,12 @@ def _spread(result: Result) -> str:
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = []
     for cell, width, right in zip(cells, widths, _RIGHT, strict=False):
-        space = " " * (width - _columns(cell))
+        space = " " * (width - columns_of(cell))
         padded.append(space + cell if right else cell + space)
     return _GAP.join(padded).rstrip()
 
 
-def _columns(text: str) -> int:
+def columns_of(text: str) -> int:
     """Terminal columns that `text` takes: wide characters take two, combining ones none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)

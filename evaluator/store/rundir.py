@@ -254,10 +254,15 @@ class RunDirectory:
                 continue  # a launch record is information; a damaged one stops nothing
         return records
 
-    def write_metric_table(self, name: str, table: pa.Table) -> None:
-        """Replace `metrics/<name>.parquet`, what a metric says of each sample."""
+    def write_metric_table(
+        self, name: str, table: pa.Table, note: Mapping[str, object] | None = None
+    ) -> None:
+        """Replace `metrics/<name>.parquet`, what a metric says of each sample.
+
+        `note` goes into its metadata.
+        """
         staged = self.stage("metrics")
-        schemas.write_table(table, staged / f"{name}.parquet", kind="metric")
+        schemas.write_table(table, staged / f"{name}.parquet", kind="metric", metadata=note)
         with explained("write", self.path / "metrics"):
             (self.path / "metrics").mkdir(exist_ok=True)
             os.replace(staged / f"{name}.parquet", self.path / "metrics" / f"{name}.parquet")

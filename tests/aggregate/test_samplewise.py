@@ -13,6 +13,7 @@ from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.moments import export_moments
 from evaluator.errors import ConfigError, MetricError
 from evaluator.metrics import ct_score, memorized_fraction
+from evaluator.store.schemas import table_note
 from tests.aggregate.test_references import (  # noqa: F401 - fixtures
     cache,
     features_of,
@@ -55,6 +56,22 @@ def test_the_table_agrees_with_the_number(images, tmp_path):  # noqa: F811
     assert outcome.summary.metrics[0].value == pytest.approx(expected)
     assert np.mean(table.column("similarity").to_numpy() > 0.97) == pytest.approx(expected)
     assert 0.0 < expected < 1.0
+
+
+def test_a_mean_says_what_it_is_the_mean_of(images, tmp_path):  # noqa: F811
+    captions = {"name": "clip", "id": "package://evaluator/demo/weights/clip"}
+    config = images(
+        prompts={"limit": 30}, references=None, features=[captions], metrics=["clip_score"]
+    )
+    outcome = run_here(config, tmp_path / "run")
+    path = tmp_path / "run/metrics/clip_score.parquet"
+    table, (mean,) = pq.read_table(path), table_note(path)["means"].values()
+    assert mean == {"column": "score", "factor": 1.0, "offset": 0.0}
+    scores = table.column("score").to_numpy()
+    assert only(outcome).value == pytest.approx(scores.mean(), rel=1e-12)
+    cosines = pq.read_table(sorted((tmp_path / "run").glob("shards/*/features-clip-*"))[0])
+    assert scores[:25].tolist() == (100.0 * cosines.column("text_cosine").to_numpy()).tolist()
+    assert table.column("key").to_pylist() == outcome.run.plan.column("key").to_pylist()
 
 
 def test_two_runs_are_paired_by_key_wherever_it_stands_in_their_plans(images, tmp_path):  # noqa: F811

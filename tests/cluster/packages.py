@@ -1,4 +1,4 @@
-"""Debian's packages that the tests of clusters need."""
+"""Debian's packages that some tests need."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""`compare`: two or more runs on the same prompts, number by number."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evaluator.cli.printing import plain
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; the first is the baseline.")],
+    by: Annotated[
+        str | None, typer.Option(help="Tag of the prompts: compare each of its values, too.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Names separated by commas; default: all that they share.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; default: compare-A-B, after the runs' names.")
+    ] = None,
+    permutations: Annotated[
+        int,
+        typer.Option(min=99, help="Sign flips drawn where there are too many to enumerate."),
+    ] = 9_999,
+    changed: Annotated[
+        int, typer.Option(min=0, help="Samples that changed most, kept of each score, each way.")
+    ] = 10,
+    json: Annotated[
+        str | None, typer.Option(help="Write the comparison to a file as well, or to '-'.")
+    ] = None,
+) -> None:
+    """Compare runs sample by sample: exit status 0 all compared, 1 not all, 2 nothing."""
+    from evaluator.cli.compare_table import comparison_table
+    from evaluator.compare import compare as compare_runs
+    from evaluator.compare.folder import default_folder, require_folder, write_folder
+    from evaluator.compare.opened import open_runs
+    from evaluator.compare.pairing import Request
+
+    folder = output or default_folder([run.name for run in open_runs(runs)])
+    require_folder(folder)
+    names = None if metrics is None else tuple(n.strip() for n in metrics.split(",") if n.strip())
+    asked = Request(by, names, permutations, changed)
+    compared = compare_runs(runs, asked, _say if sys.stderr.isatty() else None)
+    write_folder(compared, folder)
+    comparison = compared.comparison
+    only_json = json == "-"
+    typer.echo(comparison_table(comparison), err=only_json)
+    typer.echo(f"\ncomparison: {plain(str(folder))}", err=only_json)
+    if json is not None:
+        _write_json(comparison.record(), json)
+    if comparison.exit_status:
+        raise typer.Exit(comparison.exit_status)
+
+
+def _say(line: str) -> None:
+    typer.echo(plain(line), err=True)
+
+
+def _write_json(record: dict[str, object], place: str) -> None:
+    import json
+
+    from evaluator.durable import write_atomically
+
+    content = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
+    if place == "-":
+        typer.echo(content)
+    else:
+        write_atomically(Path(place), content.encode())

@@ -1,0 +1,138 @@
+"""A comparison in a terminal: what could not be compared, then one line a number."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from evaluator.compare.numbers import Changed, Difference
+from evaluator.compare.records import Comparison, Pairing
+from evaluator.report.table import aligned
+from evaluator.report.text import decimals, number, plain
+
+WIDTH = 100
+"""Columns that sentences are wrapped at."""
+NUM_MOVERS = 3
+"""Samples shown of each score, each way; the folder has the others."""
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """The comparison as plain text, without an escape sequence, whatever names and keys hold."""
+    lines = [
+        f"{run.letter}  {plain(run.name)}  {plain(run.model)}  {run.n:,} / {run.n_expected:,}"
+        for run in comparison.runs
+    ]
+    for pairing in comparison.pairings:
+        lines += ["", *_pairing(comparison, pairing)]
+    return "\n".join(lines)
+
+
+def _pairing(comparison: Comparison, pairing: Pairing) -> Iterator[str]:
+    differs = [f"{name} {plain(a)} → {plain(b)}" for name, a, b in pairing.settings]
+    about = f"; differs in {', '.join(differs)}" if differs else ""
+    yield from _wrapped(
+        f"{pairing.letter} against A: {pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
+        f"{about}",
+        "",
+    )
+    for refusal in pairing.refusals:
+        yield from _wrapped(f"{plain(refusal.subject)}: {plain(refusal.why)}", "  not compared: ")
+    for warning in pairing.warnings:
+        yield from _wrapped(plain(warning), "  ! ")
+    if pairing.differences:
+        yield ""
+        yield _table(pairing, comparison.level)
+    for movers in pairing.movers:
+        for word, rows in (("rose", movers.rose), ("fell", movers.fell)):
+            if rows:
+                yield ""
+                yield f"{plain(movers.name)} {word} most:"
+                yield from (_mover(row) for row in rows[:NUM_MOVERS])
+
+
+def _mover(row: Changed) -> str:
+    name = f"{plain(row.key, limit=60)}[{row.image_index}]"
+    values = f"{number(row.baseline)} → {number(row.other)}"
+    return f"  {name}  {values}  {plain(row.prompt, limit=80)}".rstrip()
+
+
+def _table(pairing: Pairing, level: float) -> str:
+    titles = (
+        "metric", "A", pairing.letter, "difference", f"{100 * level:g} % interval", "p (Holm)",
+        "verdict",
+    )  # fmt: skip
+    rows = [_cells(each) for each in pairing.differences]
+    widths = [max(len(line[i]) for line in (titles, *rows)) for i in range(len(titles))]
+    right = range(1, len(titles) - 1)
+    padded = [
+        [cell.rjust(widths[i]) if i in right else cell for i, cell in enumerate(line)]
+        for line in (titles, *rows)
+    ]
+    beneath = [list(_notes(pairing.differences, place)) for place in range(len(rows))]
+    return aligned(padded[0], padded[1:], beneath)
+
+
+def _cells(each: Difference) -> list[str]:
+    arrow = {True: " ↑", False: " ↓", None: ""}[each.higher_is_better]
+    places = None if each.difference is None else _places(each)
+    span = "—"
+    if each.interval is not None:
+        low, high = (
+            _signed(end, places) for end in (each.interval.low, each.interval.high)
+        )  # fmt: skip
+        span = f"{low} – {high}"
+    return [
+        plain(each.title) + arrow,
+        number(each.baseline),
+        number(each.other),
+        "—" if each.difference is None else _signed(each.difference, places),
+        span,
+        "—" if each.p_adjusted is None else shown(each.p_adjusted),
+        each.verdict,
+    ]
+
+
+def _places(each: Difference) -> int:
+    """Decimals that show both the values and how wide the interval is."""
+    known = [each.baseline or 0.0, each.difference or 0.0]
+    if each.interval is not None:
+        known = [each.baseline or 0.0, each.interval.high - each.interval.low]
+    return max(decimals(known[0]), min(decimals(known[1]), 5))
+
+
+def _signed(value: float, places: int | None) -> str:
+    text = number(value, places=places)
+    return text if text.startswith("−") else f"+{text}"
+
+
+def shown(p: float) -> str:
+    """A p in a column: what is below the smallest shown is said to be."""
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+
+
+def _notes(differences: Sequence[Difference], place: int) -> Iterator[str]:
+    """The sentences beneath a line; one that the next line shares waits for that."""
+    each = differences[place]
+    if each.verdict in ("not tested", "not comparable") or ":" in each.why:
+        yield plain(each.why)
+    if (counts := each.agreement) is not None:
+        yield (
+            f"both pass {counts.both:,}, only A {counts.only_baseline:,}, only the other "
+            f"{counts.only_other:,}, neither {counts.neither:,}: McNemar's p = {shown(counts.p)}"
+        )
+    for warning in each.warnings:
+        after = differences[place + 1 : place + 2]
+        if after and warning in after[0].warnings:
+            continue
+        first = place
+        while first > 0 and warning in differences[first - 1].warnings:
+            first -= 1
+        count = place - first + 1
+        yield plain(warning) if count == 1 else f"the {count} above: {plain(warning)}"
+
+
+def _wrapped(text: str, first: str) -> list[str]:
+    after = " " * min(len(first), 4)
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=after, break_on_hyphens=False
+    )

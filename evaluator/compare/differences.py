@@ -1,0 +1,262 @@
+"""From the numbers of two runs to differences: interval, p, and what to think of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluator.compare.records import Agreement, Changed, Difference, Movers, Span, Verdict
+from evaluator.errors import MetricError
+from evaluator.statistics.contingency import mcnemar
+from evaluator.statistics.multiple import holm
+from evaluator.statistics.paired import (
+    paired_jackknife,
+    paired_mean_interval,
+    sign_flip_test,
+    sums_by_prompt,
+)
+
+if TYPE_CHECKING:
+    from evaluator.compare.pairs import Pairs
+    from evaluator.compare.values import Scores
+    from evaluator.metrics.intervals import Interval
+    from evaluator.metrics.results import Result
+
+Booleans = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+
+ROUNDING = 1e-12
+"""An interval narrower than this has no width but that of rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How sure the differences are to be made."""
+
+    level: float
+    """Confidence of intervals; 1 minus it is the share of false findings that is allowed."""
+    permutations: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the differences of one metric have in common."""
+
+    extractor: str | None
+    fingerprint: str | None
+    reference: str | None
+    group: tuple[str, str] | None
+    letters: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A difference before the tests of all metrics are corrected together."""
+
+    difference: Difference
+    least: float = 0.0
+    """The smallest p that its test could have given."""
+
+
+def of_scores(
+    scores: Scores, prompts: Integers, members: Booleans, frame: Frame, settings: Settings
+) -> Draft:
+    """The paired difference of two means, over the pairs in which both samples have a score."""
+    a, b = scores.values
+    both = np.isfinite(a) & np.isfinite(b) & members
+    n, clusters = int(both.sum()), prompts[both]
+    if n == 0:
+        why = "expected a pair in which both samples have a score, got none"
+        return Draft(not_comparable(scores.name, scores.higher_is_better, why, frame))
+    first, second = a[both], b[both]
+    differences = second - first
+    tested = sign_flip_test(
+        sums_by_prompt(differences, clusters),
+        permutations=settings.permutations,
+        seed=settings.seed,
+    )
+    warnings, span, count = [], None, len(np.unique(clusters))
+    if count > 1:
+        span = _span(paired_mean_interval(differences, clusters, level=settings.level))
+    else:
+        warnings.append("no interval: expected at least 2 prompts, got 1; evaluate more prompts")
+    if left := int(members.sum()) - n:
+        warnings.append(f"{left:,} pairs are left out: one of their samples has no finite score")
+    found = _draft(scores.name, scores.higher_is_better, frame)
+    return Draft(
+        replace(
+            found,
+            baseline=float(first.mean()),
+            other=float(second.mean()),
+            difference=float(differences.mean()),
+            n=n,
+            num_prompts=count,
+            interval=span,
+            p=tested.p,
+            test=tested.method,
+            agreement=_agreement(first, second) if scores.marks else None,
+            warnings=tuple(warnings),
+        ),
+        tested.least,
+    )
+
+
+def of_results(
+    a: Result, b: Result, num_prompts: int, frame: Frame, settings: Settings
+) -> Draft:  # fmt: skip
+    """The difference of two numbers of whole sets, from jackknives over the same prompts."""
+    if a.value is None or b.value is None:
+        lacking = [(frame.letters[side], r) for side, r in enumerate((a, b)) if r.value is None]
+        why = "; ".join(f"{letter}: {' '.join(r.warnings)}" for letter, r in lacking)
+        return Draft(not_comparable(a.name, a.higher_is_better, why, frame))
+    difference = b.value - a.value
+    found = replace(
+        _draft(a.name, a.higher_is_better, frame),
+        baseline=float(a.value),
+        other=float(b.value),
+        difference=float(difference),
+        n=min(a.n, b.n),
+        num_prompts=num_prompts,
+        warnings=_both(a.warnings, b.warnings, frame.letters),
+    )
+    seen = [result.interval.replicates if result.interval else None for result in (a, b)]
+    if seen[0] is None or seen[1] is None:
+        return Draft(
+            replace(
+                found,
+                why="not tested: without an interval in both runs there is nothing to test it by",
+            )
+        )
+    try:
+        sets = paired_jackknife(seen[0], seen[1], difference=difference, level=settings.level)
+    except MetricError as error:
+        return Draft(replace(found, why=f"not tested: {error}"))
+    tested = sign_flip_test(
+        sets.contributions, permutations=settings.permutations, seed=settings.seed
+    )
+    test = f"{tested.method} groups of prompts" if difference else tested.method
+    return Draft(replace(found, interval=_span(sets.interval), p=tested.p, test=test), tested.least)
+
+
+def of_values(name: str, higher: bool | None, values: tuple[float, float], n: int, prompts: int,
+              frame: Frame) -> Draft:  # fmt: skip
+    """The bare difference of two numbers that nothing more is known of."""
+    return Draft(
+        replace(
+            _draft(name, higher, frame),
+            baseline=values[0],
+            other=values[1],
+            difference=values[1] - values[0],
+            n=n,
+            num_prompts=prompts,
+            why="not tested: a metric of your own is not computed again; write scores of single "
+            "samples (`sample_rows`, with `means`) to have its mean tested",
+        )
+    )
+
+
+def not_comparable(name: str, higher: bool | None, why: str, frame: Frame) -> Difference:
+    """A number that could not be compared, and why."""
+    return replace(_draft(name, higher, frame), verdict="not comparable", why=why)
+
+
+def judged(drafts: Sequence[Draft], level: float) -> list[Difference]:
+    """The differences with their verdicts; all tests among them are corrected as one family."""
+    tested = [draft for draft in drafts if draft.difference.p is not None]
+    adjusted = iter(holm([float(draft.difference.p or 0.0) for draft in tested]).tolist())
+    return [
+        draft.difference
+        if draft.difference.p is None
+        else _judged(draft, next(adjusted), len(tested), 1.0 - level)
+        for draft in drafts
+    ]
+
+
+def _judged(draft: Draft, p: float, family: int, allowed: float) -> Difference:
+    found = draft.difference
+    verdict: Verdict = "no difference found"
+    over = f" after Holm's correction over {family} tests" if family > 1 else ""
+    why = f"p = {shown_p(p)}{over}"
+    if p <= allowed + 1e-12:
+        rose = (found.difference or 0.0) > 0.0
+        verdict = "different"
+        if found.higher_is_better is not None:
+            verdict = "better" if rose == found.higher_is_better else "worse"
+    elif draft.least * family > allowed and draft.least < 1.0:
+        why += f": so few prompts cannot give less than p = {shown_p(draft.least)} before it"
+    return replace(found, p_adjusted=p, family=family, verdict=verdict, why=why)
+
+
+def shown_p(p: float) -> str:
+    """A p for people: two significant digits, as few as tell it."""
+    if p >= 0.995:
+        return "1"
+    if p < 1e-4:
+        return f"{p:.1e}"
+    return f"{p:.{max(2, 1 - math.floor(math.log10(p)))}f}"
+
+
+def movers(scores: Scores, pairs: Pairs, prompts: Sequence[str | None], most: int) -> Movers | None:
+    """The pairs whose score changed most, both ways; None where none did."""
+    a, b = scores.values
+    differences = np.where(np.isfinite(a) & np.isfinite(b), b - a, 0.0)
+    order = np.argsort(differences, kind="stable")
+    fell = [i for i in order[:most] if differences[i] < 0.0]
+    rising = np.argsort(-differences, kind="stable")[:most]
+    rose = [i for i in rising if differences[i] > 0.0]
+
+    def rows(chosen: list[int]) -> tuple[Changed, ...]:
+        keys = pairs.keys.take(np.array(chosen, np.int64)).to_pylist() if chosen else []
+        return tuple(
+            Changed(key, int(pairs.indices[i]), prompts[i] or "", float(a[i]), float(b[i]),
+                    float(differences[i]))
+            for key, i in zip(keys, chosen, strict=True)
+        )  # fmt: skip
+
+    if not rose and not fell:
+        return None
+    return Movers(scores.name, scores.higher_is_better, rows(rose), rows(fell))
+
+
+def _draft(name: str, higher: bool | None, frame: Frame) -> Difference:
+    return Difference(
+        name=name,
+        higher_is_better=higher,
+        baseline=None,
+        other=None,
+        difference=None,
+        n=0,
+        num_prompts=0,
+        verdict="not tested",
+        why="",
+        extractor=frame.extractor,
+        fingerprint=frame.fingerprint,
+        reference=frame.reference,
+        group=frame.group,
+    )
+
+
+def _span(interval: Interval) -> Span:
+    return Span(interval.low, interval.high, interval.level, interval.method, interval.covers)
+
+
+def _agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> Agreement:
+    """McNemar's counts; the larger of the two values that marks take is a pass."""
+    top = max(float(first.max()), float(second.max()))
+    bottom = min(float(first.min()), float(second.min()))
+    line = 0.5 * (top + bottom) if top > bottom else 0.5
+    return Agreement(*mcnemar(first > line, second > line))
+
+
+def _both(a: Sequence[str], b: Sequence[str], letters: tuple[str, str]) -> tuple[str, ...]:
+    """Warnings of both runs: those they share once, the others with the run's letter."""
+    shared = [warning for warning in a if warning in b]
+    mine = [f"{letters[0]}: {warning}" for warning in a if warning not in b]
+    theirs = [f"{letters[1]}: {warning}" for warning in b if warning not in a]
+    return (*shared, *mine, *theirs)

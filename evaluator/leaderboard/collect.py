@@ -1,0 +1,241 @@
+"""Runs as they lie on disk: their numbers and what they were made with, or why there are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from evaluator.aggregate.asked import request_digest
+from evaluator.aggregate.summary import FORMAT, MetricRecord
+from evaluator.leaderboard.made_with import count, is_real, mapping, name_of, provenance_of
+from evaluator.leaderboard.records import Provenance
+
+MAX_DEPTH = 3
+"""How deep a folder is searched for runs."""
+
+
+class ReadRun(NamedTuple):
+    """What one run says."""
+
+    path: Path
+    name: str
+    """Its configured name; not yet distinct."""
+    provenance: Provenance
+    config: Mapping[str, Any]
+    request: Mapping[str, Any]
+    """What was asked, with the references' content; empty where asked.json is not there."""
+    metrics: tuple[MetricRecord, ...]
+    planned: int | None
+    made: int | None
+    """Samples with an image when the numbers were computed."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All that could be read of the runs that were named."""
+
+    runs: tuple[ReadRun, ...]
+    """By name, then by path."""
+    faults: tuple[str, ...]
+    """About each path that was named and gave nothing."""
+    remarks: tuple[str, ...]
+    """About runs that a folder holds and that gave nothing."""
+
+
+def collect(paths: Sequence[Path]) -> Collected:
+    """Read each run directory, and each run in each folder of runs; a run given twice counts once.
+
+    They come in order of their names and paths, however they are given: draws depend on it.
+    What cannot be read becomes a sentence: it never keeps the others from being shown.
+    """
+    runs: dict[Path, ReadRun] = {}
+    faults: list[str] = []
+    remarks: list[str] = []
+    for path in paths:
+        named = (path / "init").is_dir()
+        found = [path] if named else list(_runs_in(path, MAX_DEPTH))
+        if not found:
+            faults.append(_no_run(path))
+        for each in found:
+            if each.resolve() in runs:
+                continue
+            try:
+                runs[each.resolve()] = read_run(each)
+            except _UnreadableError as error:
+                (faults if named else remarks).append(f"{each}: {error}")
+    ordered = sorted(runs.items(), key=lambda item: (item[1].name, str(item[0])))
+    return Collected(tuple(run for _, run in ordered), tuple(faults), tuple(remarks))
+
+
+class _UnreadableError(Exception):
+    """Why a run has no numbers, for the reader."""
+
+
+def read_run(path: Path) -> ReadRun:
+    """What `init/`, metrics.json and asked.json of a run say; no shard is touched."""
+    record = _metrics_record(path)
+    metrics, warnings = _metric_records(record)
+    samples = mapping(record.get("samples"))
+    planned, committed = count(samples.get("planned")), count(samples.get("committed"))
+    errors = count(samples.get("errors")) or 0
+    if planned is not None and committed is not None and committed < planned:
+        warnings.append(f"incomplete: {committed:,} of {planned:,} samples")
+    if errors:
+        warnings.append(f"{errors:,} samples have an error and are in no number")
+    config = _yaml(path / "init" / "config.yaml")
+    if not config:
+        warnings.append("init/config.yaml cannot be read: its settings are not known")
+    request = mapping(_json(path / "asked.json").get("request"))
+    answered = record.get("request")
+    if request and isinstance(answered, str) and answered != request_digest(request):
+        warnings.append("its numbers answer an earlier request; run `evaluator aggregate` again")
+        request = {}
+    return ReadRun(
+        path=path,
+        name=name_of(config, path),
+        provenance=provenance_of(config, _json(path / "init" / "provenance.json")),
+        config=config,
+        request=request,
+        metrics=metrics,
+        planned=planned,
+        made=None if committed is None else committed - errors,
+        warnings=tuple(warnings),
+    )
+
+
+def distinct_names(runs: Sequence[tuple[str, Path]]) -> list[str]:
+    """A name for each (name, path); those that several have become the ends of their paths."""
+    names = [name for name, _ in runs]
+    for name in set(names):
+        alike = [i for i, each in enumerate(names) if each == name]
+        if len(alike) < 2:
+            continue
+        parts = [runs[i][1].resolve().parts for i in alike]
+        for length in range(1, max(map(len, parts)) + 1):
+            tails = ["/".join(each[-length:]) for each in parts]
+            if len(set(tails)) == len(tails):
+                break
+        for i, tail in zip(alike, tails, strict=True):
+            names[i] = tail
+    if len(set(names)) < len(names):  # an end of a path that is another run's name
+        return [f"{names[i]} ({path.resolve()})" for i, (_, path) in enumerate(runs)]
+    return names
+
+
+def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
+    """Run directories below a folder, in order of their names; runs are not searched."""
+    try:
+        inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:
+        return
+    for path in inside:
+        if (path / "init").is_dir():
+            yield path
+        elif depth > 1 and not path.is_symlink():
+            yield from _runs_in(path, depth - 1)
+
+
+def _no_run(path: Path) -> str:
+    found = "nothing there"
+    if path.is_dir():
+        found = "a folder without any"
+    elif path.exists():
+        found = "a file"
+    return (
+        f"{path}: expected a run directory (made by `evaluator run`) or a folder of runs, got "
+        f"{found}; check the path"
+    )
+
+
+def _metrics_record(path: Path) -> Mapping[str, Any]:
+    try:
+        record = json.loads((path / "metrics.json").read_bytes())
+    except FileNotFoundError:
+        raise _UnreadableError(
+            "no metrics.json: the run is not finished, or was never aggregated; run the same "
+            "`evaluator run` again"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _UnreadableError(
+            f"metrics.json cannot be read ({error}); run `evaluator aggregate` again"
+        ) from None
+    if not isinstance(record, Mapping) or not isinstance(record.get("metrics"), list):
+        raise _UnreadableError("metrics.json holds no metrics; run `evaluator aggregate` again")
+    version = record.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise _UnreadableError(
+            f"metrics.json: expected format {FORMAT} or older, got {version}; use the evaluator "
+            "that wrote it"
+        )
+    return record
+
+
+def _metric_records(record: Mapping[str, Any]) -> tuple[tuple[MetricRecord, ...], list[str]]:
+    """The numbers that are what they should be, and a sentence about the others."""
+    found: list[MetricRecord] = []
+    damaged = 0
+    for entry in record["metrics"]:
+        try:
+            metric = MetricRecord(**entry)
+        except TypeError:
+            damaged += 1
+            continue
+        if _sound(metric):
+            found.append(metric)
+        else:
+            damaged += 1
+    if not found:
+        raise _UnreadableError(
+            "metrics.json holds no number that can be read; run `evaluator aggregate` again"
+        )
+    warnings = [f"{damaged} entries of metrics.json cannot be read and are left out"]
+    return tuple(found), warnings * (damaged > 0)
+
+
+def _sound(metric: MetricRecord) -> bool:
+    """Whether the types are those of a number of ours; the file may have been edited."""
+    interval = metric.interval
+    return (
+        isinstance(metric.name, str)
+        and (metric.value is None or is_real(metric.value))
+        and all(
+            (count(n) or 0) >= 0 and count(n) is not None for n in (metric.n, metric.n_expected)
+        )
+        and metric.higher_is_better in (True, False, None)
+        and all(isinstance(t, str | None) for t in (metric.extractor, metric.fingerprint))
+        and isinstance(metric.reference, Mapping | None)
+        and isinstance(metric.group, Mapping | None)
+        and isinstance(metric.warnings, list)
+        and isinstance(metric.details, Mapping)
+        and (
+            interval is None
+            or (
+                isinstance(interval, Mapping)
+                and all(is_real(interval.get(end)) for end in ("low", "high", "level"))
+                and interval["low"] <= interval["high"]
+                and 0 < interval["level"] < 1
+            )
+        )
+    )
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, some ten times as fast
+    try:
+        record = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - a safe loader
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return mapping(record)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        return mapping(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}

@@ -1,0 +1,111 @@
+"""What a run was made with: settings and provenance, as its `init/` tells them, or None."""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from evaluator.leaderboard.records import Provenance
+
+MAX_SETTINGS = 1_000
+"""Settings of one configuration that are looked at."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shortly(value: Any) -> str:
+    """A value of YAML in few characters, however deep it refers to itself."""
+    return _SHORT.repr(value)
+
+
+def provenance_of(config: Mapping[str, Any], record: Mapping[str, Any]) -> Provenance:
+    """From config.yaml and provenance.json; images have no settings of generation."""
+    asked, generation = mapping(config.get("model")), mapping(config.get("generation"))
+    made, versions = mapping(record.get("model")), mapping(record.get("versions"))
+    kind = text(made.get("kind")) or text(asked.get("kind"))
+    source = mapping(config.get("prompts")).get("source")
+    model = text(made.get("id")) or text(asked.get("id"))
+    if kind == "images":
+        model, generation = text(source), {}
+    scheduler = asked.get("scheduler")
+    named = scheduler.get("name") if isinstance(scheduler, Mapping) else scheduler
+    return Provenance(
+        kind=kind,
+        model=model,
+        revision=text(made.get("revision")) or text(asked.get("revision")),
+        weights=text(made.get("weights_sha256")) or text(made.get("fingerprint")),
+        scheduler=text(made.get("scheduler")) or text(named),
+        steps=count(generation.get("steps")),
+        guidance_scale=real(generation.get("guidance_scale")),
+        height=count(generation.get("height")),
+        width=count(generation.get("width")),
+        dtype=text(made.get("dtype")) or text(asked.get("dtype")),
+        images_per_prompt=count(generation.get("images_per_prompt")),
+        seed=count(generation.get("seed")),
+        prompts=text(mapping(record.get("prompts")).get("fingerprint")),
+        evaluator=text(versions.get("evaluator")),
+    )
+
+
+def name_of(config: Mapping[str, Any], path: Path) -> str:
+    """The run's name, and how many prompts it was limited to."""
+    name = text(config.get("name")) or path.resolve().name
+    limit = count(mapping(config.get("prompts")).get("limit"))
+    return name if limit is None else f"{name}, the first {limit:,} prompts"
+
+
+def settings_apart(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each configuration, the settings of model and generation that are not the same in all."""
+    flat = [
+        dict(islice(_leaves({k: c.get(k) for k in ("model", "generation")}, ""), MAX_SETTINGS))
+        for c in configs
+    ]
+    paths = {path: None for each in flat for path in each}
+    apart = [p for p in paths if len({json.dumps(each.get(p)) for each in flat}) > 1]
+    return [{path: each.get(path) for path in apart} for each in flat]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, str | int | None) or is_real(value):
+        yield path, value
+    else:
+        yield path, shortly(value)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value, or an empty mapping where it is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def text(value: Any) -> str | None:
+    """The value, or None where it is no text or empty."""
+    return value if isinstance(value, str) and value else None
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def real(value: Any) -> float | None:
+    """The value, or None where it is no finite number."""
+    return float(value) if is_real(value) else None
+
+
+def count(value: Any) -> int | None:
+    """The value, or None where it is no whole number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,177 @@
+"""The order over all columns, and how far it depends on metrics, groups and chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluator.leaderboard.columns import Draft
+from evaluator.leaderboard.ranks import Ranked
+from evaluator.leaderboard.records import Agreement, Robustness, Standing, Variant
+from evaluator.statistics.standings import (
+    kendall_tau,
+    mean_win_rates,
+    steadiness,
+    win_shares,
+)
+
+Floats = NDArray[np.float64]
+
+
+class Ranking(NamedTuple):
+    """One column with ranks."""
+
+    draft: Draft
+    ranked: Ranked
+
+    def shares(self, num_runs: int) -> Floats:
+        """(R,) share of the others that each run beats; NaN where it is not ranked."""
+        return self._spread(self._won(self.ranked.values), num_runs)
+
+    def drawn_shares(self, num_runs: int) -> Floats:
+        """(B, R) the same in each resample."""
+        return self._spread(self._won(self.ranked.draws), num_runs)
+
+    def oriented(self, num_runs: int) -> Floats:
+        """(R,) values, more is better; NaN where it is not ranked."""
+        sign = 1.0 if self.draft.higher_is_better else -1.0
+        return self._spread(sign * self.ranked.values, num_runs)
+
+    def _won(self, values: Floats) -> Floats:
+        return win_shares(values, higher_is_better=bool(self.draft.higher_is_better))
+
+    def _spread(self, values: Floats, num_runs: int) -> Floats:
+        spread = np.full((*values.shape[:-1], num_runs), np.nan)
+        spread[..., list(self.ranked.runs)] = values
+        return spread
+
+
+def standings_of(
+    rankings: Sequence[Ranking], names: Sequence[str], *, by: str | None = None
+) -> tuple[tuple[Standing, ...], Robustness | None]:
+    """Standings of all runs that are ranked somewhere, and the robustness of their order."""
+    num = len(names)
+    shown = [i for i in range(num) if any(i in r.ranked.runs for r in rankings)]
+    if len(shown) < 2:
+        return (), None
+    shares = np.stack([r.shares(num) for r in rankings])[:, shown]
+    drawn = np.stack([r.drawn_shares(num) for r in rankings])[:, :, shown]
+    rates = mean_win_rates(shares)
+    steady = steadiness(rates, mean_win_rates(drawn))
+    kept = [names[i] for i in shown]
+    left_out = _left_out(rankings, shares, rates, kept)
+    spans = _place_spans(left_out, rates, kept)
+    standings = [
+        Standing(
+            row=name,
+            place=int(1 + (rates > rates[k]).sum()),
+            win_rate=float(rates[k]),
+            low=float(steady.low[k]),
+            high=float(steady.high[k]),
+            num_metrics=int((~np.isnan(shares[:, k])).sum()),
+            first=float(steady.first[k]),
+            keeps=float(steady.keeps[k]),
+            place_low=spans[name][0],
+            place_high=spans[name][1],
+            by_metric={
+                r.draft.id: float(share)
+                for r, share in zip(rankings, shares[:, k], strict=True)
+                if not np.isnan(share)
+            },
+        )
+        for k, name in enumerate(kept)
+    ]
+    known = steady.taus[~np.isnan(steady.taus)]
+    robustness = Robustness(
+        between_metrics=_between(rankings, num),
+        left_out=left_out,
+        groups=_groups(rankings, names, dict(zip(kept, rates, strict=True)), by),
+        num_resamples=drawn.shape[1],
+        tau=float(known.mean()) if known.size else None,
+        tau_low=float(np.quantile(known, 0.025)) if known.size else None,
+    )
+    return tuple(sorted(standings, key=lambda s: (s.place, s.row))), robustness
+
+
+def _left_out(
+    rankings: Sequence[Ranking], shares: Floats, rates: Floats, names: Sequence[str]
+) -> tuple[Variant, ...]:
+    """The order without each metric, where two or more are left."""
+    if len(rankings) < 2:
+        return ()
+    found = []
+    for k, ranking in enumerate(rankings):
+        rest = mean_win_rates(np.delete(shares, k, axis=0))
+        found.append(_variant(f"without {ranking.draft.label}", names, rest, rates))
+    return tuple(found)
+
+
+def _place_spans(
+    variants: Sequence[Variant], rates: Floats, names: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """Best and worst place of each run over the variants; its own place where there are none."""
+    spans = {}
+    for k, name in enumerate(names):
+        found = [
+            1 + sum(rate > v.win_rates[name] for rate in v.win_rates.values())
+            for v in variants
+            if name in v.win_rates
+        ]
+        found = found or [int(1 + (rates > rates[k]).sum())]
+        spans[name] = (min(found), max(found))
+    return spans
+
+
+def _between(rankings: Sequence[Ranking], num: int) -> tuple[Agreement, ...]:
+    values = [ranking.oriented(num) for ranking in rankings]
+    found = []
+    for i, one in enumerate(values):
+        for j in range(i + 1, len(values)):
+            other = values[j]
+            found.append(
+                Agreement(
+                    rankings[i].draft.id,
+                    rankings[j].draft.id,
+                    kendall_tau(one, other),
+                    int((~np.isnan(one) & ~np.isnan(other)).sum()),
+                )
+            )
+    return tuple(found)
+
+
+def _groups(
+    rankings: Sequence[Ranking], names: Sequence[str], rates: Mapping[str, float], by: str | None
+) -> tuple[Variant, ...]:
+    """The order in each group of samples, by the metrics that two runs or more have there."""
+    tags = dict.fromkeys(group for r in rankings for group in r.draft.groups)
+    found = []
+    for tag, value in tags:
+        if by is not None and tag != by:
+            continue
+        shares = [_group_shares(r, (tag, value), len(names)) for r in rankings]
+        means = mean_win_rates(np.stack(shares))
+        inside = [i for i in range(len(names)) if not np.isnan(means[i])]
+        if len(inside) < 2:
+            continue
+        kept = [names[i] for i in inside]
+        overall = np.array([rates.get(name, np.nan) for name in kept])
+        found.append(_variant(f"{tag}={value}", kept, means[inside], overall))
+    return tuple(found)
+
+
+def _group_shares(ranking: Ranking, group: tuple[str, str], num: int) -> Floats:
+    answers = ranking.draft.groups.get(group, {})
+    values = np.full(num, np.nan)
+    for run, answer in answers.items():
+        if run in ranking.ranked.runs and answer.record.value is not None:
+            values[run] = answer.record.value
+    return win_shares(values, higher_is_better=bool(ranking.draft.higher_is_better))
+
+
+def _variant(name: str, names: Sequence[str], rates: Floats, overall: Floats) -> Variant:
+    known = {n: float(rate) for n, rate in zip(names, rates, strict=True) if not np.isnan(rate)}
+    order = tuple(sorted(known, key=lambda n: (-known[n], n)))
+    return Variant(name, order, known, kendall_tau(overall, rates))

@@ -1,0 +1,95 @@
+"""A leaderboard in a folder: the same numbers as JSON, CSV, Markdown, Parquet and a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluator.durable import explained, write_atomically
+from evaluator.errors import RunDirectoryError
+from evaluator.leaderboard import Board
+from evaluator.report.leaderboard_tables import as_csv, as_markdown, tidy_rows
+from evaluator.report.text import redacted
+
+NAME = "leaderboard"
+
+
+def write_leaderboard(board: Board, folder: Path) -> list[Path]:
+    """Write `leaderboard.{json,csv,md,parquet}` and `index.html`; returns their paths.
+
+    Files of an older leaderboard are replaced. Raises RunDirectoryError for a folder that holds
+    something else.
+    """
+    require_leaderboard_folder(folder)
+    with explained("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "json": as_json(board).encode(),
+        "csv": as_csv(board).encode(),
+        "md": as_markdown(board).encode(),
+        "parquet": _parquet(board),
+    }
+    paths = []
+    for ending, content in contents.items():
+        paths.append(folder / f"{NAME}.{ending}")
+        write_atomically(paths[-1], content)
+    return paths
+
+
+def require_leaderboard_folder(folder: Path) -> None:
+    """Refuse a folder that is no leaderboard's: an evaluation may lie there."""
+    if not folder.exists() or (folder / f"{NAME}.json").is_file():
+        return
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    raise RunDirectoryError(
+        f"{folder}: expected a new or empty folder or an older leaderboard, got something else. "
+        "Choose another --output."
+    )
+
+
+def as_json(board: Board) -> str:
+    """What leaderboard.json holds: the board, without secrets in what others wrote."""
+    record = _without_secrets(board.record())
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # an option of somebody's configuration: JSON has no such number
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    return (
+        [_without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
+    )
+
+
+def _parquet(board: Board) -> bytes:
+    """One row a run and metric."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, real, whole, truth = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+    kinds = {
+        "run": text, "measured": truth, "source": text, "path": text,
+        "metric": text, "column": text, "label": text, "higher_is_better": truth,
+        "value": real, "low": real, "high": real, "level": real,
+        "rank_low": whole, "rank_high": whole, "ranked_among": whole, "place": whole,
+        "not_ranked_because": text, "n": whole, "n_expected": whole,
+        "extractor": text, "fingerprint": text, "reference": text, "reference_content": text,
+        "reference_n": whole, "mean_win_rate": real,
+        "kind": text, "model": text, "revision": text, "weights": text, "scheduler": text,
+        "steps": whole, "guidance_scale": real, "height": whole, "width": whole, "dtype": text,
+        "images_per_prompt": whole, "seed": whole, "prompts": text, "evaluator": text,
+        "warnings": pa.list_(text),
+    }  # fmt: skip
+    table = pa.Table.from_pylist(tidy_rows(board), schema=pa.schema(list(kinds.items())))
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, compression="zstd")
+    content: bytes = out.getvalue().to_pybytes()
+    return content

@@ -1,0 +1,70 @@
+"""The records of a comparison come back from JSON as they were, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from evaluator.compare.records import (
+    Agreement,
+    Changed,
+    Comparison,
+    Difference,
+    Movers,
+    Pairing,
+    Refusal,
+    RunFacts,
+    Span,
+)
+from evaluator.errors import InputError
+
+SPAN = Span(-0.5, 1.5, 0.95, "paired t", "the mean difference")
+FOUND = Difference(
+    "clip_score", True, 30.0, 30.5, 0.5, 40, 20, "better", "found", SPAN, 0.01, 0.02, 2, "flips",
+    "clip", "ab12", None, ("colour", "red"), Agreement(1, 2, 3, 4, 0.5, 0.4), ("few",),
+)  # fmt: skip
+MISSING = Difference("fid", False, None, None, None, 0, 0, "not comparable", "other references")
+CHANGED = Changed("a", 1, "<script>", 1.0, 3.0, 2.0)
+RUN = RunFacts(
+    "A", "a", "/a", "images", None, None, 20, 3.0, 32, None, "float32", "0", 2, 40, 40, {"c": "ab"}
+)
+PAIRING = Pairing(
+    "B", 40, 20, 0, 1, (("steps", "20", "10"),), (Refusal("fid", "no"),), ("w",),
+    (FOUND, MISSING), (Movers("clip_score", True, (CHANGED,), ()),),
+)  # fmt: skip
+COMPARISON = Comparison((RUN, replace(RUN, letter="B")), (PAIRING,), "colour", 0.95, 9_999)
+
+
+def test_a_comparison_comes_back_from_json_as_it_was():
+    text = json.dumps(COMPARISON.record(), allow_nan=False)
+    assert Comparison.from_record(json.loads(text)) == COMPARISON
+
+
+def test_other_records_are_refused_with_what_is_wrong():
+    record = json.loads(json.dumps(COMPARISON.record()))
+    with pytest.raises(InputError, match="expected format 1, got 7"):
+        Comparison.from_record({**record, "format": 7})
+    with pytest.raises(InputError, match="expected what `compare` writes.*'runs'"):
+        Comparison.from_record({name: part for name, part in record.items() if name != "runs"})
+    record["pairings"][0]["differences"][0]["verdict"] = "superb"
+    with pytest.raises(InputError, match="superb"):
+        Comparison.from_record(record)
+
+
+def test_the_exit_status_says_how_much_could_be_compared():
+    whole = replace(PAIRING, refusals=(), differences=(FOUND,))
+    nothing = replace(PAIRING, differences=(MISSING,))
+    assert replace(COMPARISON, pairings=(whole,)).exit_status == 0
+    assert COMPARISON.exit_status == 1
+    assert replace(COMPARISON, pairings=(whole, nothing)).exit_status == 1
+    assert replace(COMPARISON, pairings=(nothing,)).exit_status == 2
+
+
+def test_what_fell_is_an_improvement_where_lower_is_better():
+    rise, fall = CHANGED, replace(CHANGED, difference=-2.0)
+    movers = Movers("score", False, (rise,), (fall,))
+    assert (movers.improved, movers.worsened) == ((fall,), (rise,))
+    movers = replace(movers, higher_is_better=None)
+    assert (movers.improved, movers.worsened) == ((rise,), (fall,))

@@ -1,0 +1,188 @@
+"""Runs that cannot be shown, or not wholly: said plainly, and the rest is shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evaluator.errors import ConfigError, InputError
+from evaluator.leaderboard import Board, leaderboard
+from tests.leaderboard.synthetic import SetNumber, make_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    for i, name in enumerate("abc"):
+        make_run(folder / name, [SetNumber("fid", 10.0 + 5 * i), SetNumber("kid", 1.0 + i)])
+    return folder
+
+
+def board_of(*paths: Path) -> Board:
+    return leaderboard(paths, num_resamples=20)
+
+
+def names(board: Board) -> list[str]:
+    return sorted(row.name for row in board.rows)
+
+
+def test_a_folder_of_runs_stands_for_every_run_in_it(runs: Path) -> None:
+    assert names(board_of(runs)) == ["a", "b", "c"]
+    assert names(board_of(runs.parent)) == ["a", "b", "c"]
+    assert names(board_of(runs, runs / "a", runs / "a")) == ["a", "b", "c"]
+
+
+def test_a_run_without_numbers_is_a_remark_in_a_folder_and_a_fault_by_name(runs: Path) -> None:
+    (runs / "b/metrics.json").unlink()
+    board = board_of(runs)
+    assert names(board) == ["a", "c"]
+    (remark,) = board.remarks
+    assert remark.startswith(f"{runs / 'b'}: no metrics.json: the run is not finished")
+    assert board.faults == ()
+    assert board_of(runs / "a", runs / "b").faults == (remark,)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "metrics.json cannot be read"),
+        (b"\xff\xfe", "metrics.json cannot be read"),
+        (b"[" * 100_000, "metrics.json cannot be read"),
+        (b"[]", "metrics.json holds no metrics"),
+        (b'{"format": 1, "metrics": 5}', "metrics.json holds no metrics"),
+        (b'{"format": 2, "metrics": []}', "expected format 1 or older, got 2; use the evaluator"),
+        (b'{"format": 1, "metrics": [7]}', "holds no number that can be read"),
+    ],
+)
+def test_damaged_numbers_are_said_and_the_rest_is_shown(
+    runs: Path, content: bytes, says: str
+) -> None:
+    (runs / "b/metrics.json").write_bytes(content)
+    board = board_of(runs)
+    assert names(board) == ["a", "c"]
+    assert says in board.remarks[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"value": "12"}, {"n": None}, {"interval": {"low": 3.0, "high": 1.0, "level": 0.95}},
+        {"interval": [1, 2]}, {"name": 7}, {"surprise": 1}, {"value": True},
+    ],
+)  # fmt: skip
+def test_a_damaged_entry_is_left_out_and_counted(runs: Path, damage: dict[str, object]) -> None:
+    path = runs / "b/metrics.json"
+    record = json.loads(path.read_bytes())
+    record["metrics"][0].update(damage)
+    path.write_text(json.dumps(record))
+    board = board_of(runs)
+    assert board.cell("b", "fid") is None
+    assert board.cell("b", "kid") is not None
+    (row,) = [row for row in board.rows if row.name == "b"]
+    assert row.warnings == ("1 entries of metrics.json cannot be read and are left out",)
+
+
+def test_a_run_that_lacks_a_metric_is_ranked_by_the_others(runs: Path) -> None:
+    make_run(runs / "d", [SetNumber("kid", 0.5)])
+    board = board_of(runs)
+    assert board.cell("d", "fid") is None
+    counts = {standing.row: standing.num_metrics for standing in board.standings}
+    assert counts == {"a": 2, "b": 2, "c": 2, "d": 1}
+
+
+def test_two_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    for path in ("x/sd", "y/sd", "y/other"):
+        make_run(tmp_path / path, [SetNumber("fid", 1.0)], name="sd21")
+    assert names(board_of(tmp_path)) == ["x/sd", "y/other", "y/sd"]
+
+
+def test_an_incomplete_run_says_so_and_is_not_ranked(runs: Path) -> None:
+    make_run(runs / "d", [SetNumber("fid", 0.5, n=40)], committed=40)
+    board = board_of(runs)
+    found = board.cell("d", "fid")
+    assert found is not None
+    assert found.reason == "not comparable: 40 of 100 samples"
+    (row,) = [row for row in board.rows if row.name == "d"]
+    assert row.warnings == ("incomplete: 40 of 100 samples",)
+
+
+def test_numbers_of_an_earlier_request_say_so(runs: Path) -> None:
+    path = runs / "b/asked.json"
+    record = json.loads(path.read_bytes())
+    record["request"]["metrics"].append({"name": "cmmd"})
+    path.write_text(json.dumps(record))
+    (row,) = [row for row in board_of(runs).rows if row.name == "b"]
+    assert "answer an earlier request" in row.warnings[0]
+
+
+def test_lost_settings_cost_a_run_its_columns_of_provenance_only(runs: Path) -> None:
+    (runs / "b/init/config.yaml").write_text("{broken")
+    (runs / "b/init/provenance.json").unlink()
+    board = board_of(runs)
+    (row,) = [row for row in board.rows if row.name == "b"]
+    assert row.provenance.steps is None
+    assert "init/config.yaml cannot be read" in row.warnings[0]
+    found = board.cell("b", "kid")
+    assert found is not None
+    assert found.value == 2.0
+
+
+def test_shards_are_not_read(runs: Path) -> None:
+    for name in "abc":
+        shutil.rmtree(runs / name / "shards")
+        (runs / name / "init/plan.parquet").unlink()
+    assert len(board_of(runs).standings) == 3
+
+
+def test_what_is_no_run_is_named_with_what_is_there(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    board = board_of(runs, tmp_path / "file", tmp_path / "empty", tmp_path / "gone")
+    assert names(board) == ["a", "b", "c"]
+    for fault, found in zip(
+        board.faults, ("got a file", "got a folder without any", "got nothing there"), strict=True
+    ):
+        assert "expected a run directory" in fault
+        assert found in fault
+
+
+def test_no_run_at_all_is_an_error_with_every_reason(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="(?s)at least one run with numbers, got none.*gone.*lost"):
+        board_of(tmp_path / "gone", tmp_path / "lost")
+
+
+def test_unknown_names_are_met_with_a_near_miss(runs: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="expected a metric that a run has, got 'fidd'; did you mean 'fid'"
+    ):
+        leaderboard([runs], metrics=["fidd"])
+    with pytest.raises(
+        ConfigError, match="--sort clip: expected a column of this board; choose one"
+    ):
+        leaderboard([runs], sort="clip", num_resamples=20)
+    with pytest.raises(
+        ConfigError, match="--by region: expected a tag .* there is none, or add `by: region`"
+    ):
+        leaderboard([runs], by="region", num_resamples=20)
+
+
+def test_settings_that_refer_to_themselves_are_told_shortly(runs: Path) -> None:
+    levels = ["x0: &x0 [a, a, a, a, a, a, a, a]"]
+    levels += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 8)}]" for i in range(1, 30)]
+    bomb = "\n".join(f"  {line}" for line in levels)
+    (runs / "b/init/config.yaml").write_text(f"name: b\ngeneration: {{steps: 3}}\nmodel:\n{bomb}\n")
+    board = board_of(runs)
+    (row,) = [row for row in board.rows if row.name == "b"]
+    assert row.provenance.steps == 3
+    assert max(len(str(value)) for value in row.settings.values()) < 1000
+
+
+def test_numbers_that_no_float_holds_are_damage(runs: Path) -> None:
+    path = runs / "b/metrics.json"
+    record = json.loads(path.read_bytes())
+    record["metrics"][0]["value"] = 10**400
+    path.write_text(json.dumps(record))
+    assert board_of(runs).cell("b", "fid") is None

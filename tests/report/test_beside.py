@@ -1,0 +1,80 @@
+"""A page takes its place beside data whole, and never that of somebody else's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluator.errors import RunDirectoryError
+from evaluator.report.beside import page_folder
+
+KIND = {"record": "a.json", "generator": "evaluator a", "own": {"pictures"}}
+PAGE = '<meta name="generator" content="evaluator a">'
+
+
+def write(folder: Path, page: str = PAGE) -> None:
+    with page_folder(folder, **KIND) as aside:
+        (aside / "index.html").write_text(page)
+        (aside / "pictures").mkdir()
+        (aside / "pictures" / "0.png").write_text(page)
+
+
+def content(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+def test_data_stay_and_the_older_page_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "a.json").write_text("{}")
+    (folder / "a.parquet").write_text("rows")
+    write(folder, PAGE + "older")
+    (folder / "pictures" / "1.png").write_text("of the older page")
+    write(folder)
+    assert content(folder) == {
+        "a.json": "{}", "a.parquet": "rows", "index.html": PAGE, "pictures/0.png": PAGE,
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def fail(folder: Path) -> None:
+    with page_folder(folder, **KIND) as aside:
+        (aside / "index.html").write_text("half")
+        raise KeyError
+
+
+def test_a_failure_leaves_the_older_page_and_no_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    write(folder)
+    with pytest.raises(KeyError):
+        fail(folder)
+    assert content(folder)["index.html"] == PAGE
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "index.html", "sub/a.json"])
+def test_folders_of_others_are_refused_untouched(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "a"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    before = content(folder)
+    with pytest.raises(RunDirectoryError, match="that `evaluator a` wrote, got other files"):
+        write(folder)
+    assert content(folder) == before
+
+
+def test_a_folder_with_a_record_and_foreign_folders_is_refused(tmp_path: Path) -> None:
+    """They would not move along, and be lost."""
+    (tmp_path / "a" / "work").mkdir(parents=True)
+    (tmp_path / "a" / "a.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match="Choose another --output"):
+        write(tmp_path / "a")
+    assert (tmp_path / "a" / "work").is_dir()
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="got a file"):
+        write(tmp_path / "a")
