@@ -67,11 +67,8 @@ def run_points(
     else:
         typer.echo(sweep_table(path))
     for point in ended.points:
-        if point.error:
-            typer.echo(plain(f"failed: {point.point.suffix}: {point.error}"), err=True)
-        elif point.outcome is not None:
-            for line in (*point.outcome.errors, *point.outcome.summary.error_lines):
-                typer.echo(plain(f"{point.point.suffix}: {line}"), err=True)
+        for line in point.troubles:
+            typer.echo(plain(f"{point.point.suffix}: {line}"), err=True)
     whole = sum(point.exit_status == 0 for point in ended.points)
     typer.echo(f"\n{whole} of {len(ended.points)} points complete\nsweep: {path}")
     if report:

@@ -42,7 +42,8 @@ def _text_of(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+        whole = value.is_integer() and abs(value) < 2**53
+        return str(int(value)) if whole else repr(value).replace("+", "")
     if isinstance(value, str) and _PLAIN_VALUE.fullmatch(value) and _stays_text(value):
         return value
     named = value.get("name") if isinstance(value, Mapping) else value

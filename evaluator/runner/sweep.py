@@ -50,6 +50,21 @@ class PointOutcome:
         """0 all there, 1 something failed for good, 3 incomplete."""
         return 1 if self.outcome is None else self.outcome.exit_status
 
+    @property
+    def troubles(self) -> list[str]:
+        """A line for everything that failed."""
+        if self.outcome is None:
+            return [f"failed: {self.error}"]
+        summary = self.outcome.summary
+        lines = [f"failed: {error}" for error in self.outcome.errors]
+        lines += [f"damaged: {line}; the same run makes it again" for line in self.outcome.damaged]
+        lines += [f"sample error: {line}" for line in summary.error_lines]
+        return lines + [
+            f"no number: {': '.join([metric.name, *metric.warnings[:1]])}"
+            for metric in summary.metrics
+            if metric.value is None
+        ]
+
 
 @dataclass(frozen=True)
 class SweepOutcome:
@@ -252,6 +267,6 @@ class _Worker:
         return evaluate(point.config, path, around, group=self.group, before_numbers=before_numbers)
 
     def _failed(self, point: Point, error: str) -> PointOutcome:
-        if self.around.world.is_main:
-            print(f"{point.config.name} failed: {error}", file=sys.stderr)
+        if self.around.world.is_main and point is not self.sweep.points[-1]:
+            print(f"{point.config.name} failed, the others go on: {error}", file=sys.stderr)
         return PointOutcome(point, None, error)

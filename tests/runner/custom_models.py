@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -140,3 +141,27 @@ class Dark(Noise):
             if prompt.key in self.nan or "all" in self.nan:
                 image[0, 0, 0] = float("nan")
         return to_pixels(images, remedy="try another dtype")
+
+
+class Counted(Noise):
+    """Notes every time that it is loaded, and breaks at every prompt where it is told to."""
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        loads: str,
+        breaks: bool = False,
+        variant: str = "a",
+        pause: float = 0.0,
+    ) -> None:
+        super().__init__(device=device)
+        with Path(loads).open("a") as file:
+            file.write(f"{variant}\n")
+        self.breaks, self.pause = breaks, pause
+
+    def generate(self, *arguments: Any) -> list[Tensor]:
+        time.sleep(self.pause)
+        if self.breaks:
+            raise RuntimeError("this point breaks the model")
+        return super().generate(*arguments)
