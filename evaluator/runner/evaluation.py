@@ -19,6 +19,7 @@ from evaluator.runner.numbers import Numbers
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.references import prepare_references
 from evaluator.runner.repair import Repairs
+from evaluator.runner.status import asked_tables
 from evaluator.runner.surroundings import Surroundings
 from evaluator.runner.trust import Trust
 from evaluator.stopping import StopRequest
@@ -38,7 +39,7 @@ class Outcome:
     @cached_property
     def damaged(self) -> list[str]:
         """A line for everything that was found damaged and is not there again."""
-        return waiting(self.run)
+        return [missing.line for missing in waiting(self.run, asked_tables(self.run))]
 
     @property
     def exit_status(self) -> int:
@@ -55,11 +56,12 @@ def run_evaluation(
     trust: Trust,
     group: Any = None,
     retry_failed: bool = False,
+    launch: str | None = None,
 ) -> Outcome:
     """The whole job in this process, together with all others that work on `path`.
 
     `group` is the process group of the launch, used at the end and never while shards are made.
-    `retry_failed` tries again what was set aside.
+    `retry_failed` tries again what was set aside, once for all processes of one `launch`.
     """
     check_names(config, trust)
     metrics = asked_metrics(config)
@@ -68,6 +70,7 @@ def run_evaluation(
         use_deterministic_kernels()
     threads = set_threads(config.runtime.threads, world)
     around = Surroundings(world, stop, trust, threads, retry_failed)
+    around.launch = launch or around.launch
     job = RunJob(config, path, features, around)
     run = job.run  # made or checked before anything is computed
     if world.is_main:

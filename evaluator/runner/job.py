@@ -41,6 +41,7 @@ from evaluator.runner.work import ClaimLoop, Tasks, forgive_all
 from evaluator.store import schemas
 from evaluator.store.anew import put_plan_away
 from evaluator.store.claims import Claims, Worker
+from evaluator.store.quarantine import set_apart_incomplete
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class RunJob:
             self.run.claims_folder,
             Worker.current(self.around.world.rank),
             lease_seconds=self.config.runtime.lease_seconds,
+            launch=self.around.launch,
         )
 
     def complete(self, *, label: str) -> list[str]:
@@ -134,6 +136,9 @@ class RunJob:
         if self.around.retry_failed:
             forgive_all(self.run, self.claims)
         repairs = Repairs(progress.say)
+        if self.around.world.is_main:
+            for line in set_apart_incomplete(self.run):
+                progress.say(f"set apart to be made again: {line}")
         while True:
             try:
                 errors = self._make_shards(progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,9 @@ class Surroundings:
     trust: Trust
     threads: int
     retry_failed: bool = False
-    """Whether what was set aside is tried again."""
+    """Whether what was set aside is tried again, once."""
+    launch: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """The launch command that this process belongs to: equal in all its processes."""
     extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
 
     def embedder(self, feature: FeatureConfig, config: RunConfig) -> Embedder:
