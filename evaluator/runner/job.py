@@ -104,7 +104,7 @@ class RunJob:
         run = RunDirectory.open(self.path)
         try:
             identity.require_same(run, self.config, self.pack.fingerprint)
-            identity.require_same_plan(run, self.config, self.pack.keys)
+            identity.require_same_plan(run, self.config, self.pack.key_slices)
         except RunDirectoryError:
             # The processes of one launch would do so one after the other, each to the last one's.
             if self.around.world.size > 1:
