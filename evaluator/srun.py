@@ -31,6 +31,17 @@ def world_of_srun(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def launch_of_srun(environment: Mapping[str, str]) -> str | None:
+    """What all tasks of a job's step have in common, and the tasks of a job array; None elsewhere.
+
+    A job that was put into the queue again is the same launch.
+    """
+    if "SLURM_STEP_ID" not in environment:
+        return None  # a shell in an allocation: each command is a launch of its own
+    job = environment.get("SLURM_ARRAY_JOB_ID") or environment["SLURM_JOB_ID"]
+    return f"slurm-{job}.{environment['SLURM_STEP_ID']}"
+
+
 def tasks_of_nodes(text: str) -> list[int]:
     """Tasks of each node as SLURM writes them: `2(x3),1` is 2, 2, 2, 1."""
     counts: list[int] = []

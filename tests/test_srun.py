@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluator.srun import first_node, tasks_of_nodes, world_of_srun
+from evaluator.srun import first_node, launch_of_srun, tasks_of_nodes, world_of_srun
 
 # As `srun` of SLURM 22.05 set it on the second of three nodes, in the step's fifth task.
 STEP = {
@@ -19,6 +19,15 @@ def test_a_task_of_a_step_is_a_rank() -> None:
         "RANK": "4", "WORLD_SIZE": "7", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3",
         "MASTER_ADDR": "n0", "MASTER_PORT": "22442",
     }  # fmt: skip
+
+
+def test_all_tasks_of_a_submission_are_one_launch_whenever_they_start() -> None:
+    assert launch_of_srun(STEP) == "slurm-12345.1"
+    tasks = [{**STEP, "SLURM_ARRAY_JOB_ID": "99", "SLURM_JOB_ID": job} for job in ("100", "101")]
+    assert {launch_of_srun(task) for task in tasks} == {"slurm-99.1"}
+    shell = {name: value for name, value in STEP.items() if name != "SLURM_STEP_ID"}
+    assert launch_of_srun(shell) is None, "each command in it is a launch of its own"
+    assert launch_of_srun({}) is None
 
 
 def test_tasks_of_one_machine_meet_on_its_loopback_address() -> None:

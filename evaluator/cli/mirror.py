@@ -21,12 +21,17 @@ def push(run: Annotated[Path, typer.Argument(help="Run directory.")], url: Url) 
     The same command copies what was added since. Exit status: 0 the whole run is there, 3 shards
     are still to come, 1 a file is damaged.
     """
+    from evaluator.runner.status import asked_tables
     from evaluator.store.mirror import remote_run
     from evaluator.store.push import push_run
+    from evaluator.store.quarantine import waiting
     from evaluator.store.rundir import RunDirectory
 
     _require_lasting(url)
-    done = push_run(RunDirectory.open(run), remote_run(url), tell=_tell)
+    directory = RunDirectory.open(run)
+    done = push_run(directory, remote_run(url), tell=_tell)
+    for missing in waiting(directory, asked_tables(directory)):
+        _tell(f"not there: {missing.line}; the same `evaluator run` makes it again, then push")
     _print(done, where=url)
 
 

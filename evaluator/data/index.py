@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index.parquet"
 INDEX_VERSION = 1
+ROWS_IN_GROUP = 16_384
+"""Rows that are read together: a worker reads little more than those of its shard."""
 
 PACKED = "packed"
 """Written by `pack`: tars beside the index, a `json` part in each sample."""
@@ -42,17 +48,67 @@ class Row(NamedTuple):
     """What the source called it: a file's name, a line, a member's name."""
 
 
-class Index(NamedTuple):
+@dataclass
+class Index:
     """The rows of a pack, and where each sample's rows begin."""
 
-    table: pa.Table
-    """Columns as in `Row`."""
-    starts: np.ndarray
-    """(num_samples + 1,) int64: rows of sample i are `starts[i]` to `starts[i + 1]`."""
+    path: Path
     kind: str
     """`packed` or `indexed`."""
     tars: Mapping[str, int]
     """Name of each tar → its size in bytes."""
+    num_samples: int
+    fingerprint: str | None = None
+    """That of the content, where it was noted when the index was written."""
+    group_rows: int | None = None
+    """Rows of a row group, where each sample has one row; None: all rows are read at once."""
+    loaded: pa.Table | None = None
+    """All rows, where they were read already."""
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All rows; columns as in `Row`."""
+        return _read_all(self.path, self.tars) if self.loaded is None else self.loaded
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(num_samples + 1,) int64: rows of sample i are `starts[i]` to `starts[i + 1]`."""
+        return sample_starts(self.table)
+
+    def rows(self, samples: range) -> list[list[Row]]:
+        """The rows of each sample in a contiguous range; little more than them is read."""
+        if not samples:
+            return []
+        if self.group_rows is not None and "table" not in vars(self):
+            return [[row] for row in _rows(self._part(samples, self.group_rows))]
+        starts = self.starts[samples.start : samples.stop + 1].tolist()
+        rows = _rows(self.table.slice(starts[0], starts[-1] - starts[0]))
+        return [rows[start - starts[0] : stop - starts[0]] for start, stop in pairwise(starts)]
+
+    def prefix(self, limit: int) -> Index:
+        """That of the first `limit` samples, or of all, if there are fewer."""
+        num_samples = min(limit, self.num_samples)
+        table = self.table.slice(0, int(self.starts[num_samples]))
+        names = set(table["tar"].unique().to_pylist())
+        tars = {name: size for name, size in self.tars.items() if name in names}
+        return Index(self.path, self.kind, tars, num_samples, loaded=table)
+
+    def _part(self, rows: range, size: int) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        groups = range(rows.start // size, (rows.stop - 1) // size + 1)
+        with (
+            _readable(self.path),
+            pq.ParquetFile(self.path, page_checksum_verification=True) as file,
+        ):
+            found = _plain(file.read_row_groups(list(groups)))
+        found = found.slice(rows.start - groups.start * size, len(rows))
+        _require_sound(found, self.tars, path=self.path, num_samples=len(rows))
+        return found
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    return [Row(*values) for values in zip(*table.to_pydict().values(), strict=True)]
 
 
 def index_schema() -> pa.Schema:
@@ -75,31 +131,31 @@ def write_index(folder: Path, table: pa.Table, *, kind: str, tars: Mapping[str, 
     """Write `index.parquet`: the same rows give the same bytes."""
     import pyarrow.parquet as pq
 
+    table = table.cast(index_schema())
     about = {
         "evaluator.table": "pack-index",
         "evaluator.version": str(INDEX_VERSION),
         "evaluator.kind": kind,
         "evaluator.tars": json.dumps(dict(sorted(tars.items())), separators=(",", ":")),
+        "evaluator.samples": str(len(sample_starts(table)) - 1),
+        "evaluator.fingerprint": index_fingerprint(table),
     }
-    table = table.cast(index_schema()).replace_schema_metadata(about)
     pq.write_table(
-        table, folder / INDEX_NAME, compression="zstd", write_page_checksum=True, version="2.6"
-    )
+        table.replace_schema_metadata(about), folder / INDEX_NAME,
+        compression="zstd", write_page_checksum=True, version="2.6", row_group_size=ROWS_IN_GROUP,
+    )  # fmt: skip
 
 
 def read_index(path: Path) -> Index:
-    """Read and check an index; InputError if it is damaged, of another version, or unsafe."""
-    import pyarrow as pa
+    """Open an index; InputError if it is damaged, of another version, or unsafe.
+
+    One with one row a sample is read as it is needed, and checked as far as it is read.
+    """
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        about = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        table = table.select(Row._fields).cast(index_schema()).combine_chunks()
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected the index of a pack, got {error}; pack the source again"
-        ) from error
+    with _readable(path):
+        metadata = pq.read_metadata(path)
+        about = {k.decode(): v.decode() for k, v in (metadata.metadata or {}).items()}
     version = about.get("evaluator.version")
     if about.get("evaluator.table") != "pack-index" or version != str(INDEX_VERSION):
         raise InputError(
@@ -107,9 +163,24 @@ def read_index(path: Path) -> Index:
             " pack the source again with this release"
         )
     tars = json.loads(about["evaluator.tars"])
-    index = Index(table, sample_starts(table), about["evaluator.kind"], tars)
-    _require_sound(index, path=path)
-    return index
+    _require_inside(tars, path=path)
+
+    kind, fingerprint = about["evaluator.kind"], about.get("evaluator.fingerprint")
+    if fingerprint and about.get("evaluator.samples") == str(metadata.num_rows):
+        size = metadata.row_group(0).num_rows  # that of all but the last
+        return Index(path, kind, tars, metadata.num_rows, fingerprint, group_rows=size)
+    table = _read_all(path, tars)
+    return Index(path, kind, tars, len(sample_starts(table)) - 1, loaded=table)
+
+
+def _read_all(path: Path, tars: Mapping[str, int]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with _readable(path):
+        table = _plain(pq.read_table(path, page_checksum_verification=True))
+    num_samples = len(sample_starts(table)) - 1
+    _require_sound(table, tars, path=path, num_samples=num_samples)
+    return table
 
 
 def sample_starts(table: pa.Table) -> np.ndarray:
@@ -124,11 +195,29 @@ def sample_starts(table: pa.Table) -> np.ndarray:
     return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(keys)]]).astype(np.int64)
 
 
-def _require_sound(index: Index, *, path: Path) -> None:
-    """InputError unless keys are safe and contiguous, and every tar is a listed relative name."""
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """InputError for what is no index, or a damaged one."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected the index of a pack, got {error}; pack the source again"
+        ) from error
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    return table.select(Row._fields).cast(index_schema()).combine_chunks()
+
+
+def _require_sound(
+    table: pa.Table, tars: Mapping[str, int], *, path: Path, num_samples: int
+) -> None:
+    """InputError unless keys are safe and contiguous, and every tar is listed."""
     import pyarrow.compute as pc
 
-    table, num_samples = index.table, len(index.starts) - 1
     keys = pc.unique(table["key"])
     faults = []
     if table.num_rows == 0 or any(table[name].null_count for name in Row._fields):
@@ -137,16 +226,23 @@ def _require_sound(index: Index, *, path: Path) -> None:
         faults.append("rows of a sample that are not together")
     elif unsafe := [key for key in keys.to_pylist() if not is_safe_key(key)]:
         faults.append(f"the unsafe key {unsafe[0]!r}")
-    elif not set(pc.unique(table["tar"]).to_pylist()) <= set(index.tars):
+    elif not set(pc.unique(table["tar"]).to_pylist()) <= set(tars):
         faults.append("tars that it does not list")
     elif pc.min(table["offset"]).as_py() < 0 or pc.min(table["size"]).as_py() < 0:
         faults.append("negative offsets")
-    for tar in index.tars:
-        name = PurePosixPath(tar)
-        if name.is_absolute() or ".." in name.parts:
-            faults.append(f"the tar {tar!r} outside its folder")
     if faults:
         raise InputError(f"{path}: expected a sound index, got {faults[0]}; pack again")
+
+
+def _require_inside(tars: Mapping[str, int], *, path: Path) -> None:
+    """InputError unless every tar is a relative name below the pack's folder."""
+    for tar in tars:
+        name = PurePosixPath(tar)
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(
+                f"{path}: expected a sound index, got the tar {tar!r} outside its folder; pack "
+                "again"
+            )
 
 
 def index_fingerprint(table: pa.Table) -> str:

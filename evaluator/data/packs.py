@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from evaluator.data.decode import MAX_IMAGE_BYTES, MAX_PIXELS, decode_image
 from evaluator.data.foreign import foreign_prompt
@@ -42,17 +42,22 @@ class Pack:
     @property
     def num_samples(self) -> int:
         """Number of keys."""
-        return len(self.index.starts) - 1
+        return self.index.num_samples
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Keys in the order of the plan."""
         return tuple(self.index.table["key"].take(self.index.starts[:-1]).to_pylist())
 
+    @property
+    def key_slices(self) -> Sequence[str]:
+        """The same, of which no more is read than is asked for."""
+        return _KeySlices(self)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over (key, part, sha256) of every row: of what is in it, not where it lies."""
-        return index_fingerprint(self.index.table)
+        return self.index.fingerprint or index_fingerprint(self.index.table)
 
     def content_hashes(self) -> list[str]:
         """For each key in order, SHA-256 over its (part, sha256) pairs, hexadecimal."""
@@ -83,12 +88,7 @@ class Pack:
 
     def rows(self, positions: range) -> list[list[Row]]:
         """The rows of each sample in a contiguous range."""
-        if not positions:
-            return []
-        starts = self.index.starts[positions.start : positions.stop + 1].tolist()
-        columns = self.index.table.slice(starts[0], starts[-1] - starts[0]).to_pydict()
-        rows = [Row(*values) for values in zip(*columns.values(), strict=True)]
-        return [rows[start - starts[0] : stop - starts[0]] for start, stop in pairwise(starts)]
+        return self.index.rows(positions)
 
     def prompt(self, key: str) -> Prompt:
         """The prompt of one sample."""
@@ -145,12 +145,7 @@ class Pack:
         """The first `limit` samples (all of them, if there are fewer), as a pack."""
         if limit < 1:
             raise InputError(f"expected a limit of at least 1, got {limit}; leave it out for all")
-        starts = self.index.starts[: limit + 1]
-        table = self.index.table.slice(0, int(starts[-1]))
-        names = set(table["tar"].unique().to_pylist())
-        tars = {name: size for name, size in self.index.tars.items() if name in names}
-        index = self.index._replace(table=table, starts=starts, tars=tars)
-        return Pack(self.path, index, root=self.root)
+        return Pack(self.path, self.index.prefix(limit), root=self.root)
 
     def stream(self, start: int = 0, stop: int | None = None) -> Iterator[StreamedSample]:
         """All parts of samples `start` to `stop`, read in sequence through webdataset."""
@@ -229,6 +224,27 @@ class Pack:
             if file is not None:
                 file.close()
         return found
+
+
+class _KeySlices(Sequence[str]):
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+
+    def __len__(self) -> int:
+        return len(self._pack)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        chosen = range(len(self))[place]
+        if isinstance(chosen, int):
+            return self[chosen : chosen + 1][0]
+        assert chosen.step == 1, "keys that lie together"
+        return [rows[0].key for rows in self._pack.rows(chosen)]
 
 
 def open_tar(path: Path | RemotePath) -> Any:

@@ -77,8 +77,8 @@ class Committer:
         staged = self._run.stage(f"{result.shard.name}.{claim.attempt}")
         try:
             rows = write_shard(staged, result, self._circumstances)
-            if flaws := Counter(flaw for flaw in result.flaws if flaw is not None):
-                self._run.note_flaws(result.shard.index, flaws)
+            flaws = Counter(flaw for flaw in result.flaws if flaw is not None)
+            self._run.note_flaws(result.shard.index, flaws)
             self._run.publish_shard(result.shard.index, staged, rows)
         except EvaluatorError:
             self._run.discard(staged)

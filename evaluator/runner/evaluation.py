@@ -20,6 +20,7 @@ from evaluator.runner.numbers import Numbers
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.references import prepare_references
 from evaluator.runner.repair import Repairs
+from evaluator.runner.status import asked_tables
 from evaluator.runner.surroundings import Surroundings
 from evaluator.runner.trust import Trust
 from evaluator.stopping import StopRequest
@@ -39,7 +40,7 @@ class Outcome:
     @cached_property
     def damaged(self) -> list[str]:
         """A line for everything that was found damaged and is not there again."""
-        return waiting(self.run)
+        return [missing.line for missing in waiting(self.run, asked_tables(self.run))]
 
     @property
     def exit_status(self) -> int:
@@ -56,13 +57,15 @@ def run_evaluation(
     trust: Trust,
     group: Any = None,
     retry_failed: bool = False,
+    launch: str | None = None,
 ) -> Outcome:
     """The whole job in this process, together with all others that work on `path`.
 
     `group` is the process group of the launch, used at the end and never while shards are made.
-    `retry_failed` tries again what was set aside.
+    `retry_failed` tries again what was set aside, once for all processes of one `launch`.
     """
     around = Surroundings(world, stop, trust, retry_failed=retry_failed)
+    around.launch = launch or around.launch
     return evaluate(config, path, around, group=group)
 
 

@@ -11,7 +11,7 @@ from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.runner import identity
 from evaluator.runner.references import reference_content
-from evaluator.runner.status import stored_summary
+from evaluator.runner.status import asked_tables, stored_summary
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.quarantine import set_apart_incomplete, waiting
@@ -81,4 +81,5 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
     same = summary.request == request_digest(request_of(config, trust))
     if not (there and same) or set_apart_incomplete(run):
         return None
-    return None if waiting(run) else summary  # a table that was made later may be set apart alone
+    # A table that was made later may be set apart alone.
+    return None if waiting(run, asked_tables(run)) else summary

@@ -37,6 +37,7 @@ from evaluator.runner.work import ClaimLoop, Tasks, forgive_all
 from evaluator.store import schemas
 from evaluator.store.anew import put_plan_away
 from evaluator.store.claims import Claims, Worker
+from evaluator.store.quarantine import set_apart_incomplete
 from evaluator.store.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class RunJob:
         run = RunDirectory.open(self.path)
         try:
             identity.require_same(run, self.config, self.pack.fingerprint)
-            identity.require_same_plan(run, self.config, self.pack.keys)
+            identity.require_same_plan(run, self.config, self.pack.key_slices)
         except RunDirectoryError:
             # The processes of one launch would do so one after the other, each to the last one's.
             if self.around.world.size > 1:
@@ -120,6 +121,7 @@ class RunJob:
             self.run.claims_folder,
             Worker.current(self.around.world.rank),
             lease_seconds=self.config.runtime.lease_seconds,
+            launch=self.around.launch,
         )
 
     def complete(self, *, label: str) -> list[str]:
@@ -128,6 +130,9 @@ class RunJob:
         if self.around.retry_failed:
             forgive_all(self.run, self.claims)
         repairs = Repairs(progress.say)
+        if self.around.world.is_main:
+            for line in set_apart_incomplete(self.run):
+                progress.say(f"set apart to be made again: {line}")
         while True:
             try:
                 errors = self._make_shards(progress)

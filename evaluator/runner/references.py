@@ -118,7 +118,10 @@ class OtherRun:
                 f"{run.num_shards} shards. Finish it with its own `evaluator run` command first."
             )
         worker = Worker.current(around.world.rank)
-        claims = Claims(run.claims_folder, worker, lease_seconds=config.runtime.lease_seconds)
+        claims = Claims(
+            run.claims_folder, worker, lease_seconds=config.runtime.lease_seconds,
+            launch=around.launch,
+        )  # fmt: skip
         startup = max(config.runtime.startup_seconds, claims.lease_seconds)
         return cls(run, identity.stored_config(run), claims, features, around, startup)
 

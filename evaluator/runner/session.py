@@ -21,6 +21,7 @@ from evaluator.runner.evaluation import Outcome, run_evaluation
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.quiet import quiet_libraries
 from evaluator.runner.repair import Repairs
+from evaluator.runner.surroundings import launch_name
 from evaluator.runner.trust import Trust
 from evaluator.stopping import stop_on_signals
 from evaluator.store.rundir import RunDirectory
@@ -50,13 +51,14 @@ def run_session(
         # One process decides for all: between two looks another launch may finish the run.
         summary = finished_summary(config, path, trust) if world.is_main and group else None
         summary = from_main(summary, world, group)
+        launch = launch_name(world, group)
         if summary is not None:
             outcome = Outcome(RunDirectory.open(path), summary)
         else:
             with stop_on_signals(config.runtime.grace_seconds) as stop:
                 outcome = run_evaluation(
                     config, path, world=world, group=group, stop=stop, trust=trust,
-                    retry_failed=retry_failed,
+                    retry_failed=retry_failed, launch=launch,
                 )  # fmt: skip
     finally:
         leave_world()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from evaluator.aggregate.asked import request_digest
 from evaluator.aggregate.summary import Summary
 from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_aside, last_error
-from evaluator.store.quarantine import waiting
+from evaluator.store.quarantine import Missing, waiting
 from evaluator.store.rundir import RunDirectory
+from evaluator.store.schemas import features_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Status:
     last_errors: tuple[str, ...]
     flaws: Mapping[str, int]
     """Flaw → how many committed images have it: `black`, `non_finite`."""
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[Missing, ...] = ()
     """What was found damaged, set apart, and is not there again."""
     numbers: Summary | None = None
     """What the last `run` or `aggregate` said of all samples; None before that."""
@@ -48,7 +49,10 @@ class Status:
     @property
     def exit_status(self) -> int:
         """0 all there, 1 what is not there failed for good, 3 incomplete: there is work left."""
-        if self.committed_shards + self.shards_set_aside < self.num_shards:
+        lost = {task for missing in self.damaged for task in missing.tasks}
+        if self.committed_shards + self.shards_set_aside < self.num_shards or (
+            lost - self.set_aside.keys()
+        ):
             return 3
         return 1 if self.set_aside or (self.numbers and self.numbers.exit_status) else 0
 
@@ -84,7 +88,7 @@ class Status:
         text += [f"  {_called(task)} set aside: {why}" for task, why in self.set_aside.items()]
         if self.set_aside:
             text.append("  to try again what was set aside: evaluator run … --retry-failed")
-        text += [f"  {line}; the same run makes it again" for line in self.damaged]
+        text += [f"  {missing.line}; the same run makes it again" for missing in self.damaged]
         text += [f"  last error: {error}" for error in self.last_errors]
         if self.numbers:
             text += [f"  sample error: {line}" for line in self.numbers.error_lines]
@@ -113,6 +117,15 @@ def stored_summary(run: RunDirectory) -> Summary | None:
     try:
         return Summary.from_record(json.loads((run.path / "metrics.json").read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def asked_tables(run: RunDirectory) -> set[str] | None:
+    """Names of the features' tables that the last start asked for; None where that is unknown."""
+    try:
+        asked = json.loads((run.path / "asked.json").read_bytes())["fingerprints"]
+        return {features_name(name, fingerprint) for name, fingerprint in asked.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -154,6 +167,6 @@ def read_status(run: RunDirectory, attempts: Mapping[str, list[Claim]] | None = 
         set_aside=dict(sorted(set_aside.items())),
         last_errors=tuple(message for _, message in sorted(errors)[:3]),
         flaws=run.flaws(),
-        damaged=tuple(waiting(run)),
+        damaged=tuple(waiting(run, asked_tables(run))),
         numbers=_numbers(run) if len(committed) == run.num_shards else None,
     )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluator import locations
 from evaluator.config.asked import FeatureConfig, SourceConfig
 from evaluator.config.schema import RunConfig
 from evaluator.data import Pack, PackOptions, expand_source, open_source
-from evaluator.distributed import World
+from evaluator.distributed import World, from_main
 from evaluator.runner.embedding import Embedder
 from evaluator.runner.loaded import LoadedModel
 from evaluator.runner.parts import build_extractor
 from evaluator.runner.trust import Trust
+from evaluator.srun import launch_of_srun
 from evaluator.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -45,6 +48,12 @@ def keys_without_limit(source: SourceConfig, cache: Path, trust: Trust) -> Seque
     return open_pack(source.model_copy(update={"limit": None}), cache, trust).keys
 
 
+def launch_name(world: World, group: Any) -> str:
+    """What the processes of one launch command, and no others, have in common."""
+    name: str = from_main(launch_of_srun(os.environ) or uuid.uuid4().hex, world, group)
+    return name
+
+
 @dataclass
 class Surroundings:
     """What all runs of one process share: its place in the world, and what it has loaded."""
@@ -54,9 +63,11 @@ class Surroundings:
     trust: Trust
     threads: int = 1
     retry_failed: bool = False
-    """Whether what was set aside is tried again."""
+    """Whether what was set aside is tried again, once."""
     waits: bool = True
     """Whether to wait for shards that others make; else OthersAtWork is raised."""
+    launch: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """The launch command that this process belongs to: equal in all its processes."""
     extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
     loaded: LoadedModel = field(default_factory=LoadedModel)
 

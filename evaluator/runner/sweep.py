@@ -24,7 +24,7 @@ from evaluator.runner.evaluation import Outcome, evaluate
 from evaluator.runner.finished import finished_summary
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.quiet import quiet_libraries
-from evaluator.runner.surroundings import Surroundings
+from evaluator.runner.surroundings import Surroundings, launch_name
 from evaluator.runner.trust import Trust
 from evaluator.runner.work import OthersAtWork
 from evaluator.stopping import stop_on_signals
@@ -125,6 +125,7 @@ def run_sweep(
             grace = max(point.config.runtime.grace_seconds for point in sweep.points)
             with stop_on_signals(grace) as stop:
                 around = Surroundings(world, stop, trust, retry_failed=retry_failed)
+                around.launch = launch_name(world, group)
                 ended = _Worker(sweep, path, around, group, gloo_group(world)).work(done)
         finally:
             leave_world()

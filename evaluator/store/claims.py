@@ -29,6 +29,11 @@ from evaluator.store.workers import Worker as Worker
 MAX_ATTEMPTS = 3
 """Attempts that ended at the same point, after which a task is set aside."""
 
+UNWRITTEN_SECONDS = 30.0
+"""Seconds after which the owner of a claim that it created and never wrote is taken for dead.
+
+Network file systems may show a new file as empty for a while."""
+
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 _ATTEMPT = re.compile(r"(?P<task>.+)\.(?P<attempt>\d+)\Z")
@@ -51,6 +56,8 @@ class Claim:
     """Seconds since the last sign of progress."""
     allowance: float = 0.0
     """Seconds without progress after which the lease lapses."""
+    launch: str | None = None
+    """The launch command that its worker belongs to, where it is known."""
 
     @property
     def lapsed(self) -> bool:
@@ -68,10 +75,13 @@ class Claim:
 class Claims:
     """The leases of one run directory, seen by one worker."""
 
-    def __init__(self, folder: Path, worker: Worker, *, lease_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, worker: Worker, *, lease_seconds: float, launch: str | None = None
+    ) -> None:
         self.folder = folder
         self.worker = worker
         self.lease_seconds = lease_seconds
+        self.launch = launch
         self._seen: dict[str, tuple[float, float]] = {}
 
     def attempts(self, skip: Callable[[str], bool] = lambda task: False) -> dict[str, list[Claim]]:
@@ -115,15 +125,20 @@ class Claims:
         if is_last_try(attempts) and not alone:
             return None
         seconds = self.lease_seconds if allowance is None else allowance
-        claim = Claim(task, len(attempts), self.worker, allowance=seconds)
+        claim = Claim(task, len(attempts), self.worker, allowance=seconds, launch=self.launch)
         return claim if self._create(claim) else None
 
     def forgive(self, task: str) -> bool:
-        """Let a task that was set aside be tried again; returns whether it was."""
+        """Let a task that was set aside be tried again; returns whether it was.
+
+        Once a launch: what another process of it forgave or tried stays set aside.
+        """
         attempts = self.of(task)
-        if not is_set_aside(attempts):
+        known = self.launch is not None and any(c.launch == self.launch for c in attempts)
+        if known or not is_set_aside(attempts):
             return False
-        return self._create(Claim(task, len(attempts), self.worker, state="forgiven"))
+        forgiven = Claim(task, len(attempts), self.worker, state="forgiven", launch=self.launch)
+        return self._create(forgiven)
 
     def _create(self, claim: Claim) -> bool:
         """Write a new attempt's file; False where another process was first."""
@@ -173,6 +188,7 @@ class Claims:
             "done": claim.done,
             "error": claim.error,
             "allowance": claim.allowance,
+            "launch": claim.launch,
         }
         return json.dumps(record).encode()
 
@@ -198,11 +214,12 @@ class Claims:
             record = json.loads(content)
         except ValueError:
             # Its owner has created the file and not yet written it, or died in between.
-            return Claim(task, attempt, None, age=age, allowance=self.lease_seconds)
+            allowance = min(self.lease_seconds, UNWRITTEN_SECONDS)
+            return Claim(task, attempt, None, age=age, allowance=allowance)
         worker = Worker(**record["worker"]) if record["worker"] else None
         return Claim(
             task, attempt, worker, record["state"], record["done"], record["error"], age,
-            record["allowance"],
+            record["allowance"], record.get("launch"),
         )  # fmt: skip
 
     def _age(self, name: str, modified: float, now: float) -> float:

@@ -46,10 +46,10 @@ def pull_run(
             f"{remote}: expected a run as `evaluator push` puts it there, got {found}; check the"
             " address"
         )
-    if path.exists() and not (path / "init").exists() and any(path.iterdir()):
-        others = sorted(item.name for item in path.iterdir() if item.name not in _FOLDERS)
-        if others:
-            raise other_run(path, f"a folder with other files ({', '.join(others[:3])})")
+    # One look: another pull may make init/ meanwhile.
+    names = {item.name for item in path.iterdir()} if path.exists() else set()
+    if "init" not in names and (others := sorted(names - set(_FOLDERS))):
+        raise other_run(path, f"a folder with other files ({', '.join(others[:3])})")
     with explained("create", path):
         for folder in _FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from evaluator.durable import explained, sha256_file
-from evaluator.errors import CorruptShardError
+from evaluator.errors import CorruptShardError, EvaluatorError
 from evaluator.remote import RemotePath, Stored
 from evaluator.store.mirror import (
     COMMIT,
@@ -24,8 +24,11 @@ from evaluator.store.mirror import (
     read_record,
     write_manifest,
 )
+from evaluator.store.quarantine import inode
 from evaluator.store.rundir import RunDirectory
 
+LOOKS = 3
+"""How often a shard is looked at anew that changed while it was read."""
 SAVE_SECONDS = 30.0
 """How often the list of what was pushed is put, so that an interrupted push is not begun anew."""
 
@@ -138,30 +141,42 @@ class _Push:
     def _shard(self, index: int) -> tuple[int, dict[str, Pushed] | str | None]:
         """Put one shard; returns its files, or why it could not be, or None if it is gone."""
         folder = self.run.shard_path(index)
-        with explained("push", folder):
-            try:
-                committed = read_record(folder, where=folder, mend=_MEND)
-                names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-                if missing := sorted(committed.names - set(names)):
-                    raise CorruptShardError(
-                        f"{folder / missing[0]}: expected a file that was committed, got nothing"
-                        f" there; {_MEND}"
-                    )
-                hashes = committed.sha256
-                names.sort(key=lambda name: name == COMMIT)  # it says that the others are there
-                record = self.manifest.get(f"shards/{index:05d}/{COMMIT}")
-                # Files of a shard never change, so those that were pushed need not be read again;
-                # but a shard may have been set apart and made again.
-                same = record == _pushed((folder / COMMIT).read_bytes())
-                files = {
-                    name: self._file(index, name, hashes.get(name), may_be_known=same)
-                    for name in names
-                }
-            except (CorruptShardError, FileNotFoundError) as error:
-                # Those who work put a damaged shard into quarantine.
-                gone = not (folder / COMMIT).exists()
-                return index, None if gone else str(error)
-        return index, files
+        for _ in range(LOOKS):
+            before = inode(folder)
+            with explained("push", folder):
+                try:
+                    files = self._files(index, folder)
+                    if inode(folder) == before:  # else some may be of the one before
+                        return index, files
+                except (CorruptShardError, FileNotFoundError) as error:
+                    # Those who work put a damaged shard, or a late table, into quarantine.
+                    if not (folder / COMMIT).exists():
+                        return index, None
+                    if isinstance(error, CorruptShardError) and inode(folder) == before:
+                        return index, str(error)
+        return index, (
+            f"{folder}: expected files that stay as they are, got others at each of {LOOKS} looks: "
+            "somebody mends the shard just now; push again"
+        )
+
+    def _files(self, index: int, folder: Path) -> dict[str, Pushed]:
+        """Put one shard's files; FileNotFoundError where it was set apart meanwhile."""
+        committed = read_record(folder, where=folder, mend=_MEND)
+        names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        if missing := sorted(committed.names - set(names)):
+            raise CorruptShardError(
+                f"{folder / missing[0]}: expected a file that was committed, got nothing"
+                f" there; {_MEND}"
+            )
+        hashes = committed.sha256
+        names.sort(key=lambda name: name == COMMIT)  # it says that the others are there
+        record = self.manifest.get(f"shards/{index:05d}/{COMMIT}")
+        # Files of a shard never change, so those that were pushed need not be read again; but a
+        # shard may have been set apart and made again.
+        same = record == _pushed((folder / COMMIT).read_bytes())
+        return {
+            name: self._file(index, name, hashes.get(name), may_be_known=same) for name in names
+        }
 
     def _file(self, index: int, name: str, committed: str | None, *, may_be_known: bool) -> Pushed:
         path, remote = self.run.shard_path(index) / name, f"shards/{index:05d}/{name}"
@@ -182,7 +197,12 @@ class _Push:
         paged = committed is None and name.endswith(".parquet")
         if paged and (fault := self.run.files(index).fault_of_table(name)):
             raise CorruptShardError(f"{fault.rstrip('.')}; {_MEND}")
-        (self.remote / remote).put(path)
+        try:
+            (self.remote / remote).put(path)
+        except EvaluatorError as error:
+            if path.exists():
+                raise
+            raise FileNotFoundError(path) from error  # not the store's fault
         return Pushed(size, sha256)
 
     def _note(self, index: int, files: dict[str, Pushed] | str | None) -> None:

@@ -204,9 +204,13 @@ class RunDirectory:
 
         The samples say so too: this is for those who cannot read all of them, as `status`.
         """
+        path = self._flaws / f"{index:05d}.json"
         with explained("create", self._flaws):
+            if not flaws:
+                path.unlink(missing_ok=True)  # of a shard that was set apart, and made again
+                return
             self._flaws.mkdir(exist_ok=True)
-        write_atomically(self._flaws / f"{index:05d}.json", json.dumps(dict(flaws)).encode())
+        write_atomically(path, json.dumps(dict(flaws)).encode())
 
     def flaws(self) -> dict[str, int]:
         """Flaw → how many images of the committed shards have it."""

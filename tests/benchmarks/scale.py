@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from evaluator.config import RunConfig, parse_record
 from evaluator.data import Pack
@@ -26,6 +29,7 @@ from evaluator.runner.status import read_status
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.claims import Claims, Worker
+from evaluator.store.quarantine import set_apart_incomplete
 from evaluator.store.rundir import RunDirectory
 
 
@@ -61,12 +65,17 @@ def opened(config: RunConfig) -> Pack:
 def commit_all(run: RunDirectory, shards: range) -> None:
     """Shards as they are on disk, without their tables, and the claims of who made them."""
     claims = Claims(run.claims_folder, Worker.current(), lease_seconds=600)
-    record = {"format": 1, "rows": dict.fromkeys(("samples.parquet", "timings.parquet"), 200)}
+    record: dict[str, Any] = {
+        "format": 1,
+        "rows": dict.fromkeys(("samples.parquet", "timings.parquet"), 200),
+    }
     record["sha256"] = {"samples.parquet": "0" * 64}
     content = json.dumps(record, indent=1).encode()
     for index in shards:
         run.shard_path(index).mkdir()
         (run.shard_path(index) / "commit.json").write_bytes(content)
+        for name in record["rows"]:
+            (run.shard_path(index) / name).touch()
         claim = claims.take(f"{index:05d}")
         assert claim is not None
         claims.finish(claim, done=200)
@@ -96,6 +105,7 @@ def main() -> None:
             identity.require_same(run, config, pack.fingerprint)
             identity.require_same_plan(run, config, pack.keys)
             run.shard(run.num_shards // 2)
+        read_as_a_worker(path)
         commit_all(run, range(run.num_shards // 2))
         with timed(f"status, half of {run.num_shards} shards there"):
             read_status(RunDirectory.open(path))
@@ -103,8 +113,40 @@ def main() -> None:
         with timed("status, all there"):
             assert read_status(RunDirectory.open(path)).complete
         write_numbers(run, config)
+        with timed("looking for shards that lost a file"):
+            assert not set_apart_incomplete(run)
         with timed("a finished run answers"):
             assert finished_summary(config, path, Trust()) is not None
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import pyarrow.dataset
+from evaluator.runner import identity
+from evaluator.runner.plan import PromptsOf
+from evaluator.runner.surroundings import cache_folder, open_pack
+from evaluator.runner.trust import Trust
+from evaluator.store.rundir import RunDirectory
+from tests.benchmarks.scale import timed
+run = RunDirectory.open(Path(sys.argv[1]))
+config = identity.stored_config(run)
+with timed("a worker of its own process opens the pack"):
+    pack = open_pack(config.prompts, cache_folder(config), Trust())
+with timed("  knows that it is the run's, and its plan"):
+    identity.require_same(run, config, pack.fingerprint)
+    identity.require_same_plan(run, config, pack.key_slices)
+prompts = PromptsOf(pack, config.generation.images_per_prompt)
+with timed("  reads the prompts of its first shard"):
+    prompts(run.shard(run.num_shards // 2))
+with timed("  and of a second one"):
+    prompts(run.shard(run.num_shards // 3))
+"""
+
+
+def read_as_a_worker(path: Path) -> None:
+    """What a worker takes of the prompts before it makes its first shard."""
+    subprocess.run([sys.executable, "-c", WORKER, str(path)], check=True)
 
 
 def write_numbers(run: RunDirectory, config: RunConfig) -> None:

@@ -78,11 +78,18 @@ def configured(settings: Callable[..., dict[str, Any]]) -> Callable[..., RunConf
     return make
 
 
-def run_here(config: RunConfig, path: Path, *, retry_failed: bool = False, **trust: Any) -> Outcome:
+def run_here(
+    config: RunConfig,
+    path: Path,
+    *,
+    retry_failed: bool = False,
+    launch: str | None = None,
+    **trust: Any,
+) -> Outcome:
     """Run in this process, as its only one."""
     return run_evaluation(
         config, path, world=World(), stop=StopRequest(), trust=Trust(**trust),
-        retry_failed=retry_failed,
+        retry_failed=retry_failed, launch=launch,
     )  # fmt: skip
 
 

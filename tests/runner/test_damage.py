@@ -16,9 +16,11 @@ from evaluator.errors import CorruptShardError, InputError
 from evaluator.probing.images import kept_images
 from evaluator.runner.evaluation import Outcome
 from evaluator.runner.late import LateFeatures
+from evaluator.runner.repair import Repairs
 from evaluator.runner.session import aggregate_session
 from evaluator.runner.status import read_status
 from evaluator.store import committed
+from evaluator.store.claims import Claims, Worker
 from evaluator.store.quarantine import set_apart_shard, waiting
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of, launch, merged, run_here
@@ -135,6 +137,74 @@ def test_a_damaged_late_table_is_made_again_without_its_shard(
     assert (run.shard_path(1) / "commit.json").stat().st_mtime_ns == made
     (place,) = (run.path / "quarantine").iterdir()
     assert {path.name[:15] for path in place.iterdir()} == {"features-picky-", "reason.json"}
+
+
+def test_a_run_that_lacks_a_late_table_only_is_not_finished(run: RunDirectory, call) -> None:
+    flip(find(run, "features-picky-*"))
+    ended = call("status", run.path, "--verify")
+    assert ended.status == 3, "there is work left"
+    assert "shard 00001 was found damaged (features-picky-" in ended.out
+    # Who asks for that table no more is not told of it for ever.
+    asked = run.path / "asked.json"
+    record = json.loads(asked.read_text())
+    del record["fingerprints"]["picky"]
+    asked.write_text(json.dumps(record))
+    assert call("status", run.path).status == 0
+    assert go_on(run.path).exit_status == 0
+    assert call("status", run.path).status == 0
+    assert "picky" in asked.read_text()
+
+
+def test_a_late_table_that_failed_for_good_is_no_work_left(run: RunDirectory, call) -> None:
+    table = find(run, "features-picky-*")
+    flip(table)
+    assert call("status", run.path, "--verify").status == 3
+    claims = Claims(run.claims_folder, Worker.current(), lease_seconds=60)
+    for last in (False, False, True):
+        claim = claims.take(f"00001-{table.name}", alone=last)
+        assert claim is not None
+        claims.fail(claim, "too bright")
+    assert call("status", run.path).status == 1
+
+
+@pytest.mark.parametrize("name", ["images.tar", "commit.json", "features-digits-*"])
+def test_an_unfinished_run_that_lost_a_file_makes_its_shard_again(
+    name: str, run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tables_of(run.path)
+    shutil.rmtree(run.shard_path(4))
+    (run.path / "metrics.json").unlink()
+    find(run, name, 2).unlink()
+    assert go_on(run.path).exit_status == 0
+    assert tables_of(run.path) == before
+    assert [place.name for place in (run.path / "quarantine").iterdir()] == ["00002.0"]
+    (said,) = [x for x in capsys.readouterr().err.splitlines() if "set apart" in x]
+    assert "00002: a file that was committed is not there" in said
+
+
+def damaged(run: RunDirectory, shard: int = 1) -> CorruptShardError:
+    return CorruptShardError("expected something else", run.shard_path(shard))
+
+
+def test_what_another_worker_set_apart_is_not_held_against_this_one(run: RunDirectory) -> None:
+    repairs = Repairs()
+    flip(find(run, "samples.parquet"))
+    assert set_apart_shard(run, 1), "the other was first"
+    repairs.set_apart(damaged(run))
+    go_on(run.path)
+    flip(find(run, "samples.parquet"))
+    repairs.set_apart(damaged(run))
+    assert not run.is_committed(1)
+    go_on(run.path)
+    flip(find(run, "samples.parquet"))
+    with pytest.raises(CorruptShardError, match="expected something else"):
+        repairs.set_apart(damaged(run))  # it set it apart before
+
+
+def test_a_shard_in_which_nothing_is_found_wrong_is_not_tried_for_ever(run: RunDirectory) -> None:
+    with pytest.raises(CorruptShardError, match="expected something else"):
+        Repairs().set_apart(damaged(run))
+    assert run.is_committed(1)
 
 
 def test_a_shard_set_apart_while_its_late_table_is_made_is_made_again(

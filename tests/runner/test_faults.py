@@ -98,6 +98,22 @@ def test_many_bad_shards_are_set_aside_and_tried_again_when_asked(noise, tmp_pat
     assert bytes_of(mended.run.path) == bytes_of(plan.path)
 
 
+def test_what_was_set_aside_is_tried_again_once_a_launch(noise, tmp_path):
+    plan = RunDirectory.open(run_here(noise(), tmp_path / "whole", allow_code=True).run.path)
+    log = tmp_path / "log"
+    config = noise(broken=[plan.shard(1).samples[0].key], log=str(log))
+    run_here(config, tmp_path / "run", allow_code=True)
+    tries = log.read_text().count("\n")
+    for launch, more in (("a", 3), ("a", 0), ("b", 3)):
+        # The second time stands for another process of the launch that comes late.
+        again = run_here(
+            config, tmp_path / "run", retry_failed=True, launch=launch, allow_code=True
+        )
+        assert again.exit_status == 1
+        tries += more
+        assert log.read_text().count("\n") == tries, launch
+
+
 def test_a_late_table_that_fails_is_set_aside_and_the_rest_is_there(configured, tmp_path):
     def images(**changes):
         return configured(

@@ -179,6 +179,17 @@ def test_black_images_are_judged_marked_counted_and_said(custom, tmp_path, call)
     assert "4 images entirely black, 2 images not finite" in ended.out
 
 
+def test_a_shard_made_again_without_flaws_is_said_to_have_none(custom, tmp_path):
+    config = custom("Dark")
+    run = run_here(config, tmp_path / "run", allow_code=True).run
+    run.note_flaws(2, {"black": 3})  # as a decoder that overflows on one device only left it
+    assert run.flaws() == {"black": 3}
+    run.shard_path(2).rename(run.path / "quarantine" / "00002.0")
+    run_here(config, tmp_path / "run", allow_code=True)
+    assert run.is_committed(2)
+    assert run.flaws() == {}
+
+
 def with_long_shards(config: RunConfig) -> RunConfig:
     """Three of eight images."""
     runtime = config.runtime.model_copy(update={"shard_size": 8})

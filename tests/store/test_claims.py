@@ -24,8 +24,10 @@ from evaluator.store.claims import (
 )
 
 
-def claims(folder: Path, *, lease: float = 60.0, worker: Worker | None = None) -> Claims:
-    return Claims(folder, worker or Worker.current(), lease_seconds=lease)
+def claims(
+    folder: Path, *, lease: float = 60.0, worker: Worker | None = None, launch: str | None = None
+) -> Claims:
+    return Claims(folder, worker or Worker.current(), lease_seconds=lease, launch=launch)
 
 
 def test_a_task_has_one_owner(tmp_path: Path) -> None:
@@ -74,6 +76,33 @@ def test_the_last_try_is_made_alone_and_forgiving_starts_anew(tmp_path: Path) ->
     again = ours.take("00000")
     assert again is not None
     assert again.attempt == 4
+
+
+def fail(ours: Claims, times: int) -> None:
+    for _ in range(times):
+        taken = ours.take("00000") or ours.take("00000", alone=True)
+        assert taken is not None
+        ours.fail(taken, "boom")
+
+
+def test_a_launch_forgives_once_whichever_of_its_processes(tmp_path: Path) -> None:
+    fail(claims(tmp_path, launch="before"), 3)
+    first, late = claims(tmp_path, launch="now"), claims(tmp_path, launch="now")
+    assert first.forgive("00000")
+    fail(first, 3)
+    assert is_set_aside(first.of("00000"))
+    assert not late.forgive("00000")
+    assert not first.forgive("00000"), "a second round of its own"
+    assert claims(tmp_path, launch="next").forgive("00000")
+
+
+def test_what_a_launch_itself_set_aside_stays_so(tmp_path: Path) -> None:
+    fail(claims(tmp_path, launch="before"), 2)
+    ours = claims(tmp_path, launch="now")
+    fail(ours, 1)
+    assert not ours.forgive("00000")
+    unknown = claims(tmp_path)
+    assert unknown.forgive("00000"), "claims of a release that did not note launches"
 
 
 def test_clean_releases_between_failures_change_nothing(tmp_path: Path) -> None:
@@ -176,8 +205,20 @@ def test_a_process_with_a_recycled_pid_is_not_the_owner() -> None:
 def test_a_half_written_claim_is_somebodys_until_it_lapses(tmp_path: Path) -> None:
     (tmp_path / "00000.0").write_bytes(b"")
     assert claims(tmp_path).take("00000") is None
+    assert claims(tmp_path, lease=3600).take("00000") is None
     os.utime(tmp_path / "00000.0", (0, 0))
     assert claims(tmp_path).take("00000") is not None
+
+
+def test_a_claim_that_was_never_written_is_not_waited_for_a_whole_lease(tmp_path: Path) -> None:
+    (tmp_path / "00000.0").write_bytes(b"")
+    now = (tmp_path / "00000.0").stat().st_mtime
+    os.utime(tmp_path / "00000.0", (now - 31, now - 31))
+    taken = claims(tmp_path, lease=3600).take("00000")
+    assert taken is not None
+    assert taken.attempt == 1
+    os.utime(tmp_path / "00000.1", (now - 31, now - 31))
+    assert claims(tmp_path, lease=3600).take("00000") is None, "this one was"
 
 
 def _contend(

@@ -15,6 +15,7 @@ from evaluator.store import schemas
 from evaluator.store.mirror import read_manifest, remote_run
 from evaluator.store.pull import pull_run
 from evaluator.store.push import push_run
+from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
 from tests.store.test_rundir import commit, plan
 from tests.stores import delete
@@ -151,6 +152,62 @@ def test_a_damaged_late_table_is_not_pushed_until_it_is_mended(finished, memory)
     assert f"shards/00003/{name}" not in memory.files()
     late.write_bytes(sound)
     assert push_run(finished, memory).exit_status == 0
+
+
+def late_table(run: RunDirectory, index: int, name: str) -> Path:
+    staged = run.stage("late") / name
+    keys = [f"key {i}" for i in range(4)]
+    table = pa.table({"key": keys, "image_index": pa.array([0] * 4, pa.int32())})
+    schemas.write_table(table, staged, kind="features")
+    run.publish_late_table(index, staged)
+    return run.shard_path(index) / name
+
+
+@pytest.mark.parametrize("how", ["late table", "shard", "shard made again", "every time"])
+def test_what_is_set_apart_during_a_push_is_no_fault_of_the_store(
+    how: str, finished, memory, monkeypatch
+) -> None:
+    late = late_table(finished, 2, "features-clip-abcdef01.parquet")
+    put, meddled = RemotePath.put, []
+
+    def meanwhile(self: RemotePath, file: Path) -> None:
+        if file.parent.name == "00002" and (how == "every time" or not meddled):
+            place = finished.path / "quarantine" / f"00002.{len(meddled)}"
+            meddled.append(place)
+            if how == "late table":
+                place.mkdir()
+                late.rename(place / late.name)
+                file = late
+            else:
+                file.parent.rename(place)
+            if how in ("shard made again", "every time"):
+                commit(finished, 2, f"sharp {len(meddled)}")
+        put(self, file)
+
+    monkeypatch.setattr(RemotePath, "put", meanwhile)
+    pushed = push_run(finished, memory)
+    if how == "every time":
+        (fault,) = pushed.faults
+        assert "somebody mends the shard just now; push again" in fault
+        assert pushed.exit_status == 1
+        return
+    assert pushed.faults == ()
+    gone = how == "shard"
+    assert (pushed.num_shards, pushed.exit_status) == ((5, 3) if gone else (6, 0))
+    names = {name for name in memory.files() if name.startswith("shards/00002/")}
+    if not gone:
+        expected = {path.name for path in finished.shard_path(2).iterdir()}
+        assert names == {f"shards/00002/{name}" for name in expected}
+
+
+def test_a_push_says_which_shards_were_set_apart(call, finished, bucket) -> None:
+    flipped = finished.shard_path(4) / "samples.parquet"
+    flipped.write_bytes(flipped.read_bytes()[:-9])
+    assert set_apart_shard(finished, 4)
+    pushed = call("push", finished.path, bucket / "runs" / "y")
+    assert pushed.status == 3
+    assert "5/6 shards" in pushed.out
+    assert "not there: shard 00004 was found damaged (samples.parquet: " in pushed.err
 
 
 def test_numbers_that_were_dropped_do_not_come_back(finished, memory, tmp_path: Path) -> None:
