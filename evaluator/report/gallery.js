@@ -35,6 +35,7 @@ const begin = (data) => {
   const truncated = new Set(data.truncated), large = new Set(data.large), crisp = new Set(data.crisp);
   const thumbnails = new Set(data.thumbnails.flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i)));
   const scores = data.scores.map((score) => ({ ...score, values: Float64Array.from(score.values, (v) => v ?? NaN) }));
+  const scoreNamed = new Map(scores.map((score) => [score.name, score]));
   const file = (folder, position, end = "") => {
     const name = `${folder}/${String(position).padStart(6, "0")}${end}.webp`;
     return data.inside ? data.inside[name] : name;
@@ -92,14 +93,14 @@ const begin = (data) => {
       const coded = data.tags[field.dataset.tag], code = coded.values.indexOf(field.value);
       tests.push((row) => coded.codes[row] === code);
     }
-    const score = scores[fields.score.value];
+    const score = scoreNamed.get(fields.score.value);
     const low = parseFloat(fields.low.value), high = parseFloat(fields.high.value);
     if (score && !Number.isNaN(low)) tests.push((row) => score.values[row] >= low);
     if (score && !Number.isNaN(high)) tests.push((row) => score.values[row] <= high);
     order = [];
     for (let row = 0; row < num; row++) if (tests.every((test) => test(row))) order.push(row);
     const sign = fields.order.value === "descending" ? -1 : 1;
-    const sorted = scores[fields.sort.value]?.values;
+    const sorted = scoreNamed.get(fields.sort.value)?.values;
     if (sorted) {
       order.sort((a, b) => {
         const x = sorted[a], y = sorted[b];
@@ -111,7 +112,7 @@ const begin = (data) => {
 
   // -- the tiles --------------------------------------------------------------------------------
   const grid = by("gallery"), count = by("gallery-count"), pages = by("gallery-pages");
-  const extra = () => scores[fields.sort.value] ?? scores[fields.score.value];
+  const extra = () => scoreNamed.get(fields.sort.value) ?? scoreNamed.get(fields.score.value);
   const picture = (row, bigger = false) => {
     const position = positions[row];
     if (!thumbnails.has(position)) {
