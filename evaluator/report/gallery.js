@@ -23,6 +23,9 @@ const shown = (value) => {
   return text.replace("-", "−");
 };
 
+// A button that is disabled would lose the focus, and the keyboard its place.
+const off = (id, is) => by(id).setAttribute("aria-disabled", String(is));
+
 const begin = (data) => {
   // -- what is known of each row ----------------------------------------------------------------
   const keys = data.keys, num = keys.length, size = data.page_size;
@@ -136,7 +139,7 @@ const begin = (data) => {
     const score = extra();
     const faint = make("div", { class: "faint" }, `${keys[row]} · ${data.indices[row]} · seed ${data.seeds[row]}`);
     for (const mark of marks(row)) faint.append(" · ", make("span", { class: "partial" }, mark));
-    const caption = make("figcaption", {}, text.prompt(row) || "(no prompt)", faint);
+    const caption = make("figcaption", {}, make("div", { class: "words" }, text.prompt(row) || "(no prompt)"), faint);
     if (score) caption.append(make("div", { class: "score" }, `${score.name}: ${shown(score.values[row])}`));
     const link = make("a", { href: address(row), "data-row": row }, picture(row));
     return make("figure", { class: "tile", id: `sample-${positions[row]}` }, link, caption);
@@ -150,11 +153,11 @@ const begin = (data) => {
     by("page-number").value = page + 1;
     by("page-number").max = last + 1;
     by("page-count").textContent = `of ${(last + 1).toLocaleString("en")}`;
-    by("page-previous").disabled = page === 0;
-    by("page-next").disabled = page === last;
+    off("page-previous", page === 0);
+    off("page-next", page === last);
   };
   const update = (to = 0) => { choose(); page = to; show(); keep(); };
-  const turn = (to) => { page = to; show(); keep(); };
+  const turn = (to) => { page = to; show(); keep(); };  // `show` keeps it within bounds
 
   // -- one sample -------------------------------------------------------------------------------
   const panel = by("sample-panel");
@@ -240,8 +243,8 @@ const begin = (data) => {
     by("panel-title").textContent = `${keys[row]} · ${data.indices[row]}`;
     const place = order.indexOf(row);
     by("panel-place").textContent = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${order.length.toLocaleString("en")}`;
-    by("panel-previous").disabled = place <= 0;
-    by("panel-next").disabled = place < 0 || place + 1 >= order.length;
+    off("panel-previous", place <= 0);
+    off("panel-next", place < 0 || place + 1 >= order.length);
     const image = make("div", { id: "panel-image", class: "big" }, picture(row, true));
     const sides = make("div", { class: "sides" }, image, make("div", {}, facts(row)));
     by("panel-body").replaceChildren(sides, make("h3", {}, "Scores"), numbers(row), ...maps(row), ...latents(row));
