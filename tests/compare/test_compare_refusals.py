@@ -214,6 +214,14 @@ def test_json_goes_to_standard_output_alone(compared):
     assert "verdict" in ended.err
 
 
+def test_what_is_said_of_a_metric_is_not_said_again_of_each_group(compared):
+    ended, said = compared("a", "b", options=("--by", "colour", "--metrics", "fd_toy"))
+    assert ended.status == 0
+    assert "fd_toy [colour=red] ↓" in said
+    assert "fd_toy [colour=blue] ↓" in said
+    assert said.count("generated samples: below 10000") == 1
+
+
 def test_untrusted_texts_stay_texts(runs, tmp_path, call):
     evil = "\x1b[31m<script>alert(1)</script>"
     toy = Toy(prompts=16, reference=runs / "real", text={key_of(n): evil for n in range(16)})
