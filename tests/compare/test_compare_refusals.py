@@ -150,7 +150,10 @@ def test_samples_without_an_image_are_left_out_of_both(compared):
     ended, said = compared("a", "failed")
     assert ended.status == 0
     assert "2 samples of B have no image" in said
-    assert "the 30 samples that both have: 2 of A and 0 of B have no partner" in said
+    assert (
+        "the 30 samples that both have, so that n is equal: 2 of A and 0 of B have no partner"
+        in said
+    )
 
 
 @pytest.mark.parametrize("damage", ["metrics.json", "newer", "broken"])

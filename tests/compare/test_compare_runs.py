@@ -148,7 +148,10 @@ def test_only_what_both_have_is_compared(make):
     a, b = make("a"), make("b", seed=1, first=4)
     comparison, pairing = only(a, b)
     assert (pairing.n, pairing.only_baseline, pairing.only_other) == (40, 8, 8)
-    assert "the 40 samples that both have: 8 of A and 8 of B" in pairing.warnings[0]
+    assert (
+        "the 40 samples that both have, so that n is equal: 8 of A and 8 of B"
+        in pairing.warnings[0]
+    )
     overlap = of(comparison, "fd_toy")
     alone = make("c", first=4, prompts=20), make("d", seed=1, first=4, prompts=20)
     same = of(only(*alone)[0], "fd_toy")
