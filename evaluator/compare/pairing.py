@@ -139,7 +139,11 @@ class PairingDraft:
         order = [name for name in plan.result_names if name in found]
         self.drafts += [found[name] for name in [*order, *(set(found) - set(order))]]
         if group is None:
-            self.scores += numbers.scores
+            known_names = {score.name for score in self.scores}
+            self.scores += [
+                s._replace(name=f"{s.name}-{frame.reference}") if s.name in known_names else s
+                for s in numbers.scores
+            ]
         return numbers
 
     def _numbers(
@@ -158,7 +162,7 @@ class PairingDraft:
         if isinstance(metric.baseline.plan, CustomPlan):
             return None
         if group is None:
-            return values.computed(metric)
+            return values.stored(metric) or values.computed(metric)
         return values.computed(metric, group[1], group[0], members)
 
     def _own(self, metric: Matched, frame: Frame, members: NDArray[np.bool_]) -> list[Draft]:
