@@ -171,7 +171,7 @@ def _bare(value: Any) -> Any:
 
 
 def _name(row: Row) -> str:
-    return said(row.name) + ("" if row.measured else " †")
+    return said(row.name, limit=60) + ("" if row.measured else " †")
 
 
 def _notes(board: Board) -> list[str]:

@@ -82,7 +82,7 @@ def test_a_damaged_entry_is_left_out_and_counted(runs: Path, damage: dict[str, o
     assert board.cell("b", "fid") is None
     assert board.cell("b", "kid") is not None
     (row,) = [row for row in board.rows if row.name == "b"]
-    assert row.warnings == ("1 entries of metrics.json cannot be read and are left out",)
+    assert row.warnings == ("left out: an entry of metrics.json that cannot be read",)
 
 
 def test_a_run_that_lacks_a_metric_is_ranked_by_the_others(runs: Path) -> None:
@@ -91,6 +91,7 @@ def test_a_run_that_lacks_a_metric_is_ranked_by_the_others(runs: Path) -> None:
     assert board.cell("d", "fid") is None
     counts = {standing.row: standing.num_metrics for standing in board.standings}
     assert counts == {"a": 2, "b": 2, "c": 2, "d": 1}
+    assert board.remarks == ("d: its win rate stands on 1 of 2 metrics; compare it with care",)
 
 
 def test_two_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
