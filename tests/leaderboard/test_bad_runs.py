@@ -175,6 +175,13 @@ def test_settings_that_refer_to_themselves_are_told_shortly(runs: Path) -> None:
     levels += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 8)}]" for i in range(1, 30)]
     bomb = "\n".join(f"  {line}" for line in levels)
     (runs / "b/init/config.yaml").write_text(f"name: b\ngeneration: {{steps: 3}}\nmodel:\n{bomb}\n")
+    maps = ["y0: &y0 {}"]
+    maps += [
+        f"y{i}: &y{i} {{{', '.join(f'k{k}: *y{i - 1}' for k in range(8))}}}" for i in range(1, 30)
+    ]
+    (runs / "c/init/config.yaml").write_text(
+        "name: c\nmodel:\n" + "\n".join(f"  {m}" for m in maps)
+    )
     board = board_of(runs)
     (row,) = [row for row in board.rows if row.name == "b"]
     assert row.provenance.steps == 3
