@@ -10,6 +10,7 @@ from typing import Any
 from evaluator.durable import explained, write_atomically
 from evaluator.errors import RunDirectoryError
 from evaluator.leaderboard import Board
+from evaluator.report.board import write_board
 from evaluator.report.leaderboard_tables import as_csv, as_markdown, tidy_rows
 from evaluator.report.text import redacted
 
@@ -35,7 +36,7 @@ def write_leaderboard(board: Board, folder: Path) -> list[Path]:
     for ending, content in contents.items():
         paths.append(folder / f"{NAME}.{ending}")
         write_atomically(paths[-1], content)
-    return paths
+    return [*paths, write_board(board, folder)]
 
 
 def require_leaderboard_folder(folder: Path) -> None:
