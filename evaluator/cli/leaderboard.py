@@ -59,7 +59,7 @@ def leaderboard(
         typer.echo(as_json(board), nl=False)
     elif json is not None:
         write_atomically(Path(json), as_json(board).encode())
-    typer.echo(f"\nleaderboard: {plain(str(written[-1].parent))}", err=only_json)
+    typer.echo(f"\nleaderboard: {plain(str(written[-1]))}", err=only_json)
     for fault in board.faults:
         typer.echo(plain(f"failed: {fault}"), err=True)
     if board.faults:

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from evaluator.errors import ConfigError
-from evaluator.leaderboard.made_with import is_real
+from evaluator.leaderboard.made_with import is_real, shortly
 from evaluator.leaderboard.records import Citation, Interval
 
 FIELDS = ("name", "source", "values", "protocol", "n", "intervals", "level", "notes")
@@ -85,7 +85,7 @@ def read_citations(path: Path) -> tuple[CitedRow, ...]:
 def _faults(row: Any, names: set[str]) -> Iterator[str]:
     """What is wrong with a row; `names` are those of the rows before it."""
     if not isinstance(row, Mapping):
-        yield f": expected name, source and values, got {row!r}"
+        yield f": expected name, source and values, got {shortly(row)}"
         return
     for key in row:
         if key not in FIELDS:
@@ -97,7 +97,7 @@ def _faults(row: Any, names: set[str]) -> Iterator[str]:
             yield f".{key}: expected {WORDS[key]}, got none"
     for key in ("name", "source", "protocol", "notes"):
         if row.get(key) is not None and not isinstance(row[key], str):
-            yield f".{key}: expected text, got {row[key]!r}; put it in quotes"
+            yield f".{key}: expected text, got {shortly(row[key])}; put it in quotes"
     name = row.get("name")
     if isinstance(name, str):
         if name in names:
@@ -105,26 +105,26 @@ def _faults(row: Any, names: set[str]) -> Iterator[str]:
         names.add(name)
     n = row.get("n")
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        yield f".n: expected a whole number of at least 1, got {n!r}"
+        yield f".n: expected a whole number of at least 1, got {shortly(n)}"
     level = row.get("level")
     if level is not None and not (is_real(level) and 0 < level < 1):
-        yield f".level: expected a number between 0 and 1, such as 0.95, got {level!r}"
+        yield f".level: expected a number between 0 and 1, such as 0.95, got {shortly(level)}"
     yield from _faults_of_numbers(row)
 
 
 def _faults_of_numbers(row: Mapping[str, Any]) -> Iterator[str]:
     values, intervals = row.get("values"), row.get("intervals")
     if values not in (None, "", {}) and not isinstance(values, Mapping):
-        yield f".values: expected {WORDS['values']}, got {values!r}"
+        yield f".values: expected {WORDS['values']}, got {shortly(values)}"
         return
     for metric, value in (values or {}).items():
         if not isinstance(metric, str):
-            yield f".values: expected the name of a metric, got {metric!r}; put it in quotes"
+            yield f".values: expected the name of a metric, got {shortly(metric)}; put it in quotes"
         elif not is_real(value):
             hint = "; write 1.0e-4, not 1e-4" if _as_text(value) else ""
-            yield f".values.{metric}: expected a number, got {value!r}{hint}"
+            yield f".values.{metric}: expected a number, got {shortly(value)}{hint}"
     if intervals is not None and not isinstance(intervals, Mapping):
-        yield f".intervals: expected [low, high] by metric, got {intervals!r}"
+        yield f".intervals: expected [low, high] by metric, got {shortly(intervals)}"
         return
     for metric, ends in (intervals or {}).items():
         where = f".intervals.{metric}"
@@ -133,9 +133,9 @@ def _faults_of_numbers(row: Mapping[str, Any]) -> Iterator[str]:
             hint = f"; did you mean '{near[0]}'?" if near else ""
             yield f"{where}: expected a metric of 'values'{hint}"
         elif not (isinstance(ends, list) and len(ends) == 2 and all(is_real(e) for e in ends)):
-            yield f"{where}: expected [low, high], got {ends!r}"
+            yield f"{where}: expected [low, high], got {shortly(ends)}"
         elif not ends[0] <= ends[1]:
-            yield f"{where}: expected the lower end first, got {ends!r}"
+            yield f"{where}: expected the lower end first, got {shortly(ends)}"
 
 
 def _as_text(value: Any) -> bool:

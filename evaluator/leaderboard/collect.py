@@ -41,6 +41,7 @@ class Collected:
     """All that could be read of the runs that were named."""
 
     runs: tuple[ReadRun, ...]
+    """By name, then by path."""
     faults: tuple[str, ...]
     """About each path that was named and gave nothing."""
     remarks: tuple[str, ...]
@@ -50,6 +51,7 @@ class Collected:
 def collect(paths: Sequence[Path]) -> Collected:
     """Read each run directory, and each run in each folder of runs; a run given twice counts once.
 
+    They come in order of their names and paths, however they are given: draws depend on it.
     What cannot be read becomes a sentence: it never keeps the others from being shown.
     """
     runs: dict[Path, ReadRun] = {}
@@ -67,7 +69,8 @@ def collect(paths: Sequence[Path]) -> Collected:
                 runs[each.resolve()] = read_run(each)
             except _UnreadableError as error:
                 (faults if named else remarks).append(f"{each}: {error}")
-    return Collected(tuple(runs.values()), tuple(faults), tuple(remarks))
+    ordered = sorted(runs.items(), key=lambda item: (item[1].name, str(item[0])))
+    return Collected(tuple(run for _, run in ordered), tuple(faults), tuple(remarks))
 
 
 class _UnreadableError(Exception):
@@ -201,8 +204,9 @@ def _sound(metric: MetricRecord) -> bool:
     return (
         isinstance(metric.name, str)
         and (metric.value is None or is_real(metric.value))
-        and count(metric.n) is not None
-        and count(metric.n_expected) is not None
+        and all(
+            (count(n) or 0) >= 0 and count(n) is not None for n in (metric.n, metric.n_expected)
+        )
         and metric.higher_is_better in (True, False, None)
         and all(isinstance(t, str | None) for t in (metric.extractor, metric.fingerprint))
         and isinstance(metric.reference, Mapping | None)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from evaluator.leaderboard.records import Provenance
+
+MAX_SETTINGS = 1_000
+"""Settings of one configuration that are looked at."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shortly(value: Any) -> str:
+    """A value of YAML in few characters, however deep it refers to itself."""
+    return _SHORT.repr(value)
 
 
 def provenance_of(config: Mapping[str, Any], record: Mapping[str, Any]) -> Provenance:
@@ -49,7 +62,10 @@ def name_of(config: Mapping[str, Any], path: Path) -> str:
 
 def settings_apart(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each configuration, the settings of model and generation that are not the same in all."""
-    flat = [dict(_leaves({k: c.get(k) for k in ("model", "generation")}, "")) for c in configs]
+    flat = [
+        dict(islice(_leaves({k: c.get(k) for k in ("model", "generation")}, ""), MAX_SETTINGS))
+        for c in configs
+    ]
     paths = {path: None for each in flat for path in each}
     apart = [p for p in paths if len({json.dumps(each.get(p)) for each in flat}) > 1]
     return [{path: each.get(path) for path in apart} for each in flat]
@@ -59,10 +75,10 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, str | int | float | None):
+    elif isinstance(value, str | int | None) or is_real(value):
         yield path, value
     else:
-        yield path, json.dumps(value, default=str)
+        yield path, shortly(value)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -77,7 +93,12 @@ def text(value: Any) -> str | None:
 
 def is_real(value: Any) -> bool:
     """Whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def real(value: Any) -> float | None:

@@ -18,7 +18,7 @@ from evaluator.aggregate.summary import MetricRecord
 from evaluator.config.asked import MetricConfig
 from evaluator.errors import ConfigError
 from evaluator.leaderboard.collect import ReadRun
-from evaluator.leaderboard.made_with import mapping
+from evaluator.leaderboard.made_with import count, mapping, text
 from evaluator.metrics.catalog import resolve
 
 UNKNOWN = "unknown"
@@ -65,22 +65,23 @@ def answers_of(run: ReadRun, place: int) -> list[Answer]:
     found = []
     for record in run.metrics:
         names = mapping(record.reference)
+        called = text(names.get("name"))
         given, options = asked.take(record)
         question = Question(
             metric=record.name,
             extractor=record.extractor,
             fingerprint=record.fingerprint,
-            reference=_content(contents, names.get("name")),
-            reference_n=names.get("n"),
-            held_out=_content(contents, names.get("held_out")),
+            reference=_content(contents, called),
+            reference_n=count(names.get("n")),
+            held_out=_content(contents, text(names.get("held_out"))),
             options=json.dumps(options, sort_keys=True, default=str),
             prompts=prompts,
         )
-        found.append(Answer(place, question, record, names.get("name"), given))
+        found.append(Answer(place, question, record, called, given))
     return found
 
 
-def _content(contents: Mapping[str, Any], name: Any) -> str | None:
+def _content(contents: Mapping[str, Any], name: str | None) -> str | None:
     """One fingerprint of all that a reference is made from."""
     if name is None:
         return None
@@ -118,7 +119,7 @@ def _results(entry: Any) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, 
         plan = resolve(metric.name, metric.extractor, metric.options)
     except ConfigError:  # a metric of the user's own
         yield metric.name.rpartition(":")[2], metric.options, metric.options
-    except (ValidationError, TypeError):
+    except (ValidationError, TypeError, ValueError):
         return
     else:
         for name in plan.result_names:

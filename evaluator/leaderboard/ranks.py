@@ -8,6 +8,7 @@ that is too careful, never too bold.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,6 +70,10 @@ class Tables:
         ]
         return found, len(prompts)
 
+    def made_elsewhere(self, run: int) -> bool:
+        """Whether its images existed before the run: their prompts are not known."""
+        return self._runs[run].provenance.kind == "images"
+
     def name(self, run: int) -> str:
         """The run's directory, for a remark."""
         return str(self._runs[run].path)
@@ -85,6 +90,12 @@ def rank(draft: Draft, tables: Tables, *, level: float, num_resamples: int, seed
     answers = [draft.answers[run] for run in runs]
     values = np.array([_value(answer) for answer in answers])
     influence, remarks = _paired(draft, answers, tables)
+    elsewhere = [tables.name(a.run) for a in answers if tables.made_elsewhere(a.run)]
+    if draft.of_means and elsewhere and len(answers) > 1:
+        remarks.append(
+            f"{draft.label}: the images of {_several(elsewhere)} were made elsewhere; whether for "
+            "the same prompts is not known"
+        )
     errors = np.array([_error(answer) for answer in answers])
     if influence is not None:
         extra = np.where(np.abs(influence).sum(axis=1) > 0, 0.0, [e.size for e in _named(errors)])
@@ -99,7 +110,7 @@ def rank(draft: Draft, tables: Tables, *, level: float, num_resamples: int, seed
             values, sizes, degrees, higher_is_better=higher, level=level, seed=seed
         )
         # another seed for each metric: sets that are resampled apart are independent
-        own = seed + sum(draft.id.encode())
+        own = seed + zlib.crc32(draft.id.encode())
         draws = drawn_values(values, sizes, num_resamples=num_resamples, seed=own)
     found = places(values, higher_is_better=higher)
     return Ranked(
@@ -140,14 +151,17 @@ def _paired(
     found, num_prompts = tables.influences(answers)
     lacking = [tables.name(a.run) for a, each in zip(answers, found, strict=True) if each is None]
     if lacking:
-        which = lacking[0] + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
         return None, [
             f"{draft.label}: compared by the intervals, less sharply than prompt by prompt: no "
-            f"scores of single samples that give the number in {which}; `evaluator aggregate` "
-            "writes them"
+            f"scores of single samples that give the number in {_several(lacking)}; "
+            "`evaluator aggregate` writes them"
         ]
     rows = [np.pad(row, (0, num_prompts - len(row))) for row in found if row is not None]
     return (np.stack(rows), []) if num_prompts > 1 else (None, [])
+
+
+def _several(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _value(answer: Answer) -> float:

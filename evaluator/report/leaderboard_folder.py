@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,16 @@ def require_leaderboard_folder(folder: Path) -> None:
 
 
 def as_json(board: Board) -> str:
-    """What leaderboard.json holds: the board, without secrets in the settings of its rows."""
-    record = board.record()
-    record["rows"] = _without_secrets(record["rows"])
+    """What leaderboard.json holds: the board, without secrets in what others wrote."""
+    record = _without_secrets(board.record())
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # an option of somebody's configuration: JSON has no such number
     if isinstance(value, Mapping):
         return {key: _without_secrets(inner) for key, inner in value.items()}
     return (

@@ -8,10 +8,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from evaluator.leaderboard import Board, Column, Row, Standing
+from evaluator.leaderboard import Board, Cell, Column, Row, Standing
 from evaluator.report.leaderboard_text import (
     DIRECTIONS,
     PROVENANCE,
+    grid,
     made_with,
     percent,
     ranks_meaning,
@@ -37,7 +38,10 @@ def as_text(board: Board, *, width: int | None = None) -> str:
     """
     names = ["run", *(_name(row) for row in board.rows)]
     columns = [_win_rates(board)] if board.standings else []
-    columns += [_values(board, column) for column in board.columns]
+    cells = grid(board)
+    for each in board.columns:
+        values = [shown(cells.get((row.name, each.id))) for row in board.rows]
+        columns.append([title_of(each), *values])
     blocks, block = [], [names]
     for column in columns:
         if width is not None and len(block) > 1 and _width([*block, column]) > width:
@@ -58,7 +62,7 @@ def as_text(board: Board, *, width: int | None = None) -> str:
 
 def as_markdown(board: Board) -> str:
     """The board as a Markdown document: values and ranks, then all that stands behind them."""
-    standings = {standing.row: standing for standing in board.standings}
+    standings, found = {standing.row: standing for standing in board.standings}, grid(board)
     head = ["run", *(["mean win rate", "first in"] if standings else [])]
     head += [title_of(column) for column in board.columns]
     rows = []
@@ -66,7 +70,7 @@ def as_markdown(board: Board) -> str:
         cells = [_name(row)]
         if standings:
             cells += _standing(standings.get(row.name))
-        cells += [shown(board.cell(row.name, column.id)) for column in board.columns]
+        cells += [shown(found.get((row.name, column.id))) for column in board.columns]
         rows.append(cells)
     lines = ["# Leaderboard", "", *_table(head, rows)]
     lines += [f"Sorted by {markdown_cell(said(board.sort))}.", ""]
@@ -80,7 +84,7 @@ def as_markdown(board: Board) -> str:
 
 def as_csv(board: Board) -> str:
     """One line a run, full precision; text cells cannot become formulas."""
-    standings = {standing.row: standing for standing in board.standings}
+    standings, found = {standing.row: standing for standing in board.standings}, grid(board)
     head = ["run", "origin", "source", "protocol", "path", "place", "mean win rate",
             "win rate low", "win rate high", "first", "keeps place"]  # fmt: skip
     head += [name for name, _ in _FIELDS]
@@ -103,7 +107,7 @@ def as_csv(board: Board) -> str:
         )  # fmt: skip
         cells += [_bare(getattr(row if of_row else row.provenance, n)) for n, of_row in _FIELDS]
         for column in board.columns:
-            cells += _csv_cells(board, row, column)
+            cells += _csv_cells(found.get((row.name, column.id)))
         writer.writerow([formula_safe(c) if isinstance(c, str) else c for c in cells])
     return out.getvalue()
 
@@ -151,8 +155,7 @@ _FIELDS = (
 _ENDS = ("", " low", " high", " rank low", " rank high", " n", " not ranked because")
 
 
-def _csv_cells(board: Board, row: Row, column: Column) -> list[object]:
-    cell = board.cell(row.name, column.id)
+def _csv_cells(cell: Cell | None) -> list[object]:
     if cell is None:
         return [""] * len(_ENDS)
     interval, rank = cell.interval, cell.rank
@@ -202,17 +205,13 @@ def _standing(standing: Standing | None) -> list[str]:
     return [_rate(standing), "—" if standing is None else percent(standing.first)]
 
 
-def _values(board: Board, column: Column) -> list[str]:
-    return [title_of(column), *(shown(board.cell(row.name, column.id)) for row in board.rows)]
-
-
 def _settings(board: Board, names: list[str]) -> list[list[str]]:
     """The settings in which the measured rows differ, a column each."""
     paths = dict.fromkeys(path for row in board.rows for path in row.settings)
     found = [names]
     for path in paths:
         values = [row.settings.get(path) if row.measured else None for row in board.rows]
-        cells = ["—" if v is None else said(v, limit=40) for v in values]
+        cells = ["—" if v is None else said(str(v), limit=40) for v in values]
         found.append([said(path).removeprefix("generation."), *cells])
     return found
 

@@ -5,7 +5,8 @@ All text that others wrote is stripped of control characters and secrets here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from evaluator.leaderboard import Board, Cell, Column, Interval, Row, Variant
@@ -26,9 +27,15 @@ SAME_ORDER = 1.0 - 1e-9
 """A tau from which on two orders are the same."""
 
 
-def said(text: object, *, limit: int | None = None) -> str:
+@lru_cache(maxsize=10_000)
+def said(text: str, *, limit: int | None = None) -> str:
     """Text that others wrote, on one line, fit to show."""
     return redacted(plain(text, limit=limit))
+
+
+def grid(board: Board) -> Mapping[tuple[str, str], Cell]:
+    """(row, column) → cell: for those who look at many."""
+    return {(cell.row, cell.column): cell for cell in board.cells}
 
 
 def title_of(column: Column) -> str:
@@ -76,7 +83,7 @@ def made_with(row: Row, field: str) -> str:
         return ""
     if field in ("weights", "revision"):
         return said(value)[:12]
-    return said(f"{value:g}" if isinstance(value, float) else value, limit=80)
+    return said(f"{value:g}" if isinstance(value, float) else str(value), limit=80)
 
 
 def ranks_meaning(board: Board) -> list[str]:
@@ -95,10 +102,10 @@ def ranks_meaning(board: Board) -> list[str]:
 def unranked(board: Board) -> list[str]:
     """Which values are not ranked, and why; one line a reason and column."""
     labels = {column.id: said(column.label) for column in board.columns}
+    measured = {row.name for row in board.rows if row.measured}
     found: dict[tuple[str, str], list[str]] = {}
     for cell in board.cells:
-        measured = any(row.name == cell.row and row.measured for row in board.rows)
-        if cell.rank is None and cell.reason and measured:
+        if cell.rank is None and cell.reason and cell.row in measured:
             found.setdefault((cell.column, cell.reason), []).append(said(cell.row))
     lines: dict[str, None] = {}
     for (column, reason), rows in found.items():

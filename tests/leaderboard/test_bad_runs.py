@@ -167,3 +167,22 @@ def test_unknown_names_are_met_with_a_near_miss(runs: Path) -> None:
         ConfigError, match="--by region: expected a tag .* there is none, or add `by: region`"
     ):
         leaderboard([runs], by="region", num_resamples=20)
+
+
+def test_settings_that_refer_to_themselves_are_told_shortly(runs: Path) -> None:
+    levels = ["x0: &x0 [a, a, a, a, a, a, a, a]"]
+    levels += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 8)}]" for i in range(1, 30)]
+    bomb = "\n".join(f"  {line}" for line in levels)
+    (runs / "b/init/config.yaml").write_text(f"name: b\ngeneration: {{steps: 3}}\nmodel:\n{bomb}\n")
+    board = board_of(runs)
+    (row,) = [row for row in board.rows if row.name == "b"]
+    assert row.provenance.steps == 3
+    assert max(len(str(value)) for value in row.settings.values()) < 1000
+
+
+def test_numbers_that_no_float_holds_are_damage(runs: Path) -> None:
+    path = runs / "b/metrics.json"
+    record = json.loads(path.read_bytes())
+    record["metrics"][0]["value"] = 10**400
+    path.write_text(json.dumps(record))
+    assert board_of(runs).cell("b", "fid") is None

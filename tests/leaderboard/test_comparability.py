@@ -225,13 +225,18 @@ def test_one_run_alone_has_no_rank(tmp_path: Path) -> None:
     assert board.standings == ()
 
 
-def test_the_order_of_the_runs_given_changes_nothing_but_ties(tmp_path: Path) -> None:
+def test_the_order_in_which_runs_are_given_changes_nothing(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / n, [SetNumber("fid", 10.0 + i), MeanNumber("clip_score", scores(i))])
         for i, n in enumerate("abcd")
     ]
-    one, other = board_of(*runs), board_of(*reversed(runs))
-    ranks = [{(c.row, c.column): c.rank for c in board.cells} for board in (one, other)]
-    assert ranks[0] == ranks[1]
-    rates = [{s.row: s.win_rate for s in board.standings} for board in (one, other)]
-    assert rates[0] == rates[1]
+    assert board_of(*runs) == board_of(*reversed(runs))
+
+
+def test_images_made_elsewhere_are_ranked_in_means_with_a_remark(tmp_path: Path) -> None:
+    for i, name in enumerate("ab"):
+        numbers = [MeanNumber("clip_score", scores(i))]
+        make_run(tmp_path / name, numbers, model={"kind": "images"}, prompts=f"{i}" * 64)
+    board = board_of(tmp_path)
+    assert (board.columns[0].compared, board.columns[0].n_ranked) == ("from the intervals", 2)
+    assert "made elsewhere; whether for the same prompts is not known" in board.remarks[0]
