@@ -95,7 +95,8 @@ def ranks_meaning(board: Board) -> list[str]:
         "of one column hold together, over prompts and noise drawn like these (of many columns, up "
         "to one in twenty may err); runs that share a rank are not told apart by this metric.",
         "win rate: share of the other runs that a run beats, averaged over its metrics, and what "
-        "95 % of the resamples give.",
+        "95 % of the resamples give (prompts drawn anew for means; numbers of sets drawn from their "
+        "intervals, each by itself).",
     ]
 
 
