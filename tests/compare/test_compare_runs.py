@@ -120,6 +120,30 @@ def test_tables_and_shards_give_the_same_scores(make):
     assert before.n == 46
 
 
+def test_numbers_that_are_there_already_are_those_computed_again(make):
+    a, b = make("a", images=3), make("b", seed=1, images=3)
+    stored = only(a, b)[1]
+    for path in (a, b):
+        (path / "metrics.json").unlink()
+    computed = only(a, b)[1]
+    for first, second in zip(stored.differences, computed.differences, strict=True):
+        assert first.interval is not None
+        assert second.interval is not None
+        assert first.interval[:2] == pytest.approx(second.interval[:2], rel=1e-9)
+        assert (first.p, first.verdict, first.n, first.warnings) == (
+            second.p, second.verdict, second.n, second.warnings,
+        )  # fmt: skip
+
+
+def test_numbers_that_are_there_already_are_not_computed_again(make):
+    a, b = make("a"), make("b", seed=1)
+    for features in [*a.glob("shards/*/features-*"), *b.glob("shards/*/features-*")]:
+        features.unlink()  # neither features nor scores are read, where metrics/ has them
+    assert {each.verdict for each in only(a, b)[1].differences} == {"no difference found"}
+    (a / "metrics.json").write_text("{}")
+    assert {each.verdict for each in only(a, b)[1].differences} == {"not comparable"}
+
+
 def test_only_what_both_have_is_compared(make):
     a, b = make("a"), make("b", seed=1, first=4)
     comparison, pairing = only(a, b)
