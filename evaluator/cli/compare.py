@@ -39,17 +39,20 @@ def compare(
     from evaluator.compare.folder import default_folder, require_folder, write_folder
     from evaluator.compare.opened import open_runs
     from evaluator.compare.pairing import Request
+    from evaluator.report.comparison import write_comparison
 
-    folder = output or default_folder([run.name for run in open_runs(runs)])
+    opened = open_runs(runs)
+    folder = output or default_folder([run.name for run in opened])
     require_folder(folder)
     names = None if metrics is None else tuple(n.strip() for n in metrics.split(",") if n.strip())
     asked = Request(by, names, permutations, changed)
     compared = compare_runs(runs, asked, _say if sys.stderr.isatty() else None)
     write_folder(compared, folder)
     comparison = compared.comparison
+    page = write_comparison(comparison, [each.run for each in opened], folder)
     only_json = json == "-"
     typer.echo(comparison_table(comparison), err=only_json)
-    typer.echo(f"\ncomparison: {plain(str(folder))}", err=only_json)
+    typer.echo(f"\ncomparison: {plain(str(folder))}\npage: {plain(str(page))}", err=only_json)
     if json is not None:
         _write_json(comparison.record(), json)
     if comparison.exit_status:

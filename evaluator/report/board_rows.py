@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from evaluator.leaderboard.records import Board, Cell, Column, Row, Standing, Variant
-from evaluator.report.text import decimals, number, plain
+from evaluator.report.text import decimals, number, plain, redacted
 
 MAX_ORDER = 8
 """Runs named in one order; the rest are counted."""
@@ -182,7 +182,7 @@ def _provenance(row: Row) -> list[str]:
         made.scheduler, made.steps, made.guidance_scale, size, made.dtype,
         made.images_per_prompt, made.seed, (made.prompts or "")[:12], made.evaluator,
     )  # fmt: skip
-    return ["—" if v is None or v == "" else plain(v, limit=120) for v in values]
+    return ["—" if v is None or v == "" else redacted(plain(v, limit=120)) for v in values]
 
 
 def _count(row: Row) -> str:
@@ -192,7 +192,12 @@ def _count(row: Row) -> str:
 
 
 def _settings(settings: Mapping[str, object]) -> str:
-    said = [f"{plain(k, limit=60)} = {plain(v, limit=40)}" for k, v in settings.items()]
+    ends = [name.rpartition(".")[2] for name in settings]
+    names = [
+        end if ends.count(end) == 1 else name for end, name in zip(ends, settings, strict=True)
+    ]
+    pairs = zip(names, settings.values(), strict=True)
+    said = [redacted(f"{plain(name, limit=60)}: {plain(v, limit=40)}") for name, v in pairs]
     more = f", and {len(said) - 6} more" if len(said) > 6 else ""
     return ", ".join(said[:6]) + more
 

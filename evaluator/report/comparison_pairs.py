@@ -109,6 +109,8 @@ def watched_samples(
     pairing: Pairing, baseline: RunDirectory, other: RunDirectory, scores: PairScores
 ) -> list[SampleId]:
     """Samples with heat maps in both runs: those whose first score changed most, else the first."""
+    if not pairing.n:
+        return []
     theirs = set(samples_with_maps(other))
     both = [sample for sample in samples_with_maps(baseline) if sample in theirs]
     if not both or not pairing.movers:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from evaluator.compare.records import Comparison, Difference, Pairing, RunFacts
 from evaluator.report.comparison_charts import draw_interval, signed
 from evaluator.report.svg import inline
-from evaluator.report.text import number, plain
+from evaluator.report.text import number, plain, redacted
 
 _MARKS = {"better": "▲", "worse": "▼", "different": "◆", "not comparable": "⚠"}
 _TONES = {"better": "up", "worse": "down", "not comparable": "partial"}
@@ -162,10 +162,11 @@ def provenance_rows(runs: Sequence[Iterable[tuple[str, str]]]) -> list[FactRow]:
 
 def setting_rows(pairing: Pairing) -> list[FactRow]:
     """What is set differently in the two runs."""
-    return [
-        fact_row(plain(name, limit=200), [plain(a, limit=500), plain(b, limit=500)])
-        for name, a, b in pairing.settings
-    ]
+    rows = []
+    for name, *values in pairing.settings:
+        lines = [redacted(f"{plain(name, limit=200)}: {plain(v, limit=500)}") for v in values]
+        rows.append(fact_row(plain(name, limit=200), [line.partition(": ")[2] for line in lines]))
+    return rows
 
 
 def run_label(run: RunFacts) -> str:
@@ -176,7 +177,7 @@ def run_label(run: RunFacts) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return number(value) if value != int(value) else str(int(value))
-    return "—" if value is None or value == "" else plain(value, limit=500)
+    return "—" if value is None or value == "" else redacted(plain(value, limit=500))
 
 
 def _size(run: RunFacts) -> str:

@@ -68,6 +68,8 @@ class PairedPictures:
         Only the shards of these samples are read, one at a time.
         """
         numbers = {sample: i for i, sample in enumerate(dict.fromkeys(wanted))}
+        if not numbers:
+            return
         (self.folder / FOLDER).mkdir(exist_ok=True)
         for index, here in _by_shard(run, numbers).items():
             if not run.is_committed(index):

@@ -38,6 +38,14 @@ def test_only_addresses_of_the_web_become_links(given: Board, tmp_path: Path) ->
     assert [row.source_href for row in rows] == ["", "", "https://example.org/p", ""]
 
 
+def test_settings_go_by_their_last_name_and_without_secrets(given: Board, tmp_path: Path) -> None:
+    settings = {"generation.steps": 20, "model.hub_token": "hf_abc", "a.kind": 1, "b.kind": 2}
+    row = replace(given.rows[0], settings=settings)
+    texts = row_texts(replace(given, rows=(row,)), Notes(), tmp_path)
+    said = "steps: 20, hub_token: (redacted), a.kind: 1, b.kind: 2"
+    assert texts[0].settings == said
+
+
 def test_columns_say_whether_their_values_are_ranked(given: Board) -> None:
     assert [head.says for head in column_heads(given)] == [
         "2 ranked, paired by prompt", "2 ranked, paired by prompt", "cited only",
