@@ -12,7 +12,6 @@ from evaluator.export.tracked import tracked
 from evaluator.runs import Run
 from evaluator.text import file_name, plain
 
-
 _HINTS = {
     "eval-results": "upload: hf upload ORG/MODEL {folder}/.eval_results .eval_results",
     "wandb": "send: wandb sync {folder}/wandb/offline-run-*",
