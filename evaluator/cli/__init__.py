@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, compare, export, query):
+for _verb in (fetch, schedule, push, pull, status, compare):
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
@@ -51,6 +51,9 @@ AllowCodeOption = Annotated[
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
 ]
+
+for _verb in (export, query):
+    app.command()(_verb)
 
 
 @app.command()
