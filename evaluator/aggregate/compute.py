@@ -205,6 +205,7 @@ class _Aggregation:
             warnings=warnings,
             details=details,
             group=None if group is None else {group.tag: group.value},
+            replicates=_replicates(result) if group is None else None,
         )
 
     def _reference_record(
@@ -281,3 +282,12 @@ class _Aggregation:
         gathered: list[Any] = [None] * self.world.size
         dist.all_gather_object(gathered, value, group=self.group)
         return gathered
+
+
+def _replicates(result: Result) -> dict[str, Any] | None:
+    """What metrics.json keeps of a number's jackknife; None without one."""
+    seen = None if result.interval is None else result.interval.replicates
+    if seen is None or not all(map(math.isfinite, seen.left_out)):
+        return None
+    lists = {"left_out": list(seen.left_out), "sizes": list(seen.sizes)}
+    return {**seen._asdict(), **lists}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,6 +58,8 @@ class Feed:
     """The process group that states are synchronized over; None alone."""
     placement: Placement | None = None
     """Feed these samples of the run only, placed like this; None feeds all in plan order."""
+    rows_at_once: int = 0
+    """Rows that shards are put together to before a metric sees them; 0 feeds shard by shard."""
     _published: dict[tuple[str, str], ReferenceMoments] = field(default_factory=dict)
     _tags: dict[tuple[str, str], Values] = field(default_factory=dict)
 
@@ -226,7 +228,8 @@ class Feed:
         """Feed this process's share: the samples `only` marks, placed where `placement` says."""
         import torch
 
-        for rows in reader.read(column, share(shards, self.world.rank, self.world.size)):
+        parts = reader.read(column, share(shards, self.world.rank, self.world.size))
+        for rows in _put_together(parts, self.rows_at_once):
             keep = slice(None) if only is None else np.flatnonzero(only[rows.positions])
             _require_finite(rows, reader)
             positions, clusters = rows.positions, rows.clusters
@@ -238,6 +241,24 @@ class Feed:
                 torch.from_numpy(clusters[keep]),
                 **({mark: True} if mark else {}),
             )
+
+
+def _put_together(parts: Iterator[Rows], at_least: int) -> Iterator[Rows]:
+    """The same rows, in fewer parts."""
+    waiting: list[Rows] = []
+    for rows in parts:
+        waiting.append(rows)
+        if sum(len(part.positions) for part in waiting) >= at_least:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _require_finite(rows: Rows, reader: FeatureReader) -> None:

@@ -158,7 +158,7 @@ class PairingDraft:
         if isinstance(metric.baseline.plan, CustomPlan):
             return None
         if group is None:
-            return values.computed(metric)
+            return values.stored(metric) or values.computed(metric)
         return values.computed(metric, group[1], group[0], members)
 
     def _own(self, metric: Matched, frame: Frame, members: NDArray[np.bool_]) -> list[Draft]:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, AskedMetric, CustomPlan
+from evaluator.aggregate.features import prompt_numbers
 from evaluator.aggregate.feed import Feed
+from evaluator.aggregate.summary import MetricRecord
 from evaluator.aggregate.tags import Group
 from evaluator.compare.matching import Matched, Side, with_references_of
 from evaluator.compare.opened import OpenedRun
 from evaluator.compare.pairs import Pairs
 from evaluator.distributed import World
 from evaluator.errors import CorruptShardError, EvaluatorError, MetricError
-from evaluator.metrics.results import MeanOf
+from evaluator.metrics.intervals import Interval, Replicates
+from evaluator.metrics.results import MeanOf, Result
 from evaluator.store.schemas import read_table, table_note
 
-if TYPE_CHECKING:
-    from evaluator.metrics.results import Result
-
 Floats = NDArray[np.float64]
+
+ROWS_AT_ONCE = 4_096
+"""Rows that a metric sees at a time: what a batch costs in moments is a pass over D² numbers."""
 
 
 class Scores(NamedTuple):
@@ -77,6 +81,37 @@ class Values:
             for name, (first, marks) in read[0].items()
         )
 
+    def stored(self, metric: Matched) -> Numbers | None:
+        """What metrics.json of both runs says, where it is about these pairs and no others.
+
+        Both plans then list the same samples in one order, so that the jackknives behind the
+        numbers left out the same prompts. None where a number has to be computed again.
+        """
+        plan = metric.baseline.plan
+        if isinstance(plan, CustomPlan) or plan.options != metric.other.plan.options:
+            return None
+        if not self._all_in_one_order:
+            return None
+        results = []
+        for name in plan.result_names:
+            records = [
+                _one(opened, name, plan.extractor, each.reference)
+                for opened, each in zip((self.baseline, self.other), metric, strict=True)
+            ]
+            if records[0] is None or records[1] is None:
+                return None
+            results.append((_result(records[0]), _result(records[1])))
+        return Numbers((), tuple(results))
+
+    @cached_property
+    def _all_in_one_order(self) -> bool:
+        """Whether the pairs are all samples of both runs, in the same places of both plans."""
+        if any(self.pairs.only) or not np.array_equal(*self.pairs.places):
+            return False
+        mine, theirs = (prompt_numbers(each.run) for each in (self.baseline, self.other))
+        current = self.baseline.tables_are_current and self.other.tables_are_current
+        return current and np.array_equal(mine, theirs)
+
     def computed(self, metric: Matched, group: str | None = None, tag: str | None = None,
                  members: NDArray[np.bool_] | None = None) -> Numbers:  # fmt: skip
         """A metric computed on the pairs, or on those of a group; raises what cannot be."""
@@ -124,7 +159,9 @@ class Values:
                 sides = Side("A", self.asked[0]), Side("B", self.asked[1])
                 asked = with_references_of(*sides, metric)
             placement = self.pairs.placement(side, opened.run.num_samples)
-            self._feeds[place] = Feed(opened.run, asked, World(), None, placement)
+            self._feeds[place] = Feed(
+                opened.run, asked, World(), None, placement, rows_at_once=ROWS_AT_ONCE
+            )
         return self._feeds[place]
 
     def _scores_of(self, asked: AskedMetric, rows: Sequence[Any]) -> tuple[Scores, ...]:
@@ -179,6 +216,36 @@ class Values:
             record = self.baseline.number(name, plan.extractor)
             return record.higher_is_better if record is not None else None
         return dict(zip(plan.result_names, plan.higher_is_better, strict=True)).get(name)
+
+
+def _one(
+    opened: OpenedRun, name: str, extractor: str, reference: str | None
+) -> MetricRecord | None:
+    """The one number of metrics.json over all samples with this name, and its jackknife.
+
+    None where there is none, or several, or one of a version that kept no jackknives.
+    """
+    found = [
+        record
+        for record in (opened.summary.metrics if opened.summary is not None else ())
+        if (record.name, record.extractor, record.group) == (name, extractor, None)
+        and (record.reference or {}).get("name") == reference
+        and (record.interval is None) == (record.replicates is None)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _result(record: MetricRecord) -> Result:
+    """A number as the metric gave it."""
+    interval = None
+    if record.interval is not None:
+        seen = dict(record.replicates or {})
+        lists = {name: tuple(seen[name]) for name in ("left_out", "sizes")}
+        interval = Interval(**record.interval, replicates=Replicates(**{**seen, **lists}))
+    return Result(
+        record.name, record.value, record.n, record.higher_is_better, interval,
+        tuple(record.warnings), record.details,
+    )  # fmt: skip
 
 
 def custom_numbers(opened: OpenedRun, metric: AskedMetric) -> list[Any]:

@@ -116,7 +116,9 @@ class RpScore(GatheredMetric):
             if len(positions) > len(both)
         ]
         same, prompts = cosines > self.threshold, self._clusters_in_plan_order().cpu().numpy()[i]
-        self._rows = SampleRows(both, {"similarity": cosines})
+        self._rows = SampleRows(
+            both, {"similarity": cosines, "same": same}, means={self.names[0]: MeanOf("same")}
+        )
         interval, reasons = interval_over_prompts(same, prompts, level=self.level, share=True)
         return (
             self._result(

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from evaluator.errors import MetricError
 from evaluator.metrics.accumulators import FAKE, GatheredMetric
-from evaluator.metrics.intervals import interval_over_prompts
+from evaluator.metrics.intervals import (
+    COVERS_MEAN,
+    Floats,
+    Integers,
+    Replicates,
+    interval_over_prompts,
+    jackknife_groups,
+    jackknife_interval,
+)
 from evaluator.metrics.options import DISTANCES, one_of, whole_number
 from evaluator.metrics.results import Result
 from evaluator.metrics.within_prompt import prompt_diversity
@@ -41,6 +52,10 @@ class WithinPromptDiversity(GatheredMetric):
                 len(values),
             )
         interval, warnings = interval_over_prompts(found.distances, found.prompts, level=self.level)
+        if interval is not None:
+            interval = replace(
+                interval, replicates=self._replicates(found.distances, found.prompts)
+            )
         if found.num_single:
             warnings.append(
                 f"{found.num_single} of {count + found.num_single} prompts have one image, which "
@@ -56,3 +71,13 @@ class WithinPromptDiversity(GatheredMetric):
                 details=details,
             ),
         )
+
+    def _replicates(self, distances: Floats, prompts: Integers) -> Replicates | None:
+        """The mean without each group of prompts, by which two runs are compared."""
+        groups = np.unique(jackknife_groups(prompts, seed=self.seed), return_inverse=True)[1]
+        sums, sizes = np.bincount(groups, weights=distances), np.bincount(groups)
+        left_out = (distances.sum() - sums) / np.maximum(len(distances) - sizes, 1)
+        if len(sizes) < 2:
+            return None
+        mean = float(distances.mean())
+        return jackknife_interval(mean, left_out, sizes, covers=COVERS_MEAN).replicates

@@ -1,0 +1,66 @@
+"""Two runs that differ by seed alone: how often anything at all is called a difference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evaluator.compare.differences import Frame, Settings, judged, of_scores
+from evaluator.compare.values import Scores
+
+FRAME = Frame(None, None, None, None, ("A", "B"))
+SETTINGS = Settings(level=0.95, permutations=499)
+
+
+def verdicts(seed: int, *, bonus: float = 0.0) -> list[str]:
+    """Six scores of one sample each, which depend on each other, of 30 prompts with 3 images."""
+    rng = np.random.default_rng(seed)
+    prompts = np.repeat(np.arange(30), 3)
+    mixing = np.eye(6) + 0.5
+    shared = rng.normal(size=(30, 6))[prompts]
+    # what a prompt does to a run's images alike is noise between the runs, too
+    runs = [
+        (shared + rng.normal(size=(30, 6))[prompts] + rng.normal(size=(90, 6))) @ mixing
+        for _ in range(2)
+    ]
+    runs[1] = runs[1] + bonus
+    drafts = [
+        of_scores(
+            Scores(f"score-{i}", True, (runs[0][:, i], runs[1][:, i]), marks=False),
+            prompts,
+            np.ones(90, np.bool_),
+            FRAME,
+            SETTINGS,
+        )
+        for i in range(6)
+    ]
+    return [found.verdict for found in judged(drafts, 0.95)]
+
+
+def test_in_5_of_100_pairs_at_most_anything_is_found():
+    rounds = 300
+    found = np.mean([set(verdicts(seed)) != {"no difference found"} for seed in range(rounds)])
+    assert found <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / rounds)
+    assert found > 0.0
+
+
+def test_a_difference_that_is_there_is_found():
+    found = [verdicts(seed, bonus=4.0) for seed in range(20)]
+    assert np.mean([each == ["better"] * 6 for each in found]) > 0.8
+
+
+def test_too_few_prompts_say_that_nothing_could_be_found():
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    scores = Scores("score", False, (values, values - 1.0), marks=False)
+    draft = of_scores(scores, np.arange(4), np.ones(4, np.bool_), FRAME, SETTINGS)
+    (found,) = judged([draft], 0.95)
+    assert (found.verdict, found.p) == ("no difference found", 0.125)
+    assert "so few prompts cannot give less than p = 0.12 before it" in found.why
+
+
+@pytest.mark.parametrize(("higher", "verdict"), [(True, "worse"), (False, "better")])
+def test_the_direction_of_a_score_decides_what_is_better(higher, verdict):
+    values = np.linspace(0.0, 1.0, 12)
+    scores = Scores("score", higher, (values, values - 1.0), marks=False)
+    draft = of_scores(scores, np.arange(12), np.ones(12, np.bool_), FRAME, SETTINGS)
+    assert judged([draft], 0.95)[0].verdict == verdict

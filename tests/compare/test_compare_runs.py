@@ -1,0 +1,229 @@
+"""Two runs compared: the numbers are those of the pairs alone, however the runs were laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluator.compare import compare
+from evaluator.compare.pairing import Request
+from evaluator.compare.records import Comparison, Difference, Pairing
+from evaluator.metrics import frechet_distance_from_features
+from evaluator.metrics.intervals import clustered_mean_interval, grouped_jackknife
+from evaluator.statistics.contingency import mcnemar_p
+from tests.compare.synthetic import FINGERPRINT, Toy, key_of, make_run, prompt_numbers, values_of
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "real"
+    make_run(path, Toy(prompts=60, images=1, seed=99, first=1000, metrics=()))
+    return path
+
+
+@pytest.fixture
+def make(tmp_path: Path, reference: Path) -> Make:
+    """A run of a name, like `Toy` with changes, measured against one reference."""
+
+    def build(name: str, **changes: object) -> Path:
+        path = tmp_path / name
+        make_run(path, Toy(reference=reference).changed(**changes))
+        return path
+
+    return build
+
+
+def of(comparison: Comparison, name: str, group: tuple[str, str] | None = None) -> Difference:
+    (pairing,) = comparison.pairings
+    (found,) = [d for d in pairing.differences if (d.name, d.group) == (name, group)]
+    return found
+
+
+def only(*paths: Path, **request: object) -> tuple[Comparison, Pairing]:
+    comparison = compare(paths, Request(**request)).comparison  # type: ignore[arg-type]
+    return comparison, comparison.pairings[0]
+
+
+def stacked(toy: Toy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, scores and prompt numbers of a run's samples in the order of its plan."""
+    made = [values_of(toy, number) for number in prompt_numbers(toy)]
+    features = np.concatenate([each[0] for each in made]).astype(np.float32)
+    scores = 100.0 * np.concatenate([each[1] for each in made])
+    return features, scores, np.repeat(np.arange(toy.prompts), toy.images)
+
+
+def test_values_and_intervals_are_those_of_the_formulas(make):
+    toys = Toy(), Toy(seed=1, shift=0.6, bonus=0.02)
+    comparison, pairing = only(make("a"), make("b", seed=1, shift=0.6, bonus=0.02))
+    assert (pairing.n, pairing.num_prompts, comparison.exit_status) == (48, 24, 0)
+    (fa, sa, prompts), (fb, sb, _) = (stacked(toy) for toy in toys)
+    mean = of(comparison, "clip_score_toy")
+    expected = clustered_mean_interval(sb - sa, prompts)
+    assert mean.difference == pytest.approx((sb - sa).mean(), rel=1e-12)
+    assert mean.interval is not None
+    assert (mean.interval.low, mean.interval.high) == pytest.approx((expected.low, expected.high))
+    assert (mean.verdict, mean.n) == ("better", 48)
+    real = stacked(Toy(prompts=60, images=1, seed=99, first=1000))[0]
+
+    def difference(kept: np.ndarray) -> float:
+        values = [frechet_distance_from_features(each[kept], real) for each in (fa, fb)]
+        return values[1] - values[0]
+
+    distance = of(comparison, "fd_toy")
+    jackknife = grouped_jackknife(difference, prompts, covers="")
+    assert distance.difference == pytest.approx(difference(np.arange(48)), rel=1e-6)
+    assert distance.interval is not None
+    assert distance.interval[:2] == pytest.approx((jackknife.low, jackknife.high), rel=1e-3)
+    assert distance.verdict == "worse"
+
+
+def test_order_and_shards_change_nothing(make):
+    a, b = make("a"), make("b", seed=1)
+    turned = make("c", seed=1, backwards=True, shard_size=7)
+    plain, other = (only(a, each)[1] for each in (b, turned))
+    for first, second in zip(plain.differences, other.differences, strict=True):
+        assert (first.n, first.verdict, first.p) == (second.n, second.verdict, second.p)
+        assert first.difference == pytest.approx(second.difference, rel=1e-9)
+    assert [m.rose[0].key for m in plain.movers] == [m.rose[0].key for m in other.movers]
+
+
+def test_exchanging_the_runs_turns_the_signs(make):
+    a, b = make("a"), make("b", seed=1, bonus=0.02)
+    there, back = (only(*paths)[0] for paths in ((a, b), (b, a)))
+    for name in ("fd_toy", "kd_toy", "clip_score_toy"):
+        one, two = of(there, name), of(back, name)
+        assert one.difference == pytest.approx(-(two.difference or 0.0))
+        assert one.p == pytest.approx(two.p)
+    assert (of(there, "clip_score_toy").verdict, of(back, "clip_score_toy").verdict) == (
+        "better", "worse",
+    )  # fmt: skip
+
+
+def test_runs_that_differ_by_seed_alone_are_not_told_apart(make):
+    _, pairing = only(make("a"), make("b", seed=1))
+    assert {each.verdict for each in pairing.differences} == {"no difference found"}
+    assert all(each.family == 4 for each in pairing.differences)
+    assert pairing.settings == (("seed", "0", "1"),)
+
+
+def test_tables_and_shards_give_the_same_scores(make):
+    a, b = make("a"), make("b", seed=1, failed=[key_of(3)])
+    before = of(only(a, b)[0], "clip_score_toy")
+    (a / "metrics" / "clip_score_toy.parquet").unlink()  # as an older version left it
+    after = of(only(a, b)[0], "clip_score_toy")
+    assert before == after
+    assert before.n == 46
+
+
+def test_numbers_that_are_there_already_are_those_computed_again(make):
+    a, b = make("a", images=3), make("b", seed=1, images=3)
+    stored = only(a, b)[1]
+    for path in (a, b):
+        (path / "metrics.json").unlink()
+    computed = only(a, b)[1]
+    for first, second in zip(stored.differences, computed.differences, strict=True):
+        assert first.interval is not None
+        assert second.interval is not None
+        assert first.interval[:2] == pytest.approx(second.interval[:2], rel=1e-9)
+        assert (first.p, first.verdict, first.n, first.warnings) == (
+            second.p, second.verdict, second.n, second.warnings,
+        )  # fmt: skip
+
+
+def test_numbers_that_are_there_already_are_not_computed_again(make):
+    a, b = make("a"), make("b", seed=1)
+    for features in [*a.glob("shards/*/features-*"), *b.glob("shards/*/features-*")]:
+        features.unlink()  # neither features nor scores are read, where metrics/ has them
+    assert {each.verdict for each in only(a, b)[1].differences} == {"no difference found"}
+    (a / "metrics.json").write_text("{}")
+    assert {each.verdict for each in only(a, b)[1].differences} == {"not comparable"}
+
+
+def test_only_what_both_have_is_compared(make):
+    a, b = make("a"), make("b", seed=1, first=4)
+    comparison, pairing = only(a, b)
+    assert (pairing.n, pairing.only_baseline, pairing.only_other) == (40, 8, 8)
+    assert "the 40 samples that both have: 8 of A and 8 of B" in pairing.warnings[0]
+    overlap = of(comparison, "fd_toy")
+    alone = make("c", first=4, prompts=20), make("d", seed=1, first=4, prompts=20)
+    same = of(only(*alone)[0], "fd_toy")
+    assert overlap.baseline == pytest.approx(same.baseline, rel=1e-9)
+    assert overlap.difference == pytest.approx(same.difference, rel=1e-9)
+    assert overlap.n == 40
+
+
+def test_groups_are_compared_by_themselves(make):
+    comparison, pairing = only(make("a"), make("b", seed=1, bonus=0.02), tag="colour")
+    assert {each.group for each in pairing.grouped} == {("colour", "blue"), ("colour", "red")}
+    _, scores, _ = stacked(Toy())
+    red = np.repeat([number % 2 == 1 for number in range(24)], 2)
+    found = of(comparison, "clip_score_toy", ("colour", "red"))
+    assert (found.n, found.num_prompts) == (24, 12)
+    assert found.baseline == pytest.approx(scores[red].mean(), rel=1e-12)
+    assert found.family == 8
+    assert of(comparison, "fd_toy", ("colour", "red")).n == 24
+    comparison, pairing = only(make("c"), make("d", seed=1), tag="size")
+    assert "expected prompts with the tag 'size', got none; they have colour" in (
+        pairing.refusals[0].why
+    )
+    assert comparison.exit_status == 1
+
+
+def test_scores_of_pass_and_fail_are_counted(make):
+    own = {"name": "evaluator.metrics.score_metrics:MeanScore", "extractor": "toy"}
+    metrics = [{**own, "input": "text_cosine"}]
+    a, b = (
+        make(name, seed=seed, bonus=bonus, cosines="marks", prompts=60, images=1, metrics=metrics)
+        for name, seed, bonus in (("a", 0, -0.2), ("b", 1, 0.3))
+    )
+    found = of(only(a, b)[0], "mean_score")
+    first, second = (
+        np.concatenate([values_of(toy, number)[1] for number in range(60)]) == 1.0
+        for toy in (
+            Toy(seed=0, bonus=-0.2, cosines="marks", images=1),
+            Toy(seed=1, bonus=0.3, cosines="marks", images=1),
+        )
+    )
+    assert found.agreement is not None
+    counts = (first & second).sum(), (first & ~second).sum(), (~first & second).sum()
+    assert found.agreement[:3] == counts
+    assert found.agreement.p == pytest.approx(mcnemar_p(int(counts[1]), int(counts[2]))[0])
+    assert found.verdict == "better"
+
+
+def test_the_samples_that_changed_most_come_with_their_prompts(make):
+    _, pairing = only(make("a"), make("b", seed=1), changed=3)
+    (movers,) = pairing.movers
+    assert [len(movers.rose), len(movers.fell)] == [3, 3]
+    (_, sa, _), (_, sb, _) = stacked(Toy()), stacked(Toy(seed=1))
+    assert movers.rose[0].difference == pytest.approx((sb - sa).max())
+    assert movers.fell[0].difference == pytest.approx((sb - sa).min())
+    top = int(np.argmax(sb - sa))
+    assert (movers.rose[0].key, movers.rose[0].image_index) == (key_of(top // 2), top % 2)
+    assert movers.rose[0].prompt == f"prompt of {key_of(top // 2)}"
+
+
+def test_several_runs_are_corrected_together(make):
+    comparison = compare([make("a"), make("b", seed=1), make("c", seed=2)]).comparison
+    assert [pairing.letter for pairing in comparison.pairings] == ["B", "C"]
+    assert {each.family for p in comparison.pairings for each in p.differences} == {8}
+
+
+def test_the_same_comparison_gives_the_same_record(make):
+    a, b = make("a"), make("b", seed=1)
+    assert compare([a, b]).comparison.record() == compare([a, b]).comparison.record()
+
+
+def test_the_reference_is_taken_from_where_the_baseline_has_it(make, reference, tmp_path):
+    b = make("b", seed=1)
+    moved = tmp_path / "moved"
+    reference_of_b = b / "asked.json"
+    reference_of_b.write_text(reference_of_b.read_text().replace(str(reference), str(moved)))
+    a = make("a")
+    assert of(only(a, b)[0], "fd_toy").verdict == "no difference found"
+    assert FINGERPRINT.startswith(of(only(a, b)[0], "fd_toy").fingerprint or "?")
