@@ -52,8 +52,8 @@ RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
 ]
 
-for _verb in (export, query):
-    app.command()(_verb)
+app.command()(export)
+app.command()(query)
 
 
 @app.command()
