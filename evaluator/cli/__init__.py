@@ -56,6 +56,9 @@ RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
 ]
 
+app.command()(export)
+app.command()(query)
+
 
 @app.command()
 def run(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from evaluator.compare.notebook import as_html
 from evaluator.compare.numbers import Agreement as Agreement
 from evaluator.compare.numbers import Changed as Changed
 from evaluator.compare.numbers import Difference as Difference
@@ -114,6 +115,9 @@ class Comparison:
     this."""
     permutations: int = 0
     """Sign flips drawn, where they were too many to enumerate."""
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     @property
     def exit_status(self) -> int:

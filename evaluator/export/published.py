@@ -77,17 +77,18 @@ def require_dataset(options: ExportOptions) -> str:
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     found = options.dataset
+    why = ""
     try:
-        if found is None or "/" not in found:
-            raise HFValidationError("it has no owner")
-        validate_repo_id(found)
+        if found is not None and "/" in found:
+            validate_repo_id(found)
+            return found
     except HFValidationError as error:
-        raise ConfigError(
-            f"--dataset: expected the id of a data set on the hub (org/name), got "
-            f"{'none' if found is None else repr(found)} ({plain(error, limit=200)}). The hub "
-            "shows results beside the data set that they are about."
-        ) from error
-    return found
+        why = f" ({plain(error, limit=200)})"
+    got = "none" if found is None else f"'{plain(found, limit=100)}'"
+    raise ConfigError(
+        f"--dataset: expected the id of a data set on the hub (org/name), got {got}{why}. The hub "
+        "shows results beside the data set that they are about."
+    )
 
 
 def model_of(runs: Mapping[str, Run]) -> str:

@@ -71,11 +71,21 @@ def _summaries(run: Tracked) -> Iterator[Any]:
         "settings", _indented("\n".join(f"{n}: {v}" for n, v in run.settings().items()))
     )
     main = {name: run.scalars[name] for name in run.notes if name in run.scalars}
-    yield from make.hparams(run.settings(), main)
+    yield from make.hparams(_hyperparameters(run), main)
     for image in run.images:
         encoded = Summary.Image(**_size(image.content), encoded_image_string=image.content)
         yield Summary(value=[Summary.Value(tag=f"samples/{image.name}", image=encoded)])
         yield make.text(f"samples/{image.name}/prompt", _indented(image.caption))
+
+
+def _hyperparameters(run: Tracked) -> dict[str, str | int | float | bool]:
+    """The settings that fit into a cell: those of the configuration that are no lists."""
+    settings = run.settings().items()
+    return {
+        name.removeprefix("config."): value
+        for name, value in settings
+        if name.startswith("config.") and not str(value).startswith(("[", "{"))
+    }
 
 
 def _size(png: bytes) -> dict[str, int]:

@@ -68,7 +68,7 @@ def _parts(run: Run) -> Iterator[tuple[str, Callable[[], Opened]]]:
     directory = run.directory
     yield "plan", partial(_dataset, [directory.path / "init" / "plan.parquet"], "plan")
     for kind in table_names(directory):
-        yield kind, partial(_shards, run, f"{kind}.parquet", kind)
+        yield _safe(kind), partial(_shards, run, f"{kind}.parquet", kind)
     files = feature_files(directory)
     for file in files:
         twice = sum(other.extractor == file.extractor for other in files) > 1

@@ -24,6 +24,16 @@ def test_runs_are_compared_by_path_or_opened(tmp_path):
     assert compare(str(tmp_path / "a"), tmp_path / "b", permutations=99) == found
 
 
+def test_a_comparison_is_shown_in_a_notebook_and_escaped(tmp_path):
+    build_run(tmp_path / "<script>a")
+    build_run(tmp_path / "b", offset=0.125)
+    html = compare(tmp_path / "<script>a", tmp_path / "b", permutations=99)._repr_html_()
+    assert "<script" not in html
+    assert "A: &lt;script&gt;a (11 of 12 samples)" in html
+    assert "B against A: 11 pairs of 6 prompts" in html
+    assert "<td>clip_score ↑</td>" in html
+
+
 def test_one_run_alone_is_refused(tmp_path):
     build_run(tmp_path / "a")
     with pytest.raises(ConfigError, match="expected 2 to 26 runs"):

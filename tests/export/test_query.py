@@ -77,6 +77,32 @@ def test_damage_that_only_reading_shows_is_told_with_the_remedy(tmp_path):
         Query(find_runs([tmp_path / "run"])).run("SELECT * FROM latents")
 
 
+def test_a_table_of_an_older_schema_is_null_where_it_lacks_a_column(tmp_path):
+    directory = build_run(tmp_path / "run")
+    path = directory.shard_path(0) / "samples.parquet"
+    old = pq.read_table(path)
+    note = {"evaluator.schema": json.dumps({"kind": "samples", "version": 1})}
+    pq.write_table(old.drop_columns(["flaw"]).replace_schema_metadata(note), path)
+    database = Query(find_runs([tmp_path / "run"]))
+    assert database.run("SELECT count(*) n FROM samples WHERE flaw IS NULL").to_pylist() == [
+        {"n": 12}
+    ]
+    note = {"evaluator.schema": json.dumps({"kind": "samples", "version": 99})}
+    pq.write_table(old.replace_schema_metadata(note), path)
+    with pytest.raises(CorruptShardError, match="got version 99. A newer evaluator"):
+        Query(find_runs([tmp_path / "run"])).run("SELECT * FROM samples")
+
+
+def test_a_run_in_which_nothing_was_made_has_its_plan(tmp_path):
+    build_run(tmp_path / "run", missing=[0, 1, 2], metrics=False)
+    database = Query(find_runs([tmp_path / "run"]))
+    assert list(database.views) == ["metrics", "plan"]
+    assert database.run("SELECT count(*) n FROM plan").to_pylist() == [{"n": 12}]
+    assert database.run("SELECT * FROM metrics").num_rows == 0
+    with pytest.raises(ConfigError, match="got 'samples'. There are metrics, plan"):
+        database.run("SELECT * FROM samples")
+
+
 def test_of_several_runs_a_column_says_which(tmp_path):
     build_run(tmp_path / "a", name='it\'s "one"')
     build_run(tmp_path / "b", name="two", missing=[2], offset=1.0)

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from evaluator.errors import StorageError
 from evaluator.export.csv_tables import as_csv
 from evaluator.export.json_tables import as_json, as_lines
 from evaluator.export.tidy import RESULTS
@@ -113,6 +114,19 @@ def test_several_runs_share_one_table_and_lack_what_they_lack(tmp_path):
     assert set(pq.read_table(tmp_path / "out" / "results.parquet").column("run").to_pylist()) == {
         "a"
     }
+
+
+def test_a_run_whose_settings_are_lost_is_exported_by_its_folder_s_name(tmp_path):
+    build_run(tmp_path / "run")
+    (tmp_path / "run" / "init" / "config.yaml").unlink()
+    export_runs(find_runs([tmp_path / "run"]), "parquet", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out" / "samples.parquet").column("run")[0].as_py() == "run"
+
+
+def test_a_place_that_cannot_be_written_is_named(small_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="could not create .*/file"):
+        export_runs(find_runs([small_run]), "csv", tmp_path / "file")
 
 
 def test_exporting_again_gives_the_same_bytes(small_run, tmp_path):
