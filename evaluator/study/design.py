@@ -94,8 +94,8 @@ def single_items(
 def _require(wanted: int, found: int, what: str) -> None:
     if wanted > found:
         raise ConfigError(
-            f"--items: expected at most what the runs have, {found} different {what}, got {wanted}; "
-            "lower it, or make more samples"
+            f"--items: expected at most what the runs have, {found} different {what}, got "
+            f"{wanted}; lower it, or make more samples"
         )
 
 

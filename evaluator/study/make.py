@@ -16,11 +16,11 @@ from PIL import Image
 
 from evaluator.durable import explained
 from evaluator.errors import ConfigError, InputError
-from evaluator.report.images import SampleId
+from evaluator.report.images import SampleId, fitted
 from evaluator.report.text import plain
 from evaluator.study.design import Amounts, make_raters, pair_items, prompts_first, single_items
 from evaluator.study.forms import render_form
-from evaluator.study.pictures import data_address, made_alike, made_to_fit
+from evaluator.study.pictures import centred_square, data_address, made_alike
 from evaluator.study.records import ANSWERS, FORMS, KEY_FILE, Item, Kind, Shown, Source, Study
 from evaluator.study.sources import (
     Images,
@@ -179,26 +179,37 @@ def _items(
 
 
 def _addresses(study: Study, opened: Sequence[Images]) -> tuple[dict[Shown, str], list[str]]:
-    """Every image of the study as `data:`; InputError for those that cannot be read."""
+    """Every image of the study as `data:`; InputError for those that cannot be read.
+
+    Images of pairs are encoded as they come; single ones must be made alike first.
+    """
     wanted = {shown for item in study.items for shown in item.images}
-    found: dict[Shown, Image.Image] = {}
+    addresses: dict[Shown, str] = {}
+    singles: dict[Shown, Image.Image] = {}
     for source, images in enumerate(opened):
         samples = [SampleId(s.key, s.image_index) for s in wanted if s.source == source]
         for sample, image in images.read(samples):
-            fitted = made_to_fit(image, study.side) if study.kind == "pairs" else image
-            found[Shown(source, *sample)] = fitted
-    if missing := sorted(wanted - set(found), key=lambda s: (s.source, s.key, s.image_index)):
+            shown = Shown(source, *sample)
+            if study.kind == "pairs":
+                addresses[shown] = data_address(fitted(image, study.side))
+            else:
+                singles[shown] = centred_square(image)
+    _require_all(study, wanted, {*addresses, *singles})
+    if study.kind == "pairs":
+        return addresses, []
+    alike, warnings = made_alike(singles, {shown: shown.source for shown in singles}, study.side)
+    return {shown: data_address(image) for shown, image in alike.items()}, warnings
+
+
+def _require_all(study: Study, wanted: set[Shown], found: set[Shown]) -> None:
+    missing = sorted(wanted - found, key=lambda s: (s.source, s.key, s.image_index))
+    if missing:
         named = [f"{study.sources[s.source].name}: {s.key}, image {s.image_index}" for s in missing]
         raise InputError(
             f"expected {len(wanted)} images, got {len(found)}; missing or unreadable:\n  - "
             + "\n  - ".join(named[:20])
             + "\n`evaluator status RUN --verify` finds damage, and the same `run` mends it."
         )
-    warnings: list[str] = []
-    if study.kind == "real-or-generated":
-        in_order = {shown: found[shown] for item in study.items for shown in item.images}
-        found, warnings = made_alike(in_order, {s: s.source for s in in_order}, study.side)
-    return {shown: data_address(image) for shown, image in found.items()}, warnings
 
 
 def _texts(study: Study, prompts: Mapping[SampleId, str | None]) -> dict[Shown, str]:

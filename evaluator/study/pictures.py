@@ -10,8 +10,6 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from evaluator.report.images import fitted
-
 Name = TypeVar("Name", bound=Hashable)
 
 CRISP = 128
@@ -43,14 +41,14 @@ def centred_square(image: Image.Image) -> Image.Image:
 def made_alike(
     images: Mapping[Name, Image.Image], source_of: Mapping[Name, int], side: int
 ) -> tuple[dict[Name, Image.Image], list[str]]:
-    """Squares of one side for single images: the smallest of the sources' medians, at most `side`.
+    """Square images at one side: the smallest of the sources' medians, at most `side`.
 
     Each image goes through one Lanczos resampling where it has another size. Warns where sources
     differ in size: what was made smaller looks sharper.
     """
     medians = {}
     for source in sorted(set(source_of.values())):
-        sides = [min(images[name].size) for name in images if source_of[name] == source]
+        sides = [images[name].width for name in images if source_of[name] == source]
         medians[source] = float(np.median(sides)) if sides else float(side)
     common = min(side, int(min(medians.values())))
     warnings = []
@@ -62,13 +60,6 @@ def made_alike(
         )
     alike = {}
     for name, image in images.items():
-        square = centred_square(image)
-        if square.width != common:
-            square = square.resize((common, common), Image.Resampling.LANCZOS)
-        alike[name] = square
+        same = image.width == common
+        alike[name] = image if same else image.resize((common, common), Image.Resampling.LANCZOS)
     return alike, warnings
-
-
-def made_to_fit(image: Image.Image, side: int) -> Image.Image:
-    """An image of a pair: its own shape, its longest side at most `side`."""
-    return fitted(image, side)

@@ -125,9 +125,7 @@ def opened(browser: Browser, file: Path, *, scheme: Scheme = "light") -> Iterato
     seen = Opened(page, file)
     page.on("console", lambda m: m.type in ("error", "warning") and seen.errors.append(m.text))
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    context.on(
-        "request", lambda r: r.url.startswith(HARMLESS) or seen.outside.append(r.url)
-    )
+    context.on("request", lambda r: r.url.startswith(HARMLESS) or seen.outside.append(r.url))
     page.on(
         "requestfailed", lambda r: r.failure != "net::ERR_ABORTED" and seen.failed.append(r.url)
     )
