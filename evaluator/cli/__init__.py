@@ -161,12 +161,21 @@ def aggregate(run: RunArgument, allow_code: AllowCodeOption = False) -> None:
 def report(
     run: RunArgument,
     output: Annotated[Path | None, typer.Option(help="Folder; default: RUN/report.")] = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put the pictures into the page: one file.")
+    ] = False,
+    thumbnails: Annotated[
+        int | None,
+        typer.Option(min=0, help="Samples with a picture; default: 2000, or 300 in a single file."),
+    ] = None,
 ) -> None:
     """Write the report of a run: one page that opens offline, and its pictures."""
     from evaluator.report import write_report
     from evaluator.store.rundir import RunDirectory
 
-    typer.echo(str(write_report(RunDirectory.open(run), output)))
+    opened = RunDirectory.open(run)
+    page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
+    typer.echo(str(page))
 
 
 @app.command()

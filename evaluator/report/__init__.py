@@ -20,14 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["results_table", "write_report"]
 
 
-def write_report(run: RunDirectory, output: Path | None = None) -> Path:
+def write_report(
+    run: RunDirectory,
+    output: Path | None = None,
+    *,
+    thumbnails: int | None = None,
+    single_file: bool = False,
+) -> Path:
     """Write the report of a run and return the path of its page.
 
     The default place is `RUN/report/`. The report is written aside and swapped in when it is
-    complete; until then an older one stays readable. A run that is incomplete, or that kept no
+    complete; until then an older one stays readable.
+
+    All samples are listed. `thumbnails` of them get a picture (default 2,000, and 300 with
+    `single_file`): flawed ones, both ends of each score, then the first of the plan; no other
+    image is decoded. `single_file` puts everything into the page, at most 64 MiB of pictures, and
+    writes no file beside it.
+
+    A run that is incomplete, or that kept no
     images, observed nothing or was not aggregated yet, gives a page that says so. Raises
     RunDirectoryError when `output` is a folder that holds something other than a report.
     """
     from evaluator.report.write import write  # Pillow, pyarrow and Jinja2 load here only
 
-    return write(run, output)
+    return write(run, output, thumbnails=thumbnails, single_file=single_file)

@@ -68,6 +68,11 @@ class Work(NamedTuple):
         """Samples per second."""
         return self.samples / self.seconds if self.seconds > 0 else float("nan")
 
+    @property
+    def each(self) -> float:
+        """Seconds a sample."""
+        return self.seconds / self.samples if self.samples else float("nan")
+
 
 class Worker(NamedTuple):
     """A process that committed shards, with its settings."""
@@ -84,9 +89,14 @@ class Timings:
 
     by_stage: dict[str, Work] = field(default_factory=dict)
     by_worker: dict[Worker, Work] = field(default_factory=dict)
+    by_shard: dict[int, tuple[Work, str]] = field(default_factory=dict)
+    """Shard → all its stages, and the workers that did them."""
 
-    def add(self, table: pa.Table) -> None:
-        """Add one shard. Its samples count once for a worker, however many stages it has."""
+    def add(self, table: pa.Table, index: int) -> Work:
+        """Add one shard, and return its work.
+
+        Its samples count once for a worker, however many stages it has.
+        """
         seconds: Counter[Worker] = Counter()
         done: dict[Worker, int] = {}
         for row in table.to_pylist():
@@ -102,6 +112,14 @@ class Timings:
             before = self.by_worker.get(worker, Work(0.0, 0))
             total = Work(before.seconds + seconds[worker], before.samples + num)
             self.by_worker[worker] = total
+        whole = Work(sum(seconds.values()), max(done.values(), default=0))
+        self.by_shard[index] = whole, ", ".join(sorted({worker.name for worker in done}))
+        return whole
+
+    def slowest(self, most: int) -> list[tuple[int, Work, str]]:
+        """Shards by seconds a sample, the slowest first."""
+        rows = [(index, *work) for index, work in self.by_shard.items() if work[0].samples]
+        return sorted(rows, key=lambda row: (-row[1].each, row[0]))[:most]
 
     @property
     def total(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -14,8 +14,10 @@ from evaluator.report.charts import attention_charts, latent_charts, schedule_ch
 from evaluator.report.claim_chart import draw_claims
 from evaluator.report.claims import FILE as CLAIMS_FILE
 from evaluator.report.claims import as_json, claims_found
+from evaluator.report.explore import GalleryText, SpreadText
 from evaluator.report.frame import Drawing, chart_rules
-from evaluator.report.gallery import SHEET_SIDE
+from evaluator.report.gallery import SHEET_SIDE, Gallery
+from evaluator.report.groups import group_tables
 from evaluator.report.heatmaps import SIDE, TILE, layer_caption
 from evaluator.report.origin import Origin
 from evaluator.report.page import ClaimsText, GridText, Page, ProbeText
@@ -25,24 +27,37 @@ from evaluator.report.results import Metrics
 from evaluator.report.sheet import Row, Tile, grid, write_sheet
 from evaluator.report.survey import Survey
 from evaluator.report.svg import Chart, draw, inline, standalone
-from evaluator.report.token_steps import draw_token_steps
+from evaluator.report.token_steps import draw_layer_steps, draw_token_steps
 from evaluator.report.word_pairs import draw_pairs
 
 _SECTIONS = (
-    *("results", "samples", "attention", "claims", "latents", "schedule", "probes"),
-    *("timings", "provenance"),
+    *("results", "groups", "samples", "distributions", "attention", "claims", "latents"),
+    *("schedule", "probes", "timings", "provenance", "faults"),
 )
 
 
+NUM_SLOWEST = 10
+"""Shards in the table of the slowest."""
+
+
 def compose(
-    folder: Path, origin: Origin, metrics: Metrics, found: Survey, probes: ProbeResults
+    folder: Path,
+    origin: Origin,
+    metrics: Metrics,
+    found: Survey,
+    probes: ProbeResults,
+    gallery: GalleryText,
+    spreads: Sequence[SpreadText],
+    *,
+    single: bool,
 ) -> Page:
     """Write every figure into `folder` and return the page that shows them."""
-    write_sheets(folder, found)
     headline, remarks = summary(found.census, metrics)
     tokens = draw_token_steps(found.tokens) if found.tokens else None
+    full = draw_layer_steps(found.full) if found.full else None
     bars = timing_bars(found.timings) if found.timings.by_stage else None
     steps = found.heat.grid
+    groups = group_tables(metrics.results)
     sampled = f" (every {found.every}th shard)" if found.every > 1 else ""
     schedule = schedule_charts(found.schedule) if found.schedule is not None else []
     return Page(
@@ -51,12 +66,14 @@ def compose(
         all_there=found.census.complete and not found.census.errors and not found.faults,
         headline=headline,
         remarks=remarks,
-        sections=[(name, name.capitalize()) for name in _SECTIONS],
-        results=metrics.results,
+        sections=_sections(groups=bool(groups), faults=bool(found.faults)),
+        results=[result for result in metrics.results if not result.group],
         interval_title=_interval_title(metrics),
         no_results=metrics.trouble,
-        pictures=found.gallery.pictures,
-        no_pictures=_no_pictures(found),
+        groups=groups,
+        gallery=gallery,
+        spreads=spreads,
+        slowest=found.timings.slowest(NUM_SLOWEST),
         failed=found.census.failed,
         num_errors=found.census.errors,
         heat=found.heat.samples,
@@ -64,12 +81,10 @@ def compose(
         grid=_grid_text(found) if steps else None,
         layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
+        full=_written(folder, full, "layer-steps.svg") if full is not None else None,
         attention_charts=_drawn(folder, attention_charts(found.attention)),
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
-        pairs=[
-            _written(folder, draw_pairs(grid, f"pairs-{i}"), f"pairs-{i}.svg")
-            for i, grid in enumerate(found.pairs.grids)
-        ],
+        pairs=_pairs(folder, found),
         claims=_claims(folder, found),
         latent_charts=_drawn(folder, latent_charts(found.latents)),
         latent_extent=_latent_extent(found) + sampled,
@@ -83,7 +98,19 @@ def compose(
         provenance=origin.provenance,
         config=origin.config,
         faults=found.faults,
+        single=single,
     )
+
+
+def _sections(*, groups: bool, faults: bool) -> list[tuple[str, str]]:
+    """Those that every page has, and those that there is something for."""
+    there = {"groups": groups, "faults": faults}
+    return [(name, name.capitalize()) for name in _SECTIONS if there.get(name, True)]
+
+
+def _pairs(folder: Path, found: Survey) -> list[Drawing]:
+    drawings = [draw_pairs(grid, f"pairs-{i}") for i, grid in enumerate(found.pairs.grids)]
+    return [_written(folder, svg, f"pairs-{i}.svg") for i, svg in enumerate(drawings)]
 
 
 def _claims(folder: Path, found: Survey) -> ClaimsText | None:
@@ -105,12 +132,11 @@ def _probe(folder: Path, number: int, result: ProbeResult) -> ProbeText:
     return ProbeText(result, charts, components(result))
 
 
-def write_sheets(folder: Path, found: Survey) -> None:
+def write_sheets(folder: Path, found: Survey, gallery: Gallery, prompts: Mapping[int, str]) -> None:
     """Contact sheets of the samples, of their heat maps, and of one prompt's words by step."""
-    pictures, heat, steps = found.gallery, found.heat.samples, found.heat.grid
-    if pictures.pictures:
-        shown = zip(pictures.sheet, pictures.pictures, strict=True)
-        tiles = [Tile(image, picture.prompt or picture.key) for image, picture in shown]
+    heat, steps = found.heat.samples, found.heat.grid
+    if gallery.sheet:
+        tiles = [Tile(image, prompts.get(place, "")) for place, image in gallery.sheet]
         write_sheet(folder / "samples.png", grid(tiles, 8), side=SHEET_SIDE, lines=2)
     if heat:
         rows = []
@@ -168,14 +194,6 @@ def _plural(count: int, one: str, many: str) -> str:
 def _interval_title(metrics: Metrics) -> str:
     levels = {result.interval.level for result in metrics.results if result.interval}
     return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "Interval"
-
-
-def _no_pictures(found: Survey) -> str:
-    if not found.census.committed:
-        return "No shard is committed yet."
-    if not found.kept_images:
-        return "No images.tar in the committed shards: this run did not keep its images."
-    return "No image could be read from the committed shards."
 
 
 def _latent_extent(found: Survey) -> str:

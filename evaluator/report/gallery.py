@@ -1,29 +1,39 @@
-"""The first samples of the plan as pictures: files beside the page, named by position."""
+"""Pictures of samples: files beside the page, named by position, as many as were asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
 from PIL import Image
 
+from evaluator.report.chosen import Chosen
 from evaluator.report.images import LARGE, THUMBNAIL, SampleId, enlarged, fitted, read_images
+from evaluator.report.listing import SampleList
 from evaluator.report.text import plain
+from evaluator.store.rundir import RunDirectory
 
-NUM_PICTURES = 64
-"""Pictures on the page."""
+DEFAULT_THUMBNAILS = 2000
+"""Samples with pictures, where nothing else is asked for."""
+
+PAGE_SIZE = 60
+"""Samples of one page of the gallery; the first page stands in the page itself."""
+
+NUM_SHEET = 64
+"""Pictures in the contact sheet: the first of the plan that have one."""
 
 SHEET_SIDE = 128
 """Side of a picture in the contact sheet."""
 
 CRISP = 128
-"""Images with a longest side below this are shown with sharp pixels."""
+"""Images with a longest side below this are shown with sharp pixels, and stored without loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One sample on the page; all text is fit to show."""
+    """One sample of the gallery's first page; all text is fit to show."""
 
     position: int
     key: str
@@ -31,74 +41,89 @@ class Picture:
     prompt: str
     seed: int
     truncated: bool
-    width: int
-    height: int
+    failed: bool
     thumbnail: str
-    """File beside the page."""
-    large: str
-    """File that the thumbnail links to; the thumbnail itself when that is full size."""
-
-    @property
-    def crisp(self) -> bool:
-        """Whether enlarging should keep the pixels visible."""
-        return max(self.width, self.height) < CRISP
+    """File beside the page; empty where there is none."""
+    crisp: bool
 
 
 @dataclass
 class Gallery:
-    """Pictures of the first samples that have an image."""
+    """Pictures of the chosen samples."""
 
     folder: Path
     """The report being written."""
-    pictures: list[Picture] = field(default_factory=list)
-    sheet: list[Image.Image] = field(default_factory=list)
-    """The same pictures, small, for the contact sheet."""
+    written: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Position → width and height of the image, of those with a thumbnail."""
+    large: set[int] = field(default_factory=set)
+    """Those with a larger picture, too."""
+    sheet: list[tuple[int, Image.Image]] = field(default_factory=list)
+    """The first ones, small, for the contact sheet."""
+    num_bytes: int = 0
 
-    @property
-    def full(self) -> bool:
-        """Whether no more pictures are wanted."""
-        return len(self.pictures) >= NUM_PICTURES
+    def write(self, run: RunDirectory, chosen: Chosen) -> None:
+        """Write the chosen pictures; no other image is decoded."""
+        for index, positions in by_shard(run, chosen.pictures):
+            rows = run.plan_rows(index, columns=("key", "image_index"))
+            names = list(zip(*(rows.column(i).to_pylist() for i in range(2)), strict=True))
+            start = run.shard_starts[index]
+            wanted = {SampleId(*names[p - start]): p for p in positions}
+            for sample, image in read_images(run.shard_path(index) / "images.tar", wanted):
+                position = wanted[sample]
+                self._write(position, image, large=position in chosen.large)
+                if len(self.sheet) < NUM_SHEET:
+                    self.sheet.append((position, enlarged(image, SHEET_SIDE)))
 
-    def add(self, samples: pa.Table, tar: Path, start: int) -> None:
-        """Add pictures of one shard, whose first sample is at position `start` of the plan."""
-        rows = {}
-        for i, row in enumerate(samples.slice(0, _scan_limit(samples)).to_pylist()):
-            if row["error"] is None:
-                rows[SampleId(row["key"], row["image_index"])] = (start + i, row)
-        room = NUM_PICTURES - len(self.pictures)
-        wanted = list(rows)[:room]
-        for sample, image in read_images(tar, wanted):
-            position, row = rows[sample]
-            thumbnail, large = self._write(position, image)
-            self.sheet.append(enlarged(image, SHEET_SIDE))
-            self.pictures.append(
-                Picture(
-                    position=position,
+    def _write(self, position: int, image: Image.Image, *, large: bool) -> None:
+        """Write the files of one picture; their names come from its position alone."""
+        self._save(thumbnail_file(position), fitted(image, THUMBNAIL))
+        self.written[position] = image.size
+        if large and max(image.size) > THUMBNAIL:
+            self._save(f"images/{position:06d}.webp", fitted(image, LARGE))
+            self.large.add(position)
+
+    def _save(self, name: str, image: Image.Image) -> None:
+        target = self.folder / name
+        target.parent.mkdir(exist_ok=True)
+        if max(image.size) <= CRISP:
+            image.save(target, lossless=True, quality=40, method=2)
+        else:
+            image.save(target, quality=82, method=2)
+        self.num_bytes += target.stat().st_size
+
+    def first_page(self, samples: SampleList) -> list[Picture]:
+        """The first samples of the plan, with or without a picture."""
+        pictures: list[Picture] = []
+        for start, table in samples.tables:
+            for i, row in enumerate(table.slice(0, PAGE_SIZE - len(pictures)).to_pylist()):
+                width, height = self.written.get(start + i, (0, 0))
+                picture = Picture(
+                    position=start + i,
                     key=plain(row["key"], limit=200),
                     image_index=row["image_index"],
                     prompt=plain(row["prompt"] or "", limit=300),
                     seed=row["seed"],
                     truncated=bool(row["truncated"]),
-                    width=image.width,
-                    height=image.height,
-                    thumbnail=thumbnail,
-                    large=large,
+                    failed=row["error"] is not None,
+                    thumbnail=thumbnail_file(start + i) if width else "",
+                    crisp=max(width, height) <= CRISP,
                 )
-            )
-
-    def _write(self, position: int, image: Image.Image) -> tuple[str, str]:
-        """Write the files of one picture; their names come from its position alone."""
-        thumbnail = f"thumbs/{position:06d}.png"
-        (self.folder / "thumbs").mkdir(exist_ok=True)
-        fitted(image, THUMBNAIL).save(self.folder / thumbnail)
-        if max(image.size) <= THUMBNAIL:
-            return thumbnail, thumbnail
-        large = f"images/{position:06d}.webp"
-        (self.folder / "images").mkdir(exist_ok=True)
-        fitted(image, LARGE).save(self.folder / large, quality=90)
-        return thumbnail, large
+                pictures.append(picture)
+            if len(pictures) == PAGE_SIZE:
+                break
+        return pictures
 
 
-def _scan_limit(samples: pa.Table) -> int:
-    """Rows to look at for pictures: a shard may be large, and only the first few are shown."""
-    return min(int(samples.num_rows), 16 * NUM_PICTURES)
+def thumbnail_file(position: int) -> str:
+    """Where the thumbnail of a sample is."""
+    return f"thumbs/{position:06d}.webp"
+
+
+def by_shard(run: RunDirectory, positions: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Shards that hold some of these positions, in order, with the positions."""
+    starts = np.array(run.shard_starts)
+    found: dict[int, list[int]] = {}
+    for position in positions:
+        shard = int(np.searchsorted(starts, position, side="right")) - 1
+        found.setdefault(shard, []).append(position)
+    yield from sorted(found.items())

@@ -93,7 +93,7 @@ class HeatMaps:
         found = _positions(heat, samples, start, NUM_SAMPLES - len(self.samples))
         images = dict(read_images(tar, list(found)))
         for sample, (position, prompt) in found.items():
-            rows = _rows(heat, sample)
+            rows = rows_of(heat, sample)
             added = self._sample(position, prompt, rows, images.get(sample))
             if added is None:
                 continue
@@ -105,12 +105,12 @@ class HeatMaps:
         """Draw the first sample of a shard's `heatmaps_layers`."""
         for sample, (_, prompt) in _positions(maps, samples, 0, 1).items():
             image = dict(read_images(tar, [sample])).get(sample)
-            self.layers = _layer_grid(prompt, _rows(maps, sample), image)
+            self.layers = _layer_grid(prompt, rows_of(maps, sample), image)
 
     def _sample(
         self, position: int, prompt: str, rows: Sequence[_Row], image: Image.Image | None
     ) -> HeatSample | None:
-        maps = list(_overall(rows).values())[:MAX_WORDS]
+        maps = list(overall(rows).values())[:MAX_WORDS]
         if not maps:
             return None
         (self.folder / "heat").mkdir(exist_ok=True)
@@ -161,7 +161,8 @@ def _positions(
     return found
 
 
-def _rows(heat: pa.Table, sample: SampleId) -> list[dict[str, Any]]:
+def rows_of(heat: pa.Table, sample: SampleId) -> list[dict[str, Any]]:
+    """A sample's rows that hold a map of the size that they name."""
     key = pc.equal(heat.column("key"), sample.key)
     index = pc.equal(heat.column("image_index"), sample.image_index)
     rows: list[dict[str, Any]] = heat.filter(pc.and_(key, index)).to_pylist()
@@ -172,13 +173,13 @@ def _well_formed(row: _Row) -> bool:
     return bool(row["map"]) and len(row["map"]) == row["height"] * row["width"]
 
 
-def _overall(rows: Sequence[_Row]) -> dict[int, tuple[str, Map]]:
+def overall(rows: Sequence[_Row]) -> dict[int, tuple[str, Map]]:
     """Word → its text and its map over all steps; the mean of the steps where none is stored."""
     overall = [row for row in rows if row["step"] == ALL_STEPS]
-    return _by_word(overall or rows)
+    return by_word(overall or rows)
 
 
-def _by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
+def by_word(rows: Iterable[_Row]) -> dict[int, tuple[str, Map]]:
     """Word → its tokens' text and the mean of their maps, in the order of the prompt.
 
     Where two encoders read the prompt, a word has tokens of both, and the first one's name it.
@@ -209,7 +210,7 @@ def _step_grid(prompt: str, rows: Sequence[_Row], image: Image.Image | None) -> 
         return None
     chosen = np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
     steps = [steps[i] for i in chosen]
-    columns = [_by_word(row for row in rows if row["step"] == step) for step in steps]
+    columns = [by_word(row for row in rows if row["step"] == step) for step in steps]
     return StepGrid(prompt, steps, _lines(columns, image))
 
 
@@ -220,7 +221,7 @@ def _layer_grid(prompt: str, rows: Sequence[_Row], image: Image.Image | None) ->
         return None
     chosen = np.unique(np.linspace(0, len(layers) - 1, MAX_LAYERS).round().astype(int))
     layers = [layers[i] for i in chosen]
-    columns = [_by_word(row for row in rows if row["layer"] == layer) for layer in layers]
+    columns = [by_word(row for row in rows if row["layer"] == layer) for layer in layers]
     names = [plain(layer, limit=60) for layer in layers]
     return LayerGrid(prompt, names, _lines(columns, image))
 

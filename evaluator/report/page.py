@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from evaluator.report.census import FailedSample, Work, Worker
 from evaluator.report.claims import PairKind, Told
-from evaluator.report.frame import Drawing, render_page
-from evaluator.report.gallery import Picture
+from evaluator.report.explore import GalleryText, SpreadText
+from evaluator.report.frame import TABLES, Drawing, render_page
+from evaluator.report.groups import GroupTable
 from evaluator.report.heatmaps import HeatSample
 from evaluator.report.probe_charts import FactTable
 from evaluator.report.probe_folders import ProbeResult
@@ -55,8 +56,10 @@ class Page:
     results: Sequence[Result]
     interval_title: str
     no_results: str
-    pictures: Sequence[Picture]
-    no_pictures: str
+    groups: Sequence[GroupTable]
+    gallery: GalleryText
+    spreads: Sequence[SpreadText]
+    slowest: Sequence[tuple[int, Work, str]]
     failed: Sequence[FailedSample]
     num_errors: int
     heat: Sequence[HeatSample]
@@ -64,6 +67,7 @@ class Page:
     grid: GridText | None
     layers: GridText | None
     tokens: Drawing | None
+    full: Drawing | None
     attention_charts: Sequence[Drawing]
     attention_extent: str
     pairs: Sequence[Drawing]
@@ -80,15 +84,19 @@ class Page:
     provenance: Sequence[tuple[str, str]]
     config: str
     faults: Sequence[str]
+    single: bool
+    """Whether the page holds its pictures itself, and nothing lies beside it."""
 
 
 def render(page: Page) -> str:
     """The page of a run as HTML."""
     return render_page(
         "page.html.j2",
-        scripts=("page.js",),
+        scripts=(TABLES, "gallery.js"),
+        styles=("gallery.css",),
         title=page.title,
         subtitle=page.subtitle,
         sections=page.sections,
         page=page,
+        gallery=page.gallery,
     )

@@ -50,6 +50,10 @@ class Result:
     reference_num: int | None
     warnings: tuple[str, ...]
     details: tuple[tuple[str, float], ...]
+    metric: str = ""
+    """The name without the group."""
+    group: tuple[tuple[str, str], ...] = ()
+    """Tag and value; nothing for all samples."""
 
     @property
     def arrow(self) -> str:
@@ -141,8 +145,9 @@ def _result(entry: Mapping[str, Any]) -> Result:
     better = entry.get("higher_is_better")
     details = entry.get("details")
     pairs = details.items() if isinstance(details, Mapping) else ()
+    group = _group(entry.get("group"))
     return Result(
-        name=plain(entry.get("name", "?")) + _group(entry.get("group")),
+        name=plain(entry.get("name", "?")) + _in_words(group),
         value=_real(entry.get("value")),
         num=_count(entry.get("n")),
         num_expected=_count(entry.get("n_expected")),
@@ -154,14 +159,20 @@ def _result(entry: Mapping[str, Any]) -> Result:
         reference_num=_count(reference.get("n")),
         warnings=tuple(plain(warning) for warning in entry.get("warnings") or ()),
         details=tuple((plain(k), v) for k, x in pairs if (v := _real(x)) is not None),
+        metric=plain(entry.get("name", "?")),
+        group=group,
     )
 
 
-def _group(entry: Any) -> str:
+def _group(entry: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(entry, Mapping):
+        return ()
+    return tuple((plain(tag), plain(value)) for tag, value in entry.items())
+
+
+def _in_words(group: tuple[tuple[str, str], ...]) -> str:
     """` [tag=value]` for a group of samples; nothing for all of them."""
-    if not isinstance(entry, Mapping) or not entry:
-        return ""
-    return " [" + ", ".join(f"{plain(tag)}={plain(value)}" for tag, value in entry.items()) + "]"
+    return f" [{', '.join(f'{tag}={value}' for tag, value in group)}]" if group else ""
 
 
 def _interval(entry: Any) -> Interval | None:

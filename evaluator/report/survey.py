@@ -1,7 +1,8 @@
 """One pass over a run's committed shards: each is read once, and only what the page shows is kept.
 
-Memory does not grow with the run: counts, sums, the first pictures, and the values of at most
-`MAX_OBSERVED` samples for the curves.
+Memory hardly grows with the run: counts, sums, the texts of the first samples, and the values of at
+most `MAX_OBSERVED` samples for the curves. Only numbers are kept of every sample: its scores, and
+which value its tags have.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from evaluator.report.curves import (
     AttentionCurves,
     LatentCurves,
 )
-from evaluator.report.gallery import Gallery
 from evaluator.report.heatmaps import COLUMNS as HEAT_COLUMNS
 from evaluator.report.heatmaps import LAYER_COLUMNS, MAX_LAYER_BYTES, HeatMaps
+from evaluator.report.listing import COLUMNS as SAMPLE_COLUMNS
+from evaluator.report.listing import MAX_ROWS, SampleList
+from evaluator.report.scores import Scores
 from evaluator.report.text import plain
-from evaluator.report.token_steps import TokenSteps, token_steps
+from evaluator.report.token_steps import FULL_COLUMNS, TokenSteps, layer_steps, token_steps
 from evaluator.report.word_pairs import COLUMNS as WORD_PAIR_COLUMNS
 from evaluator.report.word_pairs import WordPairs
 from evaluator.store import schemas
@@ -49,7 +52,6 @@ than a gigabyte."""
 
 MAX_FAULTS = 20
 
-_SAMPLES = ("key", "image_index", "seed", "prompt", "truncated", "error")
 _ATTENTION = tuple(dict.fromkeys(("image_index", "token_text", "branch", *ATTENTION_COLUMNS,
                                   *ATTENTION_MEASURES)))  # fmt: skip
 _PAIRS = tuple(dict.fromkeys((*WORD_PAIR_COLUMNS, *PAIR_COLUMNS)))
@@ -61,13 +63,16 @@ class Survey:
     """What the pass found."""
 
     census: Census
-    gallery: Gallery
+    samples: SampleList
+    scores: Scores
     heat: HeatMaps
     timings: Timings = field(default_factory=Timings)
     attention: AttentionCurves = field(default_factory=AttentionCurves)
     latents: LatentCurves = field(default_factory=LatentCurves)
     noise: NoiseContent = field(default_factory=NoiseContent)
     tokens: TokenSteps | None = None
+    full: TokenSteps | None = None
+    """Layers by step of the first sample that was observed in full."""
     pairs: WordPairs = field(default_factory=WordPairs)
     claims: ClaimTables = field(default_factory=ClaimTables)
     schedule: pa.Table | None = None
@@ -80,12 +85,18 @@ class Survey:
     faults: list[str] = field(default_factory=list)
     """Files that could not be read, and why."""
 
+    def say(self, fault: str) -> None:
+        """Note a fault, of the first `MAX_FAULTS`, each once."""
+        if len(self.faults) < MAX_FAULTS and fault not in self.faults:
+            self.faults.append(fault)
+
 
 def survey(run: RunDirectory, folder: Path) -> Survey:
     """Read the run; pictures are written into `folder` as they are met."""
     committed = [index for index in run.committed() if index < run.num_shards]
     census = Census(planned=run.num_samples, num_shards=run.num_shards)
-    found = Survey(census, Gallery(folder), HeatMaps(folder))
+    num = run.num_samples
+    found = Survey(census, SampleList(num), Scores(num), HeatMaps(folder))
     found.every = _every(run, len(committed))
     of_curves = set(committed[:: found.every])
     of_claims = _spread(committed[:: found.every], MAX_SHARDS)
@@ -94,6 +105,7 @@ def survey(run: RunDirectory, folder: Path) -> Survey:
         samples = _read_shard(run, index, found)
         if samples is not None and index in of_curves:
             _observe(run, index, samples, found, with_claims=index in of_claims)
+    found.scores.add_metrics(run, MAX_ROWS, found.say)
     _read_schedule(run.path / "schedule.parquet", found)
     return found
 
@@ -110,7 +122,7 @@ def _read_schedule(path: Path, found: Survey) -> None:
     try:
         found.schedule = schemas.read_table(path, kind="schedule")
     except CorruptShardError as error:
-        _note(found, error)
+        found.say(plain(error, limit=500))
         return
     says = schemas.table_note(path).get("warnings")
     if isinstance(says, list):
@@ -124,18 +136,22 @@ def _every(run: RunDirectory, num_committed: int) -> int:
 
 def _read_shard(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
     """Counts and pictures of a shard; returns its samples."""
-    samples = _optional(run, index, "samples", _SAMPLES, found)
+    samples = _optional(run, index, "samples", SAMPLE_COLUMNS, found)
     if samples is None:
         return None
     found.census.add(samples)
     start, tar = run.shard_starts[index], run.shard_path(index) / "images.tar"
     found.kept_images = found.kept_images or tar.exists()
-    if not found.gallery.full:
-        found.gallery.add(samples, tar, start)
+    found.samples.add(samples, start)
+    found.scores.add_shard(run, index, found.say)
     if found.heat.layers is None:
         _add_layers(run, index, samples, found)
+    if found.full is None and _fits(run, index, "attention_full", found):
+        full = _optional(run, index, "attention_full", FULL_COLUMNS, found)
+        found.full = None if full is None else layer_steps(full, samples)
     if (timings := _optional(run, index, "timings", None, found)) is not None:
-        found.timings.add(timings)
+        work = found.timings.add(timings, index)
+        found.scores.add_seconds(start, start + samples.num_rows, work.each)
     if not found.heat.full:
         heat = _optional(run, index, "heatmaps", HEAT_COLUMNS, found)
         if heat is not None and set(HEAT_COLUMNS) <= set(heat.column_names):
@@ -175,18 +191,27 @@ def _pairs(run: RunDirectory, index: int, found: Survey) -> pa.Table | None:
         rows = 0  # reading it says what is wrong
     if rows > MAX_PAIR_ROWS:
         reason = f"has {rows:,} rows, more than a report reads ({MAX_PAIR_ROWS:,})"
-        _say(found, f"{path.name} of shard {index:05d} {reason}: pairs of it are left out")
+        found.say(f"{path.name} of shard {index:05d} {reason}: pairs of it are left out")
         return None
     return _optional(run, index, "attention_pairs", _PAIRS, found)
 
 
 def _add_layers(run: RunDirectory, index: int, samples: pa.Table, found: Survey) -> None:
     """Heat maps by layer, unless the file is larger than a report can hold."""
-    path = run.shard_path(index) / "heatmaps_layers.parquet"
-    if path.exists() and path.stat().st_size <= MAX_LAYER_BYTES:
+    if _fits(run, index, "heatmaps_layers", found):
         maps = _optional(run, index, "heatmaps_layers", LAYER_COLUMNS, found)
         if maps is not None and set(LAYER_COLUMNS) <= set(maps.column_names):
             found.heat.add_layers(maps, samples, run.shard_path(index) / "images.tar")
+
+
+def _fits(run: RunDirectory, index: int, kind: str, found: Survey) -> bool:
+    """Whether a table is there and small enough; says where it is not small enough."""
+    path = run.shard_path(index) / f"{kind}.parquet"
+    size = path.stat().st_size if path.exists() else 0
+    if size > MAX_LAYER_BYTES:
+        reason = f"has {size >> 20:,} MiB, more than a report reads ({MAX_LAYER_BYTES >> 20})"
+        found.say(f"{path.name} of shard {index:05d} {reason}: it is left out")
+    return 0 < size <= MAX_LAYER_BYTES
 
 
 def _optional(
@@ -199,14 +224,5 @@ def _optional(
         if kind == "samples":
             found.faults.append(f"shard {index:05d} has no samples.parquet")
     except CorruptShardError as error:
-        _note(found, error)
+        found.say(plain(error, limit=500))
     return None
-
-
-def _note(found: Survey, error: CorruptShardError) -> None:
-    _say(found, plain(error, limit=500))
-
-
-def _say(found: Survey, fault: str) -> None:
-    if len(found.faults) < MAX_FAULTS:
-        found.faults.append(fault)

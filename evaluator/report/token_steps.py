@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -15,45 +16,77 @@ from evaluator.report.text import number, plain
 
 MAX_TOKENS = 24
 MAX_STEPS = 40
+MAX_LAYERS = 80
+FULL_COLUMNS = ("key", "image_index", "step", "layer", "word", "sharpness")
 
 
 class TokenSteps(NamedTuple):
-    """Sharpness of each token of a prompt at each step, averaged over layers."""
+    """Sharpness at each step: of a prompt's tokens over layers, or in layers over its words."""
 
     prompt: str
     tokens: list[str]
+    """Or layers: what the rows are."""
     steps: list[int]
     values: dict[tuple[int, int], float]
-    """(row of the token, step) → sharpness."""
+    """(row, step) → sharpness."""
+    num_left_out: int = 0
+    """Rows beyond the last."""
 
 
 def token_steps(attention: pa.Table, samples: pa.Table) -> TokenSteps | None:
     """The first sample of the shard that has attention rows; None where there is none."""
     if not {"key", "image_index", "step", "token", "sharpness"} <= set(attention.column_names):
         return None
+    rows = _first(attention)
+    names = {row["token"]: row.get("token_text") or str(row["token"]) for row in rows}
+    tokens = sorted(names)
+    said = [plain(names[t].replace("</w>", ""), limit=20) or str(t) for t in tokens]
+    return _grid(rows, "token", tokens[:MAX_TOKENS], said, samples) if rows else None
+
+
+def layer_steps(full: pa.Table, samples: pa.Table) -> TokenSteps | None:
+    """The first sample of `attention_full`: each layer, over the words of the prompt."""
+    if not {*FULL_COLUMNS} <= set(full.column_names):
+        return None
+    rows = _first(full.filter(pc.greater_equal(full.column("word"), 0)))
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    names = [plain(layer, limit=60) for layer in layers]
+    if not rows:
+        return None
+    grid = _grid(rows, "layer", layers[:MAX_LAYERS], names, samples)
+    return grid._replace(num_left_out=len(layers) - len(grid.tokens))
+
+
+def _first(attention: pa.Table) -> list[dict[str, Any]]:
+    """The rows of the first sample that have a sharpness."""
     known = attention.filter(pc.is_finite(attention.column("sharpness")))
     if not known.num_rows:
-        return None
-    first = known.slice(0, 1).to_pylist()[0]
-    same = pc.equal(known.column("key"), first["key"])
-    same = pc.and_(same, pc.equal(known.column("image_index"), first["image_index"]))
-    rows = known.filter(same).to_pylist()
+        return []
+    key, index = (known.column(name)[0] for name in ("key", "image_index"))
+    same = pc.and_(pc.equal(known.column("key"), key), pc.equal(known.column("image_index"), index))
+    rows: list[dict[str, Any]] = known.filter(same).to_pylist()
+    return rows
+
+
+def _grid(
+    rows: Sequence[dict[str, Any]],
+    kind: str,
+    chosen: Sequence[Any],
+    names: Sequence[str],
+    samples: pa.Table,
+) -> TokenSteps:
+    """Means by row and step, at evenly spaced steps of a long schedule."""
     steps = sorted({row["step"] for row in rows})
-    chosen = np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
-    steps = [steps[i] for i in chosen]
-    tokens = sorted({row["token"] for row in rows})[:MAX_TOKENS]
-    names = {row["token"]: row.get("token_text") or str(row["token"]) for row in rows}
+    places = np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
+    steps = [steps[i] for i in places]
     cells: dict[tuple[int, int], list[float]] = {}
+    lines, columns = {each: i for i, each in enumerate(chosen)}, set(steps)
     for row in rows:
-        if row["token"] in tokens and row["step"] in steps:
-            cells.setdefault((tokens.index(row["token"]), row["step"]), []).append(row["sharpness"])
+        if row[kind] in lines and row["step"] in columns:
+            cells.setdefault((lines[row[kind]], row["step"]), []).append(row["sharpness"])
     values = {cell: float(np.mean(found)) for cell, found in cells.items()}
-    return TokenSteps(
-        prompt=_prompt(samples, first["key"]),
-        tokens=[plain(names[t].replace("</w>", ""), limit=20) or str(t) for t in tokens],
-        steps=steps,
-        values=values,
-    )
+    prompt = _prompt(samples, rows[0]["key"])
+    return TokenSteps(prompt, list(names[: len(chosen)]), steps, values)
 
 
 def _prompt(samples: pa.Table, key: str) -> str:
@@ -62,14 +95,26 @@ def _prompt(samples: pa.Table, key: str) -> str:
 
 
 def draw_token_steps(grid: TokenSteps) -> ET.Element:
+    """Tokens by step."""
+    said = f"Mean over layer groups, for the prompt: {grid.prompt}"
+    return _draw(grid, "token-steps", "Sharpness of attention by token and step", said)
+
+
+def draw_layer_steps(grid: TokenSteps) -> ET.Element:
+    """Layers by step."""
+    said = f"Every layer and step, mean over the words of the prompt: {grid.prompt}"
+    if grid.num_left_out:
+        said += f" ({grid.num_left_out} further layers are left out)"
+    return _draw(grid, "layer-steps", "Sharpness of attention by layer and step", said)
+
+
+def _draw(grid: TokenSteps, slug: str, title: str, description: str) -> ET.Element:
     """A matrix of coloured cells, with the values as tooltips."""
     left = 20 + 6.6 * max(len(token) for token in grid.tokens)
     cell_width, cell_height = min(44.0, max(14.0, 560 / len(grid.steps))), 18.0
     width = max(left + cell_width * len(grid.steps) + 12, 300.0)
     bottom = 30 + cell_height * len(grid.tokens)
-    title = "Sharpness of attention by token and step"
-    description = f"Mean over layer groups, for the prompt: {grid.prompt}"
-    svg = canvas("token-steps", title, description, width, bottom + 66)
+    svg = canvas(slug, title, description, width, bottom + 66)
     text(svg, 8, 18, title, kind="title")
     top = max(grid.values.values(), default=0.0) or 1.0
     low = min(0.0, *grid.values.values())

@@ -10,20 +10,37 @@ from pathlib import Path
 
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
-from evaluator.report.compose import compose, summary
+from evaluator.report.chosen import choose
+from evaluator.report.compose import compose, summary, write_sheets
+from evaluator.report.details import Details
+from evaluator.report.explore import gallery_text, spread_texts
 from evaluator.report.frame import GENERATOR
+from evaluator.report.gallery import DEFAULT_THUMBNAILS, Gallery
+from evaluator.report.listing import captions
 from evaluator.report.origin import read_origin
 from evaluator.report.page import render
 from evaluator.report.probe_charts import DRAWN
 from evaluator.report.probe_folders import read_probes
 from evaluator.report.results import as_csv, as_markdown, read_metrics
+from evaluator.report.single import MAX_BYTES, alone, pictures_inside
 from evaluator.report.survey import survey
 from evaluator.store.rundir import RunDirectory
 
 PAGE = "index.html"
 
+SINGLE_THUMBNAILS = 300
+"""Samples with pictures in a page that holds them itself, where nothing else is asked for."""
 
-def write(run: RunDirectory, output: Path | None) -> Path:
+MAX_DETAILED = 2000
+"""Samples whose latents and heat maps are shown."""
+
+PICTURES = ("thumbs", "images", "maps")
+"""Folders with the pictures that the gallery's script asks for."""
+
+
+def write(
+    run: RunDirectory, output: Path | None, *, thumbnails: int | None, single_file: bool
+) -> Path:
     """See `evaluator.report.write_report`."""
     final = (run.path / "report" if output is None else output).resolve()
     require_replaceable(final)
@@ -31,25 +48,49 @@ def write(run: RunDirectory, output: Path | None) -> Path:
     try:
         with explained("write", final):
             aside.mkdir(parents=True)
-            fill(run, aside)
+            default = SINGLE_THUMBNAILS if single_file else DEFAULT_THUMBNAILS
+            number = default if thumbnails is None else thumbnails
+            fill(run, aside, thumbnails=number, single_file=single_file)
             swap(aside, final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final / PAGE
 
 
-def fill(run: RunDirectory, folder: Path) -> None:
+def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool) -> None:
     """Write every file of the report into an empty folder."""
     metrics = read_metrics(run.path / "metrics.json")
     origin = read_origin(run)
     found = survey(run, folder)
+    gallery, details = Gallery(folder), Details(folder)
+    gallery.write(run, choose(found.samples, found.scores, thumbnails))
+    detailed = choose(found.samples, found.scores, min(thumbnails or MAX_DETAILED, MAX_DETAILED))
+    details.write(run, detailed.pictures, found.say)
+    write_sheets(folder, found, gallery, captions(found.samples, (p for p, _ in gallery.sheet)))
     headline, remarks = summary(found.census, metrics)
     markdown = as_markdown(origin.title, metrics.results, [headline, *remarks])
     (folder / "results.md").write_text(markdown, encoding="utf-8")
     (folder / "results.csv").write_text(as_csv(metrics.results), encoding="utf-8")
     probes = read_probes(run.path, origin.made_from, folder, drawn=tuple(DRAWN))
-    page = render(compose(folder, origin, metrics, found, probes))
+    spreads = spread_texts(folder, run, found)
+    inside, beyond = pictures_inside(folder, *PICTURES) if single_file else (None, 0)
+    if beyond:
+        found.say(f"{beyond:,} pictures are left out: a single file holds {MAX_BYTES >> 20} MiB")
+    texts = gallery_text(found, gallery, details, inside)
+    parts = (folder, origin, metrics, found, probes, texts, spreads)
+    page = render(compose(*parts, single=single_file))
+    if inside is not None:
+        page = alone(page, folder, inside)
+        _empty(folder)
     (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def require_replaceable(final: Path) -> None:

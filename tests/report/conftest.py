@@ -44,10 +44,14 @@ class Recipe:
     probes: bool = True
     timings: bool = True
     metrics: bool = True
+    full: bool = False
+    """Whether two samples of each shard were observed in full."""
     pairs: bool = False
     """Whether the attention probe also told of pairs, and which word each token is of."""
     says: tuple[str, ...] | None = None
     """What the checks said of the schedule."""
+    scores: bool = False
+    """Whether there are tags, scores of an extractor, and what a metric says of each sample."""
     collapsed: bool = False
     """Whether the latents lose their noise from step 4 on."""
 
@@ -76,7 +80,35 @@ def has_error(i: int) -> bool:
     return i == 5
 
 
-def samples_table(positions: range) -> pa.Table:
+def score_of(i: int) -> float:
+    """A score that is highest in the middle of the run."""
+    return 0.5 - 0.01 * abs(i - 10.25)
+
+
+def features_table(positions: range) -> pa.Table:
+    rows = [
+        {"key": f"k{i:04d}", "image_index": 0,
+         "features": None if has_error(i) else [float(i), 1.0],
+         "text_cosine": None if has_error(i) else score_of(i), "confident": i % 3 == 0}
+        for i in positions
+    ]  # fmt: skip
+    scores = [("text_cosine", pa.float64()), ("confident", pa.bool_())]
+    return pa.Table.from_pylist(rows, schema=schemas.features_schema({"features": 2}, scores))
+
+
+def metric_table(num: int) -> pa.Table:
+    """Half of the samples, with the names of their nearest images."""
+    rows = [
+        {"key": f"k{i:04d}", "image_index": 0, "distance": 1.0 / (i + 1), "nearest_key": f"r{i}",
+         "nearest_image_index": 0, "nearest_name": "<b>real</b>.png" if i == 0 else None}
+        for i in range(0, num, 2)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(
+        rows, schema=schemas.samplewise_schema({"distance": pa.float64()}, nearest=True)
+    )
+
+
+def samples_table(positions: range, *, tags: bool = False) -> pa.Table:
     rows = [
         {
             "key": f"k{i:04d}",
@@ -87,6 +119,7 @@ def samples_table(positions: range) -> pa.Table:
             "height": None if has_error(i) else 32,
             "width": None if has_error(i) else 32,
             "error": "the prompt is <empty>" if has_error(i) else None,
+            "tags": {"colour": COLOURS[i % 4], "=tag": f"</script>{i % 2}"} if tags else None,
         }
         for i in positions
     ]
@@ -270,6 +303,8 @@ def build(path: Path, recipe: Recipe) -> RunDirectory:
         said = None if recipe.says is None else {"warnings": recipe.says}
         target = path / "schedule.parquet"
         schemas.write_table(schedule_table(), target, kind="schedule", metadata=said)
+    if recipe.scores:
+        run.write_metric_table("memorization", metric_table(num))
     if recipe.metrics:
         counts = {"planned": num, "committed": num, "errors": 1, "truncated": 2}
         record = {"format": 1, "complete": True, "samples": counts, "metrics": METRICS}
@@ -280,7 +315,7 @@ def build(path: Path, recipe: Recipe) -> RunDirectory:
 def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
     positions = range(run.shard_starts[index], run.shard_starts[index + 1])
     made = range(positions.start, positions.stop)
-    tables = {"samples": samples_table(positions)}
+    tables = {"samples": samples_table(positions, tags=recipe.scores)}
     if recipe.timings:
         tables["timings"] = timings_table(positions, index)
     if recipe.probes:
@@ -288,6 +323,8 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
         tables["attention"] = attention_table(made)
         tables["latents"] = latents_table(made, collapsed=recipe.collapsed)
         tables["heatmaps"] = heatmaps_table(made)
+    if recipe.full:
+        tables["attention_full"] = attention_table(made[:2])
     if recipe.probes and recipe.pairs:
         tables["attention_tokens"] = tokens_table(made)
         tables["attention_pairs"] = pairs_table(made)
@@ -296,6 +333,11 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
     for kind, table in tables.items():
         schemas.write_table(table, staged / f"{kind}.parquet", kind=kind)
         rows[f"{kind}.parquet"] = table.num_rows
+    if recipe.scores:
+        name = "features-clip-0123abcd.parquet"
+        table = features_table(positions)
+        schemas.write_table(table, staged / name, kind="features")
+        rows[name] = table.num_rows
     if recipe.images:
         images = [
             (sample_name(f"k{i:04d}", 0), "png", picture(i, recipe.side))
@@ -329,6 +371,13 @@ def full_report(full_run: RunDirectory, tmp_path_factory: pytest.TempPathFactory
     from evaluator.report import write_report
 
     return write_report(full_run, tmp_path_factory.mktemp("report") / "report").parent
+
+
+@pytest.fixture(scope="session")
+def scored_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run with tags and scores, without probes; tests must not change it."""
+    recipe = Recipe(probes=False, scores=True)
+    return build(tmp_path_factory.mktemp("scored") / "run", recipe)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evaluator.report import heatmaps, write_report
-from evaluator.report.heatmaps import _overall, layer_caption
+from evaluator.report.heatmaps import layer_caption, overall
 from evaluator.store.rundir import RunDirectory
 
 
@@ -20,14 +20,14 @@ def row(word: int, token: int, text: str, value: float) -> dict[str, object]:
 
 def test_begin_and_end_of_text_are_no_words():
     rows = [row(-1, 0, "<|startoftext|>", 9), row(0, 1, "red", 1), row(-1, 2, "<|endoftext|>", 9)]
-    ((name, values),) = _overall(rows).values()
+    ((name, values),) = overall(rows).values()
     assert name == "red"
     assert values.tolist() == [[1.0, 0.0]]
 
 
 def test_a_word_that_two_encoders_read_is_named_once_and_averaged():
     rows = [row(0, 1, "ze", 1), row(0, 2, "bra", 2), row(0, 78, "zebra", 6)]
-    ((name, values),) = _overall(rows).values()
+    ((name, values),) = overall(rows).values()
     assert name == "zebra"
     assert values.tolist() == [[3.0, 0.0]]
 

@@ -26,7 +26,7 @@ class Outline(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {"style": [], "script": []}
+        self.texts: dict[str, list[str]] = {"style": [], "script": [], "data": []}
         self.visible = ""
         self._open: list[str] = []
         self.feed(page)
@@ -34,14 +34,15 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        data = tag == "script" and dict(attrs).get("type") == "application/json"
         if tag not in VOID:
-            self._open.append(tag)
+            self._open.append("data" if data else tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
+        assert self._open.pop().replace("data", "script") == tag
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] in self.texts:
@@ -93,7 +94,7 @@ def test_no_attribute_that_the_policy_would_block(page: Outline) -> None:
 
 def test_hostile_prompt_is_shown_and_inert(page: Outline, full_report: Path) -> None:
     assert '<script>document.title="owned"</script> a sly red three & four' in page.visible
-    assert len(page.named("script")) == 1
+    assert len(page.named("script")) == 2
     html = (full_report / "index.html").read_text()
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", html)
 
@@ -156,7 +157,7 @@ def test_drawings_are_well_formed_and_stand_alone(full_report: Path) -> None:
 
 def test_pictures_are_named_by_position_only(full_report: Path) -> None:
     thumbs = sorted(path.name for path in (full_report / "thumbs").iterdir())
-    assert thumbs == [f"{i:06d}.png" for i in range(20) if i != 5]
+    assert thumbs == [f"{i:06d}.webp" for i in range(20) if i != 5]
     maps = sorted(path.name for path in (full_report / "heat").iterdir())
     assert maps
     assert all(re.fullmatch(r"\d{6}(-\d\d)?\.png", name) for name in maps)
@@ -166,11 +167,12 @@ def test_small_images_stay_crisp_and_large_ones_link_to_a_larger_file(
     make_run: Callable[..., RunDirectory], full_report: Path, page: Outline
 ) -> None:
     tiles = [image for image in page.named("img") if (image["src"] or "").startswith("thumbs/")]
+    assert len(tiles) == 19
     assert all(tile.get("class") == "crisp" for tile in tiles)
     folder = write_report(make_run(num_samples=2, side=600, probes=False)).parent
     large = outline(folder)
     assert all(image.get("class") is None for image in large.named("img"))
-    with Image.open(folder / "thumbs/000000.png") as small:
+    with Image.open(folder / "thumbs/000000.webp") as small:
         assert max(small.size) == 256
     with Image.open(folder / "images/000000.webp") as big:
         assert max(big.size) == 600

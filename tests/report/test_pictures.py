@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evaluator.report.colour import heat_colours, heat_hex
-from evaluator.report.heatmaps import _overall, overlay
+from evaluator.report.heatmaps import overall, overlay
 from evaluator.report.images import decode, enlarged
 from evaluator.report.svg import Chart, Series, draw, inline
 from evaluator.report.text import number, plain, redacted
@@ -59,7 +59,7 @@ def test_tokens_of_a_word_share_one_map() -> None:
         {**base, "token": 2, "token_text": "back", "map": [1.0, 0.0]},
         {**base, "token": 3, "token_text": "ground</w>", "map": [0.0, 1.0]},
     ]
-    word, values = _overall(rows)[0]
+    word, values = overall(rows)[0]
     assert word == "background"
     assert values.tolist() == [[0.5, 0.5]]
 
