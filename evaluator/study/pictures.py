@@ -18,6 +18,9 @@ CRISP = 128
 QUALITY = 90
 """Of WebP, for larger images."""
 
+TILES = 4
+"""Tiles along a side of a spoilt image."""
+
 SIZES_DIFFER = 1.1
 """Ratio of median sides above which real and generated images may be told by their sharpness."""
 
@@ -36,6 +39,19 @@ def centred_square(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
+
+
+def spoilt(image: Image.Image, seed: int) -> Image.Image:
+    """The image with its 4 x 4 tiles shuffled, none where it was: plainly worse, as bright."""
+    pixels = np.asarray(image.convert("RGB"))
+    height, width = max(1, image.height // TILES), max(1, image.width // TILES)
+    corners = [(y * height, x * width) for y in range(TILES) for x in range(TILES)]
+    order = np.random.default_rng(seed).permutation(len(corners))
+    mixed = pixels.copy()
+    for place, other in zip(order, np.roll(order, 1), strict=True):
+        (y, x), (v, u) = corners[place], corners[other]
+        mixed[y : y + height, x : x + width] = pixels[v : v + height, u : u + width]
+    return Image.fromarray(mixed)
 
 
 def made_alike(
