@@ -81,10 +81,8 @@ def _is_real(study: Study, one: Answer) -> bool:
 
 def _expected(study: Study, sources: set[int]) -> int:
     """Answers that all raters would give to items with these sources, each once."""
-    items = [
-        i for i in study.items if not i.check and sources <= {shown.source for shown in i.images}
-    ]
-    return len(items) * len(study.raters)
+    shown = [{image.source for image in item.images} for item in study.items if not item.check]
+    return sum(sources <= those for those in shown) * len(study.raters)
 
 
 def _pair_results(study: Study, main: Sequence[Answer]) -> list[PairResult]:
