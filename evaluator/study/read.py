@@ -67,7 +67,8 @@ def answers_table(study: Study, answers: Sequence[Answer]) -> pa.Table:
     schema = pa.schema([
         ("key", text), ("image_index", number), ("rater", text), ("trial", number),
         ("item", number), ("repeat", pa.bool_()), ("check", pa.bool_()),
-        ("left", text), ("right", text), ("answer", text), ("preferred", text), ("seconds", pa.float64()),
+        ("left", text), ("right", text), ("answer", text), ("preferred", text),
+        ("seconds", pa.float64()),
     ])  # fmt: skip
     return pa.Table.from_pylist(rows, schema=schema)
 

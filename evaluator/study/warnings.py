@@ -44,8 +44,8 @@ def _raters(found: StudyResults) -> list[str]:
             )
         if rater.checks_failed:
             lines.append(
-                f"{rater.name} failed {rater.checks_failed} of {rater.checks} attention checks, and is "
-                "counted all the same: leave the file out to see what changes"
+                f"{rater.name} failed {rater.checks_failed} of {rater.checks} attention checks, "
+                "and is counted all the same: leave the file out to see what changes"
             )
         if rater.same_again is not None and rater.same_again < LEAST_SELF_AGREEMENT:
             lines.append(
