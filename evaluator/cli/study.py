@@ -46,6 +46,10 @@ def make_verb(
         ),
     ] = None,
     raters: Annotated[int, typer.Option(min=1, help="Raters; each gets a form of their own.")] = 5,
+    checks: Annotated[
+        int,
+        typer.Option(min=0, help="Attention checks of pairs: an image, and the same one spoilt."),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of items, orders and sides.")] = 0,
     question: Annotated[str | None, typer.Option(help="What is asked, above every item.")] = None,
     instructions: Annotated[
@@ -65,14 +69,14 @@ def make_verb(
 
     request = StudyRequest(
         runs=runs, kind=kind, reference=reference, items=items, repeats=repeats, raters=raters,
-        seed=seed, question=question, side=side, ties=ties, show_prompts=prompts,
+        checks=checks, seed=seed, question=question, side=side, ties=ties, show_prompts=prompts,
         instructions=None if instructions is None else read_instructions(instructions),
     )  # fmt: skip
     made = make_study(request, output)
     found = made.study
     trials = len(found.raters[0].trials)
     print_lines([
-        f"study {found.id}: {len(found.items)} items, {trials} questions for each of "
+        f"study {found.id}: {len(found.items) - checks} items, {trials} questions for each of "
         f"{len(found.raters)} raters",
         f"forms: {made.forms[0]} … one a rater, at most {made.largest / 2**20:.1f} MiB",
         f"key: {output / 'study.json'} (keep it from raters: it says which image is whose)",

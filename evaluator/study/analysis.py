@@ -33,13 +33,14 @@ COVERS_PROMPTS = "the share over prompts drawn like these, with these raters"
 
 def analyse(study: Study, answers: Sequence[Answer]) -> StudyResults:
     """The numbers of a study, from the answers there are."""
-    main = [one for one in answers if not one.trial.repeat]
+    asked = [one for one in answers if not one.item.check]
+    main = [one for one in asked if not one.trial.repeat]
     pairs = study.kind == "pairs"
     fit = _strengths(study, main) if pairs else None
     runs = [_run_result(study, main, k, fit) for k, source in enumerate(study.sources)]
     agreement = _agreement(study, main)
-    same, kappa = _self_agreement(answers)
-    bias = _bias(answers)
+    same, kappa = _self_agreement(asked)
+    bias = _bias(asked)
     right = [float((one.answer == REAL) == _is_real(study, one)) for one in main]
     found = StudyResults(
         study=study.id,
@@ -79,9 +80,9 @@ def _is_real(study: Study, one: Answer) -> bool:
 
 
 def _expected(study: Study, sources: set[int]) -> int:
-    """Answers that all raters would give to items with these sources, without repeats."""
-    items = [i for i in study.items if sources <= {shown.source for shown in i.images}]
-    return len(items) * len(study.raters)
+    """Answers that all raters would give to items with these sources, each once."""
+    shown = [{image.source for image in item.images} for item in study.items if not item.check]
+    return sum(sources <= those for those in shown) * len(study.raters)
 
 
 def _pair_results(study: Study, main: Sequence[Answer]) -> list[PairResult]:
@@ -208,15 +209,19 @@ def _bias(answers: Sequence[Answer]) -> Share | None:
 
 
 def _rater_result(study: Study, rater: Rater, answers: Sequence[Answer]) -> RaterResult:
-    own = [one for one in answers if one.rater == rater.name]
+    every = [one for one in answers if one.rater == rater.name]
+    own = [one for one in every if not one.item.check]
+    attentive = [one.choice == 0 for one in every if one.item.check]
     chose = [one.answer in (LEFT, REAL) for one in own if one.answer != TIE]
     same = [_label(first) == _label(second) for first, second in _twice(own)]
     seconds = [one.seconds for one in own if one.seconds is not None]
     right = [(one.answer == REAL) == _is_real(study, one) for one in own if not one.trial.repeat]
     return RaterResult(
         name=rater.name,
-        n=len(own),
+        n=len(every),
         n_expected=len(rater.trials),
+        checks=len(attentive),
+        checks_failed=attentive.count(False),
         same_again=float(np.mean(same)) if same else None,
         first_side=float(np.mean(chose)) if chose else None,
         median_seconds=float(np.median(seconds)) if seconds else None,

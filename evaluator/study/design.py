@@ -29,6 +29,8 @@ class Amounts:
     repeats: int
     """Of these, how many every rater sees once more."""
     raters: int
+    checks: int = 0
+    """Attention checks that every rater meets besides."""
 
     def __post_init__(self) -> None:
         if self.repeats > self.items // 3:
@@ -91,19 +93,37 @@ def single_items(
     ]
 
 
+def check_items(samples: Sequence[SampleId], num_runs: int, num: int) -> list[Item]:
+    """`num` attention checks: an image of one of the runs beside the same one spoilt.
+
+    The last samples are taken, which the other items need last.
+    """
+    _require(num, len(samples) * num_runs, "attention checks")
+    last = samples[::-1]
+    return [
+        Item((Shown(run, *last[sample]), Shown(run, *last[sample], spoilt=True)))
+        for sample, run in shared_out(num, len(samples), num_runs)
+    ]
+
+
 def _require(wanted: int, found: int, what: str) -> None:
     if wanted > found:
         raise ConfigError(
-            f"--items: expected at most what the runs have, {found} different {what}, got {wanted}; "
-            "lower it, or make more samples"
+            f"--items: expected at most what the runs have, {found} different {what}, got "
+            f"{wanted}; lower it, or make more samples"
         )
 
 
 def make_raters(items: Sequence[Item], kind: Kind, amounts: Amounts, seed: int) -> list[Rater]:
-    """Each rater's trials in order: an order, sides and repetitions of their own."""
+    """Each rater's trials in order: an order, sides and repetitions of their own.
+
+    The last `amounts.checks` of the items are attention checks; none of them comes first, and none
+    returns.
+    """
+    num_asked = len(items) - amounts.checks
     generator = np.random.default_rng(stream_seed(seed, "study", "sides"))
     groups: dict[tuple[int, ...], list[int]] = {}
-    for number, item in enumerate(items):
+    for number, item in enumerate(items[:num_asked]):
         groups.setdefault(tuple(shown.source for shown in item.images), []).append(number)
     starts = {}
     for numbers in groups.values():
@@ -112,9 +132,12 @@ def make_raters(items: Sequence[Item], kind: Kind, amounts: Amounts, seed: int) 
             starts[numbers[i]] = place + offset
     raters = []
     for number in range(amounts.raters):
-        swapped = [kind == "pairs" and (starts[i] + number) % 2 == 1 for i in range(len(items))]
+        swapped = [kind == "pairs" and (starts[i] + number) % 2 == 1 for i in range(num_asked)]
         order = np.random.default_rng(stream_seed(seed, "study", "order", number))
         trials = _trials(swapped, kind, amounts.repeats, order)
+        for check in range(num_asked, len(items)):
+            trial = Trial(check, bool(order.integers(2)), repeat=False)
+            trials.insert(int(order.integers(1, len(trials) + 1)), trial)
         raters.append(Rater(f"rater-{number + 1:02d}", tuple(trials)))
     return raters
 

@@ -16,11 +16,18 @@ from PIL import Image
 
 from evaluator.durable import explained
 from evaluator.errors import ConfigError, InputError
-from evaluator.report.images import SampleId
+from evaluator.report.images import SampleId, fitted
 from evaluator.report.text import plain
-from evaluator.study.design import Amounts, make_raters, pair_items, prompts_first, single_items
+from evaluator.study.design import (
+    Amounts,
+    check_items,
+    make_raters,
+    pair_items,
+    prompts_first,
+    single_items,
+)
 from evaluator.study.forms import render_form
-from evaluator.study.pictures import data_address, made_alike, made_to_fit
+from evaluator.study.pictures import centred_square, data_address, made_alike, spoilt
 from evaluator.study.records import ANSWERS, FORMS, KEY_FILE, Item, Kind, Shown, Source, Study
 from evaluator.study.sources import (
     Images,
@@ -69,6 +76,8 @@ class StudyRequest:
     repeats: int | None = None
     """Items that every rater sees twice; None: a tenth of the items."""
     raters: int = 5
+    checks: int = 0
+    """Attention checks of pairs: an image beside the same one with its tiles shuffled."""
     seed: int = 0
     question: str | None = None
     instructions: Sequence[str] | None = None
@@ -106,9 +115,11 @@ def make_study(request: StudyRequest, output: Path) -> MadeStudy:
         opened.append(open_reference(request.reference))
         sources.append(Source("real", request.reference, real=True))
         real = prompts_first(opened[-1].prompts(), request.seed + 1)
-    items = _items(request, prompts_first(prompts, request.seed), real)
+    samples = prompts_first(prompts, request.seed)
+    items = _items(request, samples, real)
     repeats = len(items) // 10 if request.repeats is None else request.repeats
-    amounts = Amounts(len(items), repeats, request.raters)
+    amounts = Amounts(len(items), repeats, request.raters, request.checks)
+    items += check_items(samples, len(request.runs), request.checks)
     study = Study(
         kind=request.kind,
         question=plain(request.question or QUESTIONS[request.kind], limit=500),
@@ -149,12 +160,15 @@ def _require_request(request: StudyRequest) -> None:
         faults.append("--reference: expected none for pairs; add --kind real-or-generated")
     if request.kind == "real-or-generated" and request.reference is None:
         faults.append("--reference: expected real images for real-or-generated; name them")
+    if request.kind != "pairs" and request.checks:
+        faults.append("--checks: expected none for single images; nothing plainly worse is there")
     for name in ("items", "raters", "side"):
         number = getattr(request, name)
         if number is not None and number < 1:
             faults.append(f"--{name}: expected at least 1, got {number}")
-    if request.repeats is not None and request.repeats < 0:
-        faults.append(f"--repeats: expected 0 or more, got {request.repeats}")
+    for name in ("repeats", "checks"):
+        if (getattr(request, name) or 0) < 0:
+            faults.append(f"--{name}: expected 0 or more, got {getattr(request, name)}")
     if faults:
         raise ConfigError("a study cannot be made of this:", tuple(faults))
 
@@ -179,26 +193,40 @@ def _items(
 
 
 def _addresses(study: Study, opened: Sequence[Images]) -> tuple[dict[Shown, str], list[str]]:
-    """Every image of the study as `data:`; InputError for those that cannot be read."""
+    """Every image of the study as `data:`; InputError for those that cannot be read.
+
+    Images of pairs are encoded as they come; single ones must be made alike first.
+    """
     wanted = {shown for item in study.items for shown in item.images}
-    found: dict[Shown, Image.Image] = {}
+    addresses: dict[Shown, str] = {}
+    singles: dict[Shown, Image.Image] = {}
     for source, images in enumerate(opened):
-        samples = [SampleId(s.key, s.image_index) for s in wanted if s.source == source]
+        samples = {SampleId(s.key, s.image_index) for s in wanted if s.source == source}
         for sample, image in images.read(samples):
-            fitted = made_to_fit(image, study.side) if study.kind == "pairs" else image
-            found[Shown(source, *sample)] = fitted
-    if missing := sorted(wanted - set(found), key=lambda s: (s.source, s.key, s.image_index)):
+            shown = Shown(source, *sample)
+            if study.kind == "pairs":
+                small = fitted(image, study.side)
+                addresses[shown] = data_address(small)
+                if (worse := Shown(source, *sample, spoilt=True)) in wanted:
+                    addresses[worse] = data_address(spoilt(small, study.seed))
+            else:
+                singles[shown] = centred_square(image)
+    _require_all(study, wanted, {*addresses, *singles})
+    if study.kind == "pairs":
+        return addresses, []
+    alike, warnings = made_alike(singles, {shown: shown.source for shown in singles}, study.side)
+    return {shown: data_address(image) for shown, image in alike.items()}, warnings
+
+
+def _require_all(study: Study, wanted: set[Shown], found: set[Shown]) -> None:
+    missing = sorted(wanted - found, key=lambda s: (s.source, s.key, s.image_index))
+    if missing:
         named = [f"{study.sources[s.source].name}: {s.key}, image {s.image_index}" for s in missing]
         raise InputError(
             f"expected {len(wanted)} images, got {len(found)}; missing or unreadable:\n  - "
             + "\n  - ".join(named[:20])
             + "\n`evaluator status RUN --verify` finds damage, and the same `run` mends it."
         )
-    warnings: list[str] = []
-    if study.kind == "real-or-generated":
-        in_order = {shown: found[shown] for item in study.items for shown in item.images}
-        found, warnings = made_alike(in_order, {s: s.source for s in in_order}, study.side)
-    return {shown: data_address(image) for shown, image in found.items()}, warnings
 
 
 def _texts(study: Study, prompts: Mapping[SampleId, str | None]) -> dict[Shown, str]:

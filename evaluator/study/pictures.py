@@ -10,8 +10,6 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from evaluator.report.images import fitted
-
 Name = TypeVar("Name", bound=Hashable)
 
 CRISP = 128
@@ -19,6 +17,9 @@ CRISP = 128
 
 QUALITY = 90
 """Of WebP, for larger images."""
+
+TILES = 4
+"""Tiles along a side of a spoilt image."""
 
 SIZES_DIFFER = 1.1
 """Ratio of median sides above which real and generated images may be told by their sharpness."""
@@ -40,17 +41,30 @@ def centred_square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
+def spoilt(image: Image.Image, seed: int) -> Image.Image:
+    """The image with its 4 x 4 tiles shuffled, none where it was: plainly worse, as bright."""
+    pixels = np.asarray(image.convert("RGB"))
+    height, width = max(1, image.height // TILES), max(1, image.width // TILES)
+    corners = [(y * height, x * width) for y in range(TILES) for x in range(TILES)]
+    order = np.random.default_rng(seed).permutation(len(corners))
+    mixed = pixels.copy()
+    for place, other in zip(order, np.roll(order, 1), strict=True):
+        (y, x), (v, u) = corners[place], corners[other]
+        mixed[y : y + height, x : x + width] = pixels[v : v + height, u : u + width]
+    return Image.fromarray(mixed)
+
+
 def made_alike(
     images: Mapping[Name, Image.Image], source_of: Mapping[Name, int], side: int
 ) -> tuple[dict[Name, Image.Image], list[str]]:
-    """Squares of one side for single images: the smallest of the sources' medians, at most `side`.
+    """Square images at one side: the smallest of the sources' medians, at most `side`.
 
     Each image goes through one Lanczos resampling where it has another size. Warns where sources
     differ in size: what was made smaller looks sharper.
     """
     medians = {}
     for source in sorted(set(source_of.values())):
-        sides = [min(images[name].size) for name in images if source_of[name] == source]
+        sides = [images[name].width for name in images if source_of[name] == source]
         medians[source] = float(np.median(sides)) if sides else float(side)
     common = min(side, int(min(medians.values())))
     warnings = []
@@ -62,13 +76,6 @@ def made_alike(
         )
     alike = {}
     for name, image in images.items():
-        square = centred_square(image)
-        if square.width != common:
-            square = square.resize((common, common), Image.Resampling.LANCZOS)
-        alike[name] = square
+        same = image.width == common
+        alike[name] = image if same else image.resize((common, common), Image.Resampling.LANCZOS)
     return alike, warnings
-
-
-def made_to_fit(image: Image.Image, side: int) -> Image.Image:
-    """An image of a pair: its own shape, its longest side at most `side`."""
-    return fitted(image, side)

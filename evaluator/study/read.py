@@ -58,16 +58,17 @@ def answers_table(study: Study, answers: Sequence[Answer]) -> pa.Table:
         rows.append({
             "key": one.item.images[0].key, "image_index": one.item.images[0].image_index,
             "rater": one.rater, "trial": one.number, "item": one.trial.item,
-            "repeat": one.trial.repeat, "left": sides[0], "right": sides[1] if pair else None,
-            "answer": one.answer,
+            "repeat": one.trial.repeat, "check": one.item.check,
+            "left": sides[0], "right": sides[1] if pair else None, "answer": one.answer,
             "preferred": images[one.choice] if pair and one.choice is not None else None,
             "seconds": one.seconds,
         })  # fmt: skip
     text, number = pa.string(), pa.int32()
     schema = pa.schema([
         ("key", text), ("image_index", number), ("rater", text), ("trial", number),
-        ("item", number), ("repeat", pa.bool_()), ("left", text), ("right", text),
-        ("answer", text), ("preferred", text), ("seconds", pa.float64()),
+        ("item", number), ("repeat", pa.bool_()), ("check", pa.bool_()),
+        ("left", text), ("right", text), ("answer", text), ("preferred", text),
+        ("seconds", pa.float64()),
     ])  # fmt: skip
     return pa.Table.from_pylist(rows, schema=schema)
 

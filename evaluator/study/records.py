@@ -47,6 +47,8 @@ class Shown:
     source: int
     key: str
     image_index: int
+    spoilt: bool = False
+    """Whether its tiles are shuffled: the plainly worse image of an attention check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Item:
     """One thing to be judged: two images of one prompt, or one image."""
 
     images: tuple[Shown, ...]
+
+    @property
+    def check(self) -> bool:
+        """Whether it only asks for attention: an image, and the same one spoilt."""
+        return self.images[-1].spoilt
 
 
 @dataclass(frozen=True, slots=True)

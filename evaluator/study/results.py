@@ -65,6 +65,10 @@ class RaterResult:
     first_side: float | None
     """Share of left (or real) among the answers that chose."""
     median_seconds: float | None
+    checks: int
+    """Attention checks that were answered."""
+    checks_failed: int
+    """Of these, those in which the spoilt image was not seen to be worse."""
     share_right: float | None = None
     """Of real-or-generated: share of right answers."""
 

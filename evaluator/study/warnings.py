@@ -42,6 +42,11 @@ def _raters(found: StudyResults) -> list[str]:
             lines.append(
                 f"{rater.name} took {rater.median_seconds:.1f} seconds a question (median)"
             )
+        if rater.checks_failed:
+            lines.append(
+                f"{rater.name} failed {rater.checks_failed} of {rater.checks} attention checks, "
+                "and is counted all the same: leave the file out to see what changes"
+            )
         if rater.same_again is not None and rater.same_again < LEAST_SELF_AGREEMENT:
             lines.append(
                 f"{rater.name} answered {percent(rater.same_again)} of the repeated items alike"

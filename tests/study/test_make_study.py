@@ -253,3 +253,23 @@ def test_a_page_too_large_to_send_is_refused(pairs: tuple[MadeStudy, Path]) -> N
         EvaluatorError, match="at most 64 MiB, got 65 MiB .* lower --side or --items"
     ):
         render_form(study, study.raters[0], addresses, {})
+
+
+def test_a_spoilt_image_has_its_own_tiles_in_other_places(tmp_path: Path) -> None:
+    two = [make_run(tmp_path / name, side=32, prompts=range(8)) for name in ("alpha", "beta")]
+    made = make_study(StudyRequest(runs=two, items=3, raters=1, checks=2), tmp_path / "study")
+    form, rater = form_of(made.forms[0]), made.study.raters[0]
+    num_checks = 0
+    for trial, asked in zip(rater.trials, form["trials"], strict=True):
+        if not made.study.items[trial.item].check:
+            continue
+        num_checks += 1
+        sides = [np.asarray(decoded(form["images"][k]).convert("RGB")) for k in asked["images"]]
+        good, bad = sides[::-1] if trial.swapped else sides
+        tiles = [
+            [part[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].tobytes() for y in range(4) for x in range(4)]
+            for part in (good, bad)
+        ]  # fmt: skip
+        assert sorted(tiles[0]) == sorted(tiles[1])
+        assert tiles[0] != tiles[1]
+    assert num_checks == 2

@@ -13,6 +13,7 @@ from evaluator.errors import ConfigError
 from evaluator.report.images import SampleId
 from evaluator.study.design import (
     Amounts,
+    check_items,
     make_raters,
     pair_items,
     prompts_first,
@@ -129,3 +130,21 @@ def test_more_than_there_is_cannot_be_asked() -> None:
         single_items(SAMPLES, 2, SAMPLES, 62)
     with pytest.raises(ConfigError, match="--repeats: expected at most a third of the 9 items"):
         Amounts(9, 4, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 20), st.integers(0, 6), st.integers(0, 9999))
+def test_attention_checks_come_once_never_first_and_change_no_order(
+    num_items: int, checks: int, seed: int
+) -> None:
+    asked = pair_items(SAMPLES, 3, num_items)
+    items = [*asked, *check_items(SAMPLES, 3, checks)]
+    amounts = Amounts(num_items, num_items // 3, 3, checks)
+    raters = make_raters(items, "pairs", amounts, seed)
+    without = make_raters(asked, "pairs", Amounts(num_items, num_items // 3, 3), seed)
+    for rater, plain in zip(raters, without, strict=True):
+        met = [trial for trial in rater.trials if items[trial.item].check]
+        assert sorted(trial.item for trial in met) == list(range(num_items, num_items + checks))
+        assert not any(trial.repeat for trial in met)
+        assert not items[rater.trials[0].item].check
+        assert tuple(t for t in rater.trials if not items[t.item].check) == plain.trials
