@@ -19,6 +19,7 @@ from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
 from evaluator.cli.sweep import run_points, sweep
+from evaluator.cli.validate import validate
 
 if TYPE_CHECKING:
     from evaluator.runner.score import Score
@@ -33,7 +34,9 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
-for _verb in (fetch, schedule, push, pull, status, compare, leaderboard, sweep):
+for _verb in (
+    validate, fetch, schedule, push, pull, status, compare, leaderboard, sweep,
+):  # fmt: skip
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
@@ -180,19 +183,6 @@ def report(
     opened = RunDirectory.open(run)
     page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
     typer.echo(str(page))
-
-
-@app.command()
-def validate(
-    config: ConfigArgument, overrides: SetOption = None, allow_code: AllowCodeOption = False
-) -> None:
-    """Check a configuration and say what it would do; imports no code that it names."""
-    from evaluator.config.points import load_runs
-    from evaluator.runner.dryrun import describe
-
-    loaded = load_runs(config, overrides or [])
-    for line in describe(loaded, relative_to=config.parent, allow_code=allow_code):
-        typer.echo(plain(line))
 
 
 @app.command()
