@@ -16,7 +16,7 @@ from evaluator.leaderboard import Cell
 from evaluator.report.results import Result
 from evaluator.report.sweep_points import MetricKey, SweepResults
 from evaluator.report.sweep_ranks import Ranking
-from evaluator.report.text import formula_safe
+from evaluator.report.text import formula_safe, plain
 
 FIELDS = (
     ("folder", pa.string()), ("metric", pa.string()), ("reference", pa.string()),
@@ -75,15 +75,15 @@ def _numbers(metric: MetricKey, result: Result) -> dict[str, Any]:
 
 
 def write_tables(sweep: SweepResults, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """The rows as CSV, whose text cells no spreadsheet computes, and as Parquet."""
+    """The rows as CSV, fit to show and for no spreadsheet to compute, and as Parquet."""
     first, *rest = FIELDS
     names = [first[0], *sweep.paths, *(name for name, _ in rest)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([formula_safe(name) for name in names])
+    writer.writerow([formula_safe(plain(name)) for name in names])
     for row in rows:
         cells = (row.get(name) for name in names)
-        writer.writerow([formula_safe(c) if isinstance(c, str) else c for c in cells])
+        writer.writerow([formula_safe(plain(c)) if isinstance(c, str) else c for c in cells])
     (folder / "sweep.csv").write_text(out.getvalue(), encoding="utf-8")
     kinds = dict(FIELDS)
     columns = {

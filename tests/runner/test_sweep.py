@@ -249,7 +249,9 @@ def test_processes_of_a_launch_work_on_every_point_together(
     write: Callable[..., Path], out: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     """One point breaks on every process that tries it; the others are done by all."""
-    config = write({"list": [{"generation.seed": 1}, {"model.options.breaks": True}, {"generation.seed": 2}]})
+    config = write(
+        {"list": [{"generation.seed": 1}, {"model.options.breaks": True}, {"generation.seed": 2}]}
+    )
     done = launch(
         "torchrun", 2, ["run", str(config), "--output", str(out), "--allow-code"],
         cache=tmp_path / "cache",
