@@ -22,6 +22,7 @@ from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
 from evaluator.cli.study import study
 from evaluator.cli.sweep import run_points, sweep
+from evaluator.cli.validate import validate
 
 if TYPE_CHECKING:
     from evaluator.runner.score import Score
@@ -36,7 +37,10 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
+    validate, fetch, schedule, push, pull, status, compare, leaderboard, sweep,
+):  # fmt: skip
 app.add_typer(study)
+for _verb in (
 for _verb in (fetch, schedule, push, pull, status, leaderboard, export, query, sweep, compare):
     app.command()(_verb)
 
@@ -187,19 +191,6 @@ def report(
     opened = RunDirectory.open(run)
     page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
     typer.echo(str(page))
-
-
-@app.command()
-def validate(
-    config: ConfigArgument, overrides: SetOption = None, allow_code: AllowCodeOption = False
-) -> None:
-    """Check a configuration and say what it would do; imports no code that it names."""
-    from evaluator.config.points import load_runs
-    from evaluator.runner.dryrun import describe
-
-    loaded = load_runs(config, overrides or [])
-    for line in describe(loaded, relative_to=config.parent, allow_code=allow_code):
-        typer.echo(plain(line))
 
 
 @app.command()

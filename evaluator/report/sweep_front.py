@@ -45,13 +45,6 @@ def told_apart(low: ArrayLike, high: ArrayLike) -> int:
     return int((bottom[:, None] > top[None, :]).sum())
 
 
-def ranks(values: ArrayLike, *, higher_is_better: bool) -> list[int | None]:
-    """Rank of each of (N,) values, 1 the best: 1 + how many are better; None for NaN."""
-    gains = _gains(np.asarray(values, np.float64)[:, None], [higher_is_better])[:, 0]
-    better = (gains[:, None] > gains[None, :]).sum(axis=0)
-    return [None if np.isnan(g) else 1 + int(b) for g, b in zip(gains, better, strict=True)]
-
-
 def _gains(values: ArrayLike, higher_is_better: Sequence[bool]) -> NDArray[np.float64]:
     """`values` (N, M) turned so that more is better in every column."""
     numbers = np.asarray(values, np.float64)

@@ -11,13 +11,16 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
+from evaluator.leaderboard import Cell
 from evaluator.report.frame import TABLES, Drawing, asset, chart_rules, render_page
 from evaluator.report.svg import inline, standalone
 from evaluator.report.sweep_charts import Figure, against_setting, by_groups, trade_offs
-from evaluator.report.sweep_front import beaten_beyond_noise, pareto_front, ranks
+from evaluator.report.sweep_front import beaten_beyond_noise, pareto_front
 from evaluator.report.sweep_layout import lay_out, weighed
 from evaluator.report.sweep_points import MetricKey, SweepResults, short, shown, spread
+from evaluator.report.sweep_ranks import Ranking, read_ranking
 from evaluator.report.sweep_tables import rows_of, write_tables
+from evaluator.report.text import plain
 from evaluator.report.write import PAGE
 
 STYLE = "sweep.css"
@@ -28,7 +31,11 @@ class RankCell(NamedTuple):
 
     shown: str
     value: float | None
-    rank: int | None
+    rank: str
+    """The range of ranks that it may have, or its place by the bare value in brackets."""
+    place: int | None
+    reason: str
+    """Why there is no range."""
 
 
 class RankRow(NamedTuple):
@@ -36,7 +43,8 @@ class RankRow(NamedTuple):
 
     settings: Sequence[tuple[str, float | None]]
     cells: Sequence[RankCell]
-    mean_rank: float | None
+    win_rate: float | None
+    win_range: str
     standing: str
     link: str
     """Its own report, relative to the page; empty where there is none."""
@@ -51,7 +59,8 @@ def fill(
     standings, front = _standings(sweep, chosen)
     groups = by_groups(sweep, layout)
     radars = [_drawn(group.figure, folder) for group in groups]
-    write_tables(sweep, rows_of(sweep, front), folder / "sweep.csv", folder / "sweep.parquet")
+    ranking = read_ranking(sweep, runs)
+    write_tables(sweep, rows_of(sweep, front, ranking), folder)
     sections = [("points", "Points"), ("ranks", "Ranking")]
     sections += [("trade-offs", "Trade-offs")] if chosen else []
     sections += [("metrics", "Metrics along the setting")]
@@ -64,12 +73,12 @@ def fill(
         title=sweep.name,
         subtitle=f"A sweep of {len(sweep.points)} points over {', '.join(map(short, sweep.paths))}",
         sections=sections,
-        remarks=sweep.remarks,
+        remarks=(*sweep.remarks, *ranking.remarks),
         all_there=done == len(sweep.points),
         headline=f"{done} of {len(sweep.points)} points have all their numbers.",
         settings=[short(path) for path in sweep.paths],
         metrics=[f"{metric.label} {sweep.arrow(metric)}".strip() for metric in sweep.metrics],
-        rows=_rank_rows(sweep, standings, runs, final),
+        rows=_rank_rows(sweep, standings, ranking, runs, final),
         chosen=[metric.label for metric in chosen],
         trade_offs=[_drawn(figure, folder) for figure in trade_offs(sweep, layout, chosen)],
         curves=[_drawn(figure, folder) for figure in against_setting(sweep, layout)],
@@ -111,26 +120,32 @@ def _standings(sweep: SweepResults, chosen: Sequence[MetricKey]) -> tuple[list[s
 
 
 def _rank_rows(
-    sweep: SweepResults, standings: Sequence[str], runs: Path, final: Path
+    sweep: SweepResults, standings: Sequence[str], ranking: Ranking, runs: Path, final: Path
 ) -> list[RankRow]:
-    ranked: dict[MetricKey, list[int | None]] = {}
-    for metric in sweep.metrics:
-        if (up := sweep.higher_is_better(metric)) is not None:
-            ranked[metric] = ranks(sweep.values(metric), higher_is_better=up)
     rows = []
-    for i, point in enumerate(sweep.points):
+    for point, standing in zip(sweep.points, standings, strict=True):
         cells = []
         for metric in sweep.metrics:
             result = point.results.get(metric)
             value = None if result is None else result.value
-            cells.append(RankCell(spread(result), value, ranked.get(metric, {i: None})[i]))
-        own = [places[i] for places in ranked.values()]
-        known = [rank for rank in own if rank is not None]
-        mean = sum(known) / len(known) if known and len(known) == len(own) else None
+            cell = ranking.cells.get((point.folder, metric))
+            cells.append(RankCell(spread(result), value, *_rank(cell)))
         settings = [_setting(point.settings.get(path)) for path in sweep.paths]
         link = _link(runs / point.folder / "report" / PAGE, final)
-        rows.append(RankRow(settings, cells, mean, standings[i], link))
+        won = ranking.standings.get(point.folder)
+        rate = None if won is None else won.win_rate
+        between = "" if won is None else f"{won.low:.2f} – {won.high:.2f}"
+        rows.append(RankRow(settings, cells, rate, between, standing, link))
     return rows
+
+
+def _rank(cell: Cell | None) -> tuple[str, int | None, str]:
+    """A range of ranks, the place by the bare value, and why there is no range."""
+    if cell is None:
+        return "—", None, ""
+    if cell.rank is not None:
+        return cell.rank.shown, cell.place, ""
+    return ("—" if cell.place is None else f"({cell.place})"), cell.place, plain(cell.reason)
 
 
 def _setting(value: object) -> tuple[str, float | None]:

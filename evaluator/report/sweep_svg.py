@@ -13,7 +13,7 @@ from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import plain
 
 WIDTH, HEIGHT = 460, 340
-_LEFT, _RIGHT, _BOTTOM = 62, 20, 46
+_LEFT, _RIGHT, _BOTTOM = 72, 20, 46
 _LETTER = 6.3
 MOST_LABELS = 24
 """More marks than this are not written on; pointing at one still says what it is."""
@@ -79,7 +79,7 @@ def draw_scatter(scatter: Scatter) -> ET.Element:
     _axes(svg, scatter, x, y, top)
     for i, trail in enumerate(scatter.trails):
         _trail(svg, scatter, trail, i, x, y)
-    _labels(svg, marks, x, y)
+    _labels(svg, marks, x, y, top)
     return svg
 
 
@@ -151,12 +151,17 @@ def _trail(svg: ET.Element, scatter: Scatter, trail: Trail, i: int, x: Scale, y:
         ET.SubElement(dot, "title").text = plain(mark.says)
 
 
-def _labels(svg: ET.Element, marks: Sequence[Mark], x: Scale, y: Scale) -> None:
+def _labels(svg: ET.Element, marks: Sequence[Mark], x: Scale, y: Scale, top: float) -> None:
     if len(marks) > MOST_LABELS:
         return
     for mark in marks:
         if mark.label:
-            text(svg, x(mark.x) + 7, y(mark.y) - 7, plain(mark.label, limit=16))
+            # Not over the legend, and not beyond the right edge.
+            down = 16 if y(mark.y) < top + 12 else -7
+            left = x(mark.x) > WIDTH - _RIGHT - 30
+            place = (x(mark.x) + (-8 if left else 7), y(mark.y) + down)
+            label = plain(mark.label, limit=16)
+            text(svg, *place, label, anchor="end" if left else "start")
 
 
 def radar(

@@ -12,43 +12,44 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evaluator.leaderboard import Cell
 from evaluator.report.results import Result
-from evaluator.report.sweep_front import ranks
 from evaluator.report.sweep_points import MetricKey, SweepResults
-from evaluator.report.text import formula_safe
+from evaluator.report.sweep_ranks import Ranking
+from evaluator.report.text import formula_safe, plain
 
 FIELDS = (
     ("folder", pa.string()), ("metric", pa.string()), ("reference", pa.string()),
     ("tag", pa.string()), ("group", pa.string()), ("value", pa.float64()),
     ("low", pa.float64()), ("high", pa.float64()), ("level", pa.float64()),
-    ("interval", pa.string()), ("higher_is_better", pa.bool_()), ("rank", pa.int32()),
+    ("interval", pa.string()), ("higher_is_better", pa.bool_()), ("place", pa.int32()),
+    ("rank_low", pa.int32()), ("rank_high", pa.int32()),
     ("n", pa.int64()), ("n_expected", pa.int64()), ("extractor", pa.string()),
     ("fingerprint", pa.string()), ("on_front", pa.bool_()),
 )  # fmt: skip
 """Columns beside the swept settings, which come after the folder, each by its path."""
 
 
-def rows_of(sweep: SweepResults, front: Sequence[bool]) -> list[dict[str, Any]]:
+def rows_of(sweep: SweepResults, front: Sequence[bool], ranking: Ranking) -> list[dict[str, Any]]:
     """One row a point and metric, and one for each group; settings by their path."""
-    places: dict[MetricKey, list[int | None]] = {}
-    for metric in sweep.metrics:
-        up = sweep.higher_is_better(metric)
-        places[metric] = (
-            [None] * len(sweep.points)
-            if up is None
-            else ranks(sweep.values(metric), higher_is_better=up)
-        )
     rows = []
     for i, point in enumerate(sweep.points):
         about = {"folder": point.folder, "on_front": bool(front[i])}
         settings = {path: _cell(point.settings.get(path)) for path in sweep.paths}
         for metric, result in point.results.items():
-            rank = places[metric][i] if metric in places else None
-            rows.append({**about, **settings, **_numbers(metric, result), "rank": rank})
+            ranks = _ranks(ranking.cells.get((point.folder, metric)))
+            rows.append({**about, **settings, **_numbers(metric, result), **ranks})
         for (metric, group), result in point.groups.items():
             of = {"tag": group.tag, "group": group.value}
             rows.append({**about, **settings, **_numbers(metric, result), **of})
     return rows
+
+
+def _ranks(cell: Cell | None) -> dict[str, int | None]:
+    if cell is None:
+        return {}
+    ends = (None, None) if cell.rank is None else (cell.rank.low, cell.rank.high)
+    return {"place": cell.place, "rank_low": ends[0], "rank_high": ends[1]}
 
 
 def _cell(value: object) -> object:
@@ -73,19 +74,17 @@ def _numbers(metric: MetricKey, result: Result) -> dict[str, Any]:
     }
 
 
-def write_tables(
-    sweep: SweepResults, rows: Sequence[Mapping[str, Any]], csv_path: Path, parquet_path: Path
-) -> None:
-    """The rows as CSV, whose text cells no spreadsheet computes, and as Parquet."""
+def write_tables(sweep: SweepResults, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The rows as CSV, fit to show and for no spreadsheet to compute, and as Parquet."""
     first, *rest = FIELDS
     names = [first[0], *sweep.paths, *(name for name, _ in rest)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([formula_safe(name) for name in names])
+    writer.writerow([formula_safe(plain(name)) for name in names])
     for row in rows:
         cells = (row.get(name) for name in names)
-        writer.writerow([formula_safe(c) if isinstance(c, str) else c for c in cells])
-    csv_path.write_text(out.getvalue(), encoding="utf-8")
+        writer.writerow([formula_safe(plain(c)) if isinstance(c, str) else c for c in cells])
+    (folder / "sweep.csv").write_text(out.getvalue(), encoding="utf-8")
     kinds = dict(FIELDS)
     columns = {
         name: pa.array([row.get(name) for row in rows], kinds[name])
@@ -93,7 +92,7 @@ def write_tables(
         else _settings_column([row.get(name) for row in rows])
         for name in names
     }
-    pq.write_table(pa.table(columns), parquet_path)
+    pq.write_table(pa.table(columns), folder / "sweep.parquet")
 
 
 def _settings_column(values: Sequence[Any]) -> pa.Array:
