@@ -36,8 +36,8 @@ def launch_of_srun(environment: Mapping[str, str]) -> str | None:
 
     A job that was put into the queue again is the same launch.
     """
-    if "SLURM_STEP_ID" not in environment:
-        return None  # a shell in an allocation: each command is a launch of its own
+    if "SLURM_STEP_ID" not in environment or "SLURM_PTY_PORT" in environment:
+        return None  # in a shell, each command is a launch of its own
     job = environment.get("SLURM_ARRAY_JOB_ID") or environment["SLURM_JOB_ID"]
     return f"slurm-{job}.{environment['SLURM_STEP_ID']}"
 

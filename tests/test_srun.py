@@ -27,6 +27,7 @@ def test_all_tasks_of_a_submission_are_one_launch_whenever_they_start() -> None:
     assert {launch_of_srun(task) for task in tasks} == {"slurm-99.1"}
     shell = {name: value for name, value in STEP.items() if name != "SLURM_STEP_ID"}
     assert launch_of_srun(shell) is None, "each command in it is a launch of its own"
+    assert launch_of_srun({**STEP, "SLURM_PTY_PORT": "1"}) is None, "so in `srun --pty bash`"
     assert launch_of_srun({}) is None
 
 

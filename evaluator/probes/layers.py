@@ -193,12 +193,29 @@ def _refuse_layer(name: str, kind: str, module: Any) -> None:
             "within xFormers. Call disable_xformers_memory_efficient_attention(), or remove "
             "attention from the probes."
         )
+    if "sage" in (backend := _backend_of(module)):
+        raise ProbeError(
+            f"Expected attention to the exact queries and keys; {name} uses the backend {backend}, "
+            "which rounds them to 8 bits, so that its probabilities are others. Choose another "
+            "model.attention_backend, or remove attention from the probes."
+        )
     if "PAG" in processor or "IPAdapter" in processor:
         raise ProbeError(
             f"Expected one attention to the text a layer; {name} uses {processor}, which attends "
             "several times. Load the pipeline without perturbed-attention guidance and "
             "IP-Adapters, or remove attention from the probes."
         )
+
+
+def _backend_of(module: Any) -> str:
+    """Which attention backend of diffusers a layer calls; nothing for layers that take none."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    processor: Any = getattr(module, "processor", None)
+    if not hasattr(processor, "_attention_backend"):
+        return ""
+    chosen = processor._attention_backend or _AttentionBackendRegistry.get_active_backend()[0]
+    return str(chosen.value)
 
 
 def image_grid(denoiser: Any, latents: Any, inputs: Mapping[str, Any]) -> Grid:

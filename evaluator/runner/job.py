@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from evaluator.protocols import GenerativeModel
 
 
+LOOK_SECONDS = 5.0
+"""How long a start may look for shards that lost a file: 20,000 take one to two."""
+
+
 @dataclass
 class RunJob:
     """The samples and features of one run directory; a reference is one too."""
@@ -131,7 +135,7 @@ class RunJob:
             forgive_all(self.run, self.claims)
         repairs = Repairs(progress.say)
         if self.around.world.is_main:
-            for line in set_apart_incomplete(self.run):
+            for line in set_apart_incomplete(self.run, seconds=LOOK_SECONDS):
                 progress.say(f"set apart to be made again: {line}")
         while True:
             try:

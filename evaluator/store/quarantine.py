@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,14 +59,17 @@ def set_apart_shard(run: RunDirectory, index: int, *, images: bool = True) -> bo
     return _move([shard.path] if whole else [shard.path / n for n in found], run, index, found)
 
 
-def set_apart_incomplete(run: RunDirectory) -> list[str]:
+def set_apart_incomplete(run: RunDirectory, *, seconds: float = math.inf) -> list[str]:
     """Set apart the shards that lack a file they were committed with; a line for each.
 
-    Only names are looked at, so that this costs little where nothing is wrong.
+    Only names are looked at, so that this costs little where nothing is wrong; after `seconds`, on
+    a slow file system, the rest is left to whoever reads it.
     """
-    lines = []
-    for index in [index for index in run.committed() if run.files(index).lacks_files()]:
-        if set_apart_shard(run, index, images=False):
+    lines, end = [], time.monotonic() + seconds
+    for index in run.committed():
+        if time.monotonic() > end:
+            break
+        if run.files(index).lacks_files() and set_apart_shard(run, index, images=False):
             lines.append(f"{run.shard_path(index)}: a file that was committed is not there")
     return lines
 

@@ -104,6 +104,30 @@ def test_a_node_lost_in_mid_job(site: Site, undisturbed: Path) -> None:
     assert_as_undisturbed(submitted, undisturbed, site)
 
 
+def test_a_node_of_one_launch_over_two_lost_in_mid_job(site: Site, undisturbed: Path) -> None:
+    submitted = site.submit("--nodes", "2", run="runs of mine/nodes lost")
+    slurm = submitted.slurm
+    slurm.run("scancel", submitted.numbers)
+    submitted.until_in_the_middle()
+    (job,) = slurm.jobs(submitted.workers)
+    # Not the one on which the job's own shell runs, which would be lost with it: that one lives on.
+    lost = slurm.run("scontrol", "show", "hostnames", job.node).split()[-1]
+    slurm.lose_node(lost)
+    try:
+        until("the node is down", lambda: slurm.node_states()[lost].startswith("down"))
+        (job,) = ended(submitted, submitted.workers)
+        nodes = slurm.run("scontrol", "show", "hostnames", job.node).split()
+    finally:
+        slurm.start_node(lost)
+        until("the node is back", lambda: slurm.node_states()[lost] == "idle")
+    assert job.restarts >= 1
+    assert len(nodes) == 2
+    assert lost not in nodes
+    assert_as_undisturbed(submitted, undisturbed, site)
+    launches = [json.loads(p.read_text()) for p in (submitted.run / "launches").iterdir()]
+    assert {launch["world_size"] for launch in launches} == {2}
+
+
 def test_restarts_are_bounded_and_the_same_command_continues(site: Site, undisturbed: Path) -> None:
     submitted = site.submit("--tasks", "1", "--restarts", "0", run="runs of mine/bounded")
     slurm = submitted.slurm

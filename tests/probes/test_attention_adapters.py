@@ -135,6 +135,19 @@ def test_processors_of_xformers_are_refused_by_name_before_anything_runs(
         tiny.observe(SimpleNamespace(pipeline=pipeline), tiny.prompts("a dog"), AttentionProbe())
 
 
+@pytest.mark.parametrize("where", ["layer", "process"])
+def test_a_backend_that_rounds_queries_is_refused_by_name(where, monkeypatch):
+    pipeline = FAMILIES["flux"]()
+    processor = pipeline.transformer.transformer_blocks[0].attn.processor
+    if where == "layer":
+        processor._attention_backend = AttentionBackendName._SAGE_QK_INT8_PV_FP16_TRITON
+    else:  # as set_attention_backend() of another model, or DIFFUSERS_ATTN_BACKEND, leaves it
+        registry = attention_dispatch._AttentionBackendRegistry
+        monkeypatch.setattr(registry, "_active_backend", AttentionBackendName.SAGE)
+    with pytest.raises(ProbeError, match=r"uses the backend \w*sage.*model\.attention_backend"):
+        attention_layers(pipeline)
+
+
 def test_the_backend_of_xformers_is_observed_exactly(tiny, monkeypatch):
     """Newer layers hand their queries and keys to a backend, where they are seen."""
 
