@@ -14,11 +14,12 @@ from evaluator.cli.compare import compare
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
+from evaluator.cli.moments import moments
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
-from evaluator.cli.sweep import run_points, sweep
+from evaluator.cli.sweep import aggregate_sweep, report_points, run_points, sweep
 from evaluator.cli.validate import validate
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 app.add_typer(probe)
 for _verb in (
-    validate, fetch, schedule, push, pull, status, compare, leaderboard, sweep,
+    validate, fetch, moments, schedule, push, pull, status, compare, leaderboard, sweep,
 ):  # fmt: skip
     app.command()(_verb)
 
@@ -43,7 +44,7 @@ PATIENCE_SECONDS = 20.0
 """How long a process that has nothing to add waits for the one that says what is wrong."""
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
-RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+RunsArgument = Annotated[Path, typer.Argument(help="Run directory, or the folder of a sweep.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
@@ -154,10 +155,14 @@ def score(
 
 
 @app.command()
-def aggregate(run: RunArgument, allow_code: AllowCodeOption = False) -> None:
+def aggregate(run: RunsArgument, allow_code: AllowCodeOption = False) -> None:
     """Compute the metrics of a run again from its tables; works under accelerate launch too."""
     from evaluator.runner.session import aggregate_session
+    from evaluator.store.sweeps import is_sweep
 
+    if is_sweep(run):
+        _leave(aggregate_sweep(run, allow_code))
+        return
     outcome = aggregate_session(run, allow_code=allow_code)
     if outcome is not None:
         print_outcome(outcome)
@@ -166,7 +171,7 @@ def aggregate(run: RunArgument, allow_code: AllowCodeOption = False) -> None:
 
 @app.command()
 def report(
-    run: RunArgument,
+    run: RunsArgument,
     output: Annotated[Path | None, typer.Option(help="Folder; default: RUN/report.")] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Put the pictures into the page: one file.")
@@ -176,10 +181,14 @@ def report(
         typer.Option(min=0, help="Samples with a picture; default: 2000, or 300 in a single file."),
     ] = None,
 ) -> None:
-    """Write the report of a run: one page that opens offline, and its pictures."""
+    """Write the report of a run, or of all of a sweep: pages that open offline, and pictures."""
     from evaluator.report import write_report
     from evaluator.store.rundir import RunDirectory
+    from evaluator.store.sweeps import is_sweep
 
+    if is_sweep(run):
+        report_points(run, output, thumbnails=thumbnails, single_file=single_file)
+        return
     opened = RunDirectory.open(run)
     page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
     typer.echo(str(page))
@@ -210,29 +219,6 @@ def pack(
     )
     packed = pack_source(expand_source(source), output, options=options)
     typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
-
-
-@app.command()
-def moments(
-    run: RunArgument,
-    output: Annotated[Path, typer.Argument(help="The .npz file to write: mu, sigma, n.")],
-    extractor: Annotated[
-        str | None, typer.Option(help="Whose features; may be the only one's.")
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Of a reference instead of the run.")
-    ] = None,
-) -> None:
-    """Write the moments of a run's features for other evaluators, or as a published reference."""
-    from evaluator.aggregate.moments import export_moments
-    from evaluator.store.rundir import RunDirectory
-
-    written = export_moments(
-        RunDirectory.open(run), output, extractor=extractor, reference=reference
-    )
-    typer.echo(
-        plain(f"{output}: {written.extractor}, {written.n} samples, {len(written.mean)} features")
-    )
 
 
 @app.command()
