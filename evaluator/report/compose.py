@@ -66,11 +66,7 @@ def compose(
         all_there=found.census.complete and not found.census.errors and not found.faults,
         headline=headline,
         remarks=remarks,
-        sections=[
-            (name, name.capitalize())
-            for name in _SECTIONS
-            if (name != "groups" or groups) and (name != "faults" or found.faults)
-        ],
+        sections=_sections(groups=bool(groups), faults=bool(found.faults)),
         results=[result for result in metrics.results if not result.group],
         interval_title=_interval_title(metrics),
         no_results=metrics.trouble,
@@ -88,10 +84,7 @@ def compose(
         full=_written(folder, full, "layer-steps.svg") if full is not None else None,
         attention_charts=_drawn(folder, attention_charts(found.attention)),
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
-        pairs=[
-            _written(folder, draw_pairs(grid, f"pairs-{i}"), f"pairs-{i}.svg")
-            for i, grid in enumerate(found.pairs.grids)
-        ],
+        pairs=_pairs(folder, found),
         claims=_claims(folder, found),
         latent_charts=_drawn(folder, latent_charts(found.latents)),
         latent_extent=_latent_extent(found) + sampled,
@@ -107,6 +100,17 @@ def compose(
         faults=found.faults,
         single=single,
     )
+
+
+def _sections(*, groups: bool, faults: bool) -> list[tuple[str, str]]:
+    """Those that every page has, and those that there is something for."""
+    there = {"groups": groups, "faults": faults}
+    return [(name, name.capitalize()) for name in _SECTIONS if there.get(name, True)]
+
+
+def _pairs(folder: Path, found: Survey) -> list[Drawing]:
+    drawings = [draw_pairs(grid, f"pairs-{i}") for i, grid in enumerate(found.pairs.grids)]
+    return [_written(folder, svg, f"pairs-{i}.svg") for i, svg in enumerate(drawings)]
 
 
 def _claims(folder: Path, found: Survey) -> ClaimsText | None:

@@ -152,7 +152,7 @@ def draw_histogram(found: Distribution, slug: str) -> ET.Element:
         ET.SubElement(bar, "title").text = plain(says)
     element(svg, "line", "axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
     mean = _LEFT + (spread.mean - low) * scale
-    element(svg, "line", "guide", x1=mean, x2=mean, y1=_TOP - 6, y2=bottom)
+    element(svg, "line", "mean", x1=mean, x2=mean, y1=_TOP - 6, y2=bottom)
     for value, anchor in ((low, "start"), ((low + high) / 2, "middle"), (high, "end")):
         text(svg, _LEFT + (value - low) * scale, bottom + 17, number(value), anchor=anchor)
     text(svg, (_LEFT + right) / 2, _HEIGHT - 8, "value; bars count samples", anchor="middle")

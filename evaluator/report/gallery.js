@@ -23,6 +23,9 @@ const shown = (value) => {
   return text.replace("-", "−");
 };
 
+// A button that is disabled would lose the focus, and the keyboard its place.
+const off = (id, is) => by(id).setAttribute("aria-disabled", String(is));
+
 const begin = (data) => {
   // -- what is known of each row ----------------------------------------------------------------
   const keys = data.keys, num = keys.length, size = data.page_size;
@@ -35,6 +38,7 @@ const begin = (data) => {
   const truncated = new Set(data.truncated), large = new Set(data.large), crisp = new Set(data.crisp);
   const thumbnails = new Set(data.thumbnails.flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i)));
   const scores = data.scores.map((score) => ({ ...score, values: Float64Array.from(score.values, (v) => v ?? NaN) }));
+  const scoreNamed = new Map(scores.map((score) => [score.name, score]));
   const file = (folder, position, end = "") => {
     const name = `${folder}/${String(position).padStart(6, "0")}${end}.webp`;
     return data.inside ? data.inside[name] : name;
@@ -92,14 +96,14 @@ const begin = (data) => {
       const coded = data.tags[field.dataset.tag], code = coded.values.indexOf(field.value);
       tests.push((row) => coded.codes[row] === code);
     }
-    const score = scores[fields.score.value];
+    const score = scoreNamed.get(fields.score.value);
     const low = parseFloat(fields.low.value), high = parseFloat(fields.high.value);
     if (score && !Number.isNaN(low)) tests.push((row) => score.values[row] >= low);
     if (score && !Number.isNaN(high)) tests.push((row) => score.values[row] <= high);
     order = [];
     for (let row = 0; row < num; row++) if (tests.every((test) => test(row))) order.push(row);
     const sign = fields.order.value === "descending" ? -1 : 1;
-    const sorted = scores[fields.sort.value]?.values;
+    const sorted = scoreNamed.get(fields.sort.value)?.values;
     if (sorted) {
       order.sort((a, b) => {
         const x = sorted[a], y = sorted[b];
@@ -111,7 +115,7 @@ const begin = (data) => {
 
   // -- the tiles --------------------------------------------------------------------------------
   const grid = by("gallery"), count = by("gallery-count"), pages = by("gallery-pages");
-  const extra = () => scores[fields.sort.value] ?? scores[fields.score.value];
+  const extra = () => scoreNamed.get(fields.sort.value) ?? scoreNamed.get(fields.score.value);
   const picture = (row, bigger = false) => {
     const position = positions[row];
     if (!thumbnails.has(position)) {
@@ -135,7 +139,7 @@ const begin = (data) => {
     const score = extra();
     const faint = make("div", { class: "faint" }, `${keys[row]} · ${data.indices[row]} · seed ${data.seeds[row]}`);
     for (const mark of marks(row)) faint.append(" · ", make("span", { class: "partial" }, mark));
-    const caption = make("figcaption", {}, text.prompt(row) || "(no prompt)", faint);
+    const caption = make("figcaption", {}, make("div", { class: "words" }, text.prompt(row) || "(no prompt)"), faint);
     if (score) caption.append(make("div", { class: "score" }, `${score.name}: ${shown(score.values[row])}`));
     const link = make("a", { href: address(row), "data-row": row }, picture(row));
     return make("figure", { class: "tile", id: `sample-${positions[row]}` }, link, caption);
@@ -149,11 +153,11 @@ const begin = (data) => {
     by("page-number").value = page + 1;
     by("page-number").max = last + 1;
     by("page-count").textContent = `of ${(last + 1).toLocaleString("en")}`;
-    by("page-previous").disabled = page === 0;
-    by("page-next").disabled = page === last;
+    off("page-previous", page === 0);
+    off("page-next", page === last);
   };
   const update = (to = 0) => { choose(); page = to; show(); keep(); };
-  const turn = (to) => { page = to; show(); keep(); };
+  const turn = (to) => { page = to; show(); keep(); };  // `show` keeps it within bounds
 
   // -- one sample -------------------------------------------------------------------------------
   const panel = by("sample-panel");
@@ -239,8 +243,8 @@ const begin = (data) => {
     by("panel-title").textContent = `${keys[row]} · ${data.indices[row]}`;
     const place = order.indexOf(row);
     by("panel-place").textContent = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${order.length.toLocaleString("en")}`;
-    by("panel-previous").disabled = place <= 0;
-    by("panel-next").disabled = place < 0 || place + 1 >= order.length;
+    off("panel-previous", place <= 0);
+    off("panel-next", place < 0 || place + 1 >= order.length);
     const image = make("div", { id: "panel-image", class: "big" }, picture(row, true));
     const sides = make("div", { class: "sides" }, image, make("div", {}, facts(row)));
     by("panel-body").replaceChildren(sides, make("h3", {}, "Scores"), numbers(row), ...maps(row), ...latents(row));

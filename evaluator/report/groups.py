@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from evaluator.report.results import Result
@@ -16,6 +16,8 @@ class GroupTable(NamedTuple):
     """One result of each column, for its name and direction."""
     rows: list[tuple[str, list[Result | None]]]
     """Value of the tags, and its result in each column."""
+    warnings: list[tuple[str, list[str]]]
+    """Each warning once, with the metrics and values that it is about."""
 
 
 def group_tables(results: Sequence[Result]) -> list[GroupTable]:
@@ -33,5 +35,14 @@ def group_tables(results: Sequence[Result]) -> list[GroupTable]:
             for metric, result in row.items():
                 heads.setdefault(metric, result)
         lines = [(value, [row.get(metric) for metric in heads]) for value, row in rows.items()]
-        tables.append(GroupTable(tags, list(heads.values()), lines))
+        tables.append(GroupTable(tags, list(heads.values()), lines, _warnings(rows)))
     return tables
+
+
+def _warnings(rows: Mapping[str, Mapping[str, Result]]) -> list[tuple[str, list[str]]]:
+    found: dict[str, list[str]] = {}
+    for value, row in rows.items():
+        for metric, result in row.items():
+            for warning in result.warnings:
+                found.setdefault(warning, []).append(f"{metric}: {value}")
+    return list(found.items())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ class Scores:
                 continue
             try:
                 names = scalar_columns(path)
+                if not names:
+                    continue
                 table = run.read(index, path.name, kind="features", columns=names)
             except (CorruptShardError, FileNotFoundError) as error:
                 say(plain(error, limit=500))
@@ -132,9 +135,11 @@ class Scores:
         return found
 
     def found(self) -> list[Score]:
-        """Columns that have numbers which differ, those of metrics last but seconds."""
+        """Columns that have numbers which differ, seconds last; each with a name of its own."""
         kept = [score for score in self.columns.values() if _tells(score.values)]
-        return sorted(kept, key=lambda score: (score.column == SECONDS, score.file, score.column))
+        names = Counter(score.name for score in kept)
+        told = [s if names[s.name] == 1 else replace(s, name=f"{s.name} ({s.file})") for s in kept]
+        return sorted(told, key=lambda score: (score.column == SECONDS, score.file, score.column))
 
 
 def _tells(values: Values) -> bool:

@@ -44,6 +44,8 @@ class Recipe:
     probes: bool = True
     timings: bool = True
     metrics: bool = True
+    full: bool = False
+    """Whether two samples of each shard were observed in full."""
     pairs: bool = False
     """Whether the attention probe also told of pairs, and which word each token is of."""
     says: tuple[str, ...] | None = None
@@ -321,6 +323,8 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
         tables["attention"] = attention_table(made)
         tables["latents"] = latents_table(made, collapsed=recipe.collapsed)
         tables["heatmaps"] = heatmaps_table(made)
+    if recipe.full:
+        tables["attention_full"] = attention_table(made[:2])
     if recipe.probes and recipe.pairs:
         tables["attention_tokens"] = tokens_table(made)
         tables["attention_pairs"] = pairs_table(made)

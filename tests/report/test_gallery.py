@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from evaluator.cli import app
-from evaluator.report import images, single, write_report
+from evaluator.report import images, single, survey, write_report
 from evaluator.report.explore import spans
 from evaluator.report.gallery import Gallery
 from evaluator.report.listing import SampleList
-from evaluator.report.text import plain
+from evaluator.report.text import number, plain
+from evaluator.store import schemas
 from evaluator.store.rundir import RunDirectory
-from tests.report.conftest import COLOURS, METRICS, has_error, picture, prompt, score_of
+from tests.report.conftest import (
+    COLOURS,
+    METRICS,
+    attention_table,
+    has_error,
+    picture,
+    prompt,
+    score_of,
+)
 from tests.report.test_page import Outline, outline
 
 Make = Callable[..., RunDirectory]
@@ -217,6 +227,42 @@ def test_what_is_missing_is_said_and_the_rest_shown(
     assert "Provenance" in page.visible
     if "missing_shards" in changes and len(changes["missing_shards"]) == 1:
         assert data_of(page)["spans"] == [[0, 8], [16, 4]]
+
+
+def test_tables_of_an_older_version_are_completed(make_run: Make) -> None:
+    run = make_run(num_samples=8, probes=False)
+    path = run.shard_path(0) / "samples.parquet"
+    older = schemas.read_table(path, kind="samples").drop_columns(["flaw", "tags"])
+    note = json.dumps({"kind": "samples", "version": 1})
+    pq.write_table(older.replace_schema_metadata({"evaluator.schema": note}), path)
+    data = data_of(outline(write_report(run).parent))
+    assert len(data["keys"]) == 8
+    assert data["tags"] == {}
+
+
+def test_tables_too_large_to_read_are_said_to_be_left_out(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(num_samples=3)
+    monkeypatch.setattr(survey, "MAX_LAYER_BYTES", 10)
+    page = outline(write_report(run).parent)
+    assert "heatmaps_layers.parquet of shard 00000 has 0 MiB, more than a report" in page.visible
+    assert "Words by layer" not in page.visible
+
+
+def test_samples_observed_in_full_show_every_layer(make_run: Make, full_report: Path) -> None:
+    folder = write_report(make_run(num_samples=3, full=True)).parent
+    page = outline(folder)
+    assert "Every layer by step" in page.visible
+    assert "From attention_full.parquet" in page.visible
+    drawing = (folder / "layer-steps.svg").read_text(encoding="utf-8")
+    assert [name for name in ("down-8x8", "mid-4x4", "up-8x8") if name in drawing]
+    rows = attention_table(range(3)).to_pylist()
+    cell = [row["sharpness"] for row in rows
+            if row["key"] == "k0000" and row["layer"] == "mid-4x4" and row["step"] == 4
+            and row["word"] >= 0]  # fmt: skip
+    assert f"mid-4x4, step 4: {number(float(np.mean(cell)))}" in drawing
+    assert "Every layer by step" not in outline(full_report).visible
 
 
 def test_a_large_run_lists_the_first_samples_and_counts_the_rest(

@@ -129,6 +129,16 @@ def test_a_column_that_never_differs_tells_nothing() -> None:
     assert len(scored(np.arange(9.0)).found()) == 1
 
 
+def test_scores_of_one_name_are_told_by_their_tables() -> None:
+    scores = scored(np.arange(3.0))
+    other = Score("clip cosine", "features-clip-89abcdef.parquet", "cosine", np.arange(3.0))
+    scores.columns["g", "cosine"] = other
+    assert [score.name for score in scores.found()] == [
+        "clip cosine (features-clip-0123abcd.parquet)",
+        "clip cosine (features-clip-89abcdef.parquet)",
+    ]
+
+
 def test_columns_beyond_the_limit_are_counted() -> None:
     scores = Scores(2)
     for i in range(MAX_SCORES + 3):
