@@ -72,11 +72,38 @@ def run_points(
     whole = sum(point.exit_status == 0 for point in ended.points)
     typer.echo(f"\n{whole} of {len(ended.points)} points complete\nsweep: {path}")
     if report:
-        from evaluator.report import write_report
-        from evaluator.report.sweep import write_sweep
-
-        for point in ended.points:
-            if point.outcome is not None:
-                typer.echo(f"report: {write_report(point.outcome.run)}")
-        typer.echo(f"report: {write_sweep(path)}")
+        report_points(path)
     return ended.exit_status
+
+
+def report_points(
+    folder: Path,
+    output: Path | None = None,
+    *,
+    thumbnails: int | None = None,
+    single_file: bool = False,
+) -> None:
+    """Write the report of each point that was begun, then the page about all of them."""
+    from evaluator.report import write_report
+    from evaluator.report.sweep import write_sweep
+    from evaluator.store.rundir import RunDirectory
+    from evaluator.store.sweeps import read_points
+
+    for point in read_points(folder)[1]:
+        if (folder / point.folder / "init").is_dir():
+            run = RunDirectory.open(folder / point.folder)
+            page = write_report(run, thumbnails=thumbnails, single_file=single_file)
+            typer.echo(f"report: {page}")
+    typer.echo(f"report: {write_sweep(folder, output)}")
+
+
+def aggregate_sweep(folder: Path, allow_code: bool) -> int:
+    """Compute the numbers of every point again and show them; returns the exit status."""
+    from evaluator.report.sweep import sweep_table
+    from evaluator.runner.sweep_numbers import aggregate_points
+
+    status = aggregate_points(folder, allow_code=allow_code)
+    if status is None:
+        return 0  # another process of this launch speaks
+    typer.echo(sweep_table(folder))
+    return status

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from evaluator import plugins
 from evaluator.aggregate.asked import Asked
 from evaluator.aggregate.compute import aggregate
+from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.distributed import (
+    World,
     from_main,
     gloo_group,
     join_world,
@@ -68,19 +71,29 @@ def run_session(
 def aggregate_session(path: Path, *, allow_code: bool) -> Outcome | None:
     """Compute a run's metrics again, alone or with the other processes of the launch."""
     run = RunDirectory.open(path)
+    asked = asked_of(run, allow_code=allow_code)
+    world = join_world()
+    try:
+        summary = computed_again(run, asked, world, gloo_group(world))
+    finally:
+        leave_world()
+    return Outcome(run, summary) if world.is_main else None
+
+
+def asked_of(run: RunDirectory, *, allow_code: bool) -> Asked:
+    """What a run was asked last; raises ConfigError for code that may not be imported."""
     asked = Asked.read(run)
     for metric in asked.metrics:
         if CODE.match(metric.name):
             plugins.check("metric", metric.name, {}, allow_code=allow_code)
-    world = join_world()
-    try:
-        group, repairs = gloo_group(world), Repairs()
-        while True:
-            try:
-                summary = aggregate(run, asked, world=world, group=group)
-                break
-            except CorruptShardError as error:  # every process of the launch met it
-                repairs.set_apart(error)
-    finally:
-        leave_world()
-    return Outcome(run, summary) if world.is_main else None
+    return asked
+
+
+def computed_again(run: RunDirectory, asked: Asked, world: World, group: Any) -> Summary:
+    """The numbers of a run from its tables; damaged shards are set apart."""
+    repairs = Repairs()
+    while True:
+        try:
+            return aggregate(run, asked, world=world, group=group)
+        except CorruptShardError as error:  # every process of the launch met it
+            repairs.set_apart(error)

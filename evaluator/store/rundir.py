@@ -43,6 +43,8 @@ class RunDirectory:
         require_mounted(path, what="the run directory", instead=PULL)
         if not (path / "init").is_dir():
             found = "nothing there" if not path.exists() else "a folder without init/"
+            if (path / "sweep.json").is_file():
+                found = "the folder of a sweep, which has one for each point"
             raise RunDirectoryError(
                 f"{path}: expected a run directory (made by `evaluator run`), got {found}. "
                 "Check the path, or start the run."

@@ -102,6 +102,26 @@ def test_a_finished_sweep_answers_without_loading_anything(
     assert loads(out) == ["a"]
 
 
+def test_numbers_and_reports_of_all_points_are_made_again_by_one_command(
+    write: Callable[..., Path], out: Path, call: Callable[..., Any]
+) -> None:
+    call("run", write(SEEDS), "--output", out, "--allow-code")
+    before = [numbers(out / f"seed-{seed}") for seed in (1, 2, 3)]
+    for seed in (1, 2, 3):
+        (out / f"seed-{seed}" / "metrics.json").unlink()
+    again = call("aggregate", out)
+    assert again.status == 0, again.err
+    assert [numbers(out / f"seed-{seed}") for seed in (1, 2, 3)] == before
+    assert again.out.startswith("seed  is_digits ↑")
+    shutil.rmtree(out / "seed-3")
+    assert call("aggregate", out).status == 3
+    pages = call("report", out).out.split()[1::2]
+    assert pages == [str(out.resolve() / f"seed-{s}" / "report" / "index.html") for s in (1, 2)] + [
+        str(out.resolve() / "report" / "index.html")
+    ]
+    assert 'href="../seed-1/report/index.html"' in Path(pages[-1]).read_text()
+
+
 def test_a_value_that_is_added_makes_its_point_only(
     write: Callable[..., Path], out: Path, call: Callable[..., Any]
 ) -> None:
