@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evaluator.cli.compare import compare
+from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.moments import moments
 from evaluator.cli.printing import plain, print_outcome
 from evaluator.cli.probe import probe
+from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
 from evaluator.cli.status import status
+from evaluator.cli.study import study
 from evaluator.cli.sweep import aggregate_sweep, report_points, run_points, sweep
 from evaluator.cli.validate import validate
 
@@ -35,8 +38,10 @@ app = typer.Typer(
 )
 
 app.add_typer(probe)
+app.add_typer(study)
 for _verb in (
-    validate, fetch, moments, schedule, push, pull, status, compare, leaderboard, sweep,
+    validate, fetch, moments, schedule, push, pull, status, compare, leaderboard, sweep, export,
+    query,
 ):  # fmt: skip
     app.command()(_verb)
 

@@ -90,7 +90,10 @@ def as_text(shown: Facts) -> str:
         rows = [_TITLES, *shown.rows]
         widths = [max(len(row[i]) for row in rows) for i in range(len(_TITLES))]
         for row in rows:
-            cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]
+            cells = [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
             lines.append("  " + "  ".join(cells))
     return "\n".join([*lines, *(f"  ! {note}" for note in shown.notes)])
 
