@@ -30,8 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.add_typer(probe)
 app.add_typer(study)
+app.add_typer(probe)
 for _verb in (fetch, schedule, push, pull, status):
     app.command()(_verb)
 
