@@ -16,53 +16,66 @@ study = typer.Typer(
 )
 
 
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Runs that kept images: two or more for pairs, one or more else."),
+]
+OutputOption = Annotated[
+    Path, typer.Option(help="New folder of study.json (not for raters) and forms/.")
+]
+KindOption = Annotated[
+    Literal["pairs", "real-or-generated"],
+    typer.Option(help="Two images of one prompt, or one image that may be real."),
+]
+ReferenceOption = Annotated[
+    str | None,
+    typer.Option(help="Real images for real-or-generated: a run, a pack, or any source of images."),
+]
+ItemsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Different items that each rater sees; default: 50, or all."),
+]
+RepeatsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Of these, how many return once more, for self-agreement; default: a tenth."
+    ),
+]
+RatersOption = Annotated[int, typer.Option(min=1, help="Raters; each gets a form of their own.")]
+ChecksOption = Annotated[
+    int, typer.Option(min=0, help="Attention checks of pairs: an image, and the same one spoilt.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of items, orders and sides.")]
+QuestionOption = Annotated[str | None, typer.Option(help="What is asked, above every item.")]
+InstructionsOption = Annotated[
+    Path | None,
+    typer.Option(help="Text file shown before the first item: consent, instructions."),
+]
+SideOption = Annotated[int, typer.Option(min=16, help="Longest side of images, in pixels.")]
+TiesOption = Annotated[
+    bool, typer.Option("--ties/--no-ties", help="Whether `no difference` may be answered.")
+]
+PromptsOption = Annotated[
+    bool, typer.Option("--prompts/--no-prompts", help="Whether pairs show their prompt.")
+]
+
+
 @study.command("make")
 def make_verb(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(help="Runs that kept images: two or more for pairs, one or more else."),
-    ],
-    output: Annotated[
-        Path, typer.Option(help="New folder of study.json (not for raters) and forms/.")
-    ],
-    kind: Annotated[
-        Literal["pairs", "real-or-generated"],
-        typer.Option(help="Two images of one prompt, or one image that may be real."),
-    ] = "pairs",
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Real images for real-or-generated: a run, a pack, or any source of images."
-        ),
-    ] = None,
-    items: Annotated[
-        int | None,
-        typer.Option(min=1, help="Different items that each rater sees; default: 50, or all."),
-    ] = None,
-    repeats: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Of these, how many return once more, for self-agreement; default: a tenth."
-        ),
-    ] = None,
-    raters: Annotated[int, typer.Option(min=1, help="Raters; each gets a form of their own.")] = 5,
-    checks: Annotated[
-        int,
-        typer.Option(min=0, help="Attention checks of pairs: an image, and the same one spoilt."),
-    ] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of items, orders and sides.")] = 0,
-    question: Annotated[str | None, typer.Option(help="What is asked, above every item.")] = None,
-    instructions: Annotated[
-        Path | None,
-        typer.Option(help="Text file shown before the first item: consent, instructions."),
-    ] = None,
-    side: Annotated[int, typer.Option(min=16, help="Longest side of images, in pixels.")] = 512,
-    ties: Annotated[
-        bool, typer.Option("--ties/--no-ties", help="Whether `no difference` may be answered.")
-    ] = True,
-    prompts: Annotated[
-        bool, typer.Option("--prompts/--no-prompts", help="Whether pairs show their prompt.")
-    ] = True,
+    runs: RunsArgument,
+    output: OutputOption,
+    kind: KindOption = "pairs",
+    reference: ReferenceOption = None,
+    items: ItemsOption = None,
+    repeats: RepeatsOption = None,
+    raters: RatersOption = 5,
+    checks: ChecksOption = 0,
+    seed: SeedOption = 0,
+    question: QuestionOption = None,
+    instructions: InstructionsOption = None,
+    side: SideOption = 512,
+    ties: TiesOption = True,
+    prompts: PromptsOption = True,
 ) -> None:
     """Write one self-contained page for each rater; nothing in it says which run is which."""
     from evaluator.study.make import StudyRequest, make_study, read_instructions

@@ -222,6 +222,7 @@ def _rater_result(study: Study, rater: Rater, answers: Sequence[Answer]) -> Rate
         n_expected=len(rater.trials),
         checks=len(attentive),
         checks_failed=attentive.count(False),
+        repeats=len(same),
         same_again=float(np.mean(same)) if same else None,
         first_side=float(np.mean(chose)) if chose else None,
         median_seconds=float(np.median(seconds)) if seconds else None,

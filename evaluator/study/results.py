@@ -60,8 +60,10 @@ class RaterResult:
     name: str
     n: int
     n_expected: int
+    repeats: int
+    """Repeated items that were answered twice."""
     same_again: float | None
-    """Share of repeated items that were answered alike."""
+    """Share of these that were answered alike."""
     first_side: float | None
     """Share of left (or real) among the answers that chose."""
     median_seconds: float | None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from evaluator.statistics.bradley_terry import BradleyTerry
 from evaluator.study.records import Study
-from evaluator.study.results import StudyResults, p_text, percent
+from evaluator.study.results import RaterResult, StudyResults, p_text, percent
 
 MIN_RATERS = 5
 """Raters from which their differences are part of intervals: of fewer, a variance says little."""
@@ -18,7 +18,7 @@ FASTEST = 1.0
 """Seconds: a rater with a lower median does not look."""
 
 LEAST_SELF_AGREEMENT = 0.7
-"""Share of repeated items answered alike below which a rater is named."""
+"""Share of repeated items answered alike: who is below it beyond chance (5 %) is named."""
 
 
 def warnings_of(study: Study, found: StudyResults, fit: BradleyTerry | None) -> StudyResults:
@@ -47,11 +47,22 @@ def _raters(found: StudyResults) -> list[str]:
                 f"{rater.name} failed {rater.checks_failed} of {rater.checks} attention checks, "
                 "and is counted all the same: leave the file out to see what changes"
             )
-        if rater.same_again is not None and rater.same_again < LEAST_SELF_AGREEMENT:
+        if _answers_at_random(rater):
             lines.append(
-                f"{rater.name} answered {percent(rater.same_again)} of the repeated items alike"
+                f"{rater.name} answered {percent(rater.same_again)} of {rater.repeats} repeated "
+                "items alike"
             )
     return lines
+
+
+def _answers_at_random(rater: RaterResult) -> bool:
+    """Whether so few repeated items answered alike would be rare at `LEAST_SELF_AGREEMENT`."""
+    from scipy.special import bdtr
+
+    if rater.same_again is None:
+        return False
+    alike = round(rater.same_again * rater.repeats)
+    return bool(bdtr(alike, rater.repeats, LEAST_SELF_AGREEMENT) < 0.05)
 
 
 def _answers(found: StudyResults) -> list[str]:

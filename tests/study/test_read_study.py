@@ -49,6 +49,7 @@ def test_a_run_that_is_always_preferred_wins_everything(pairs: Pairs) -> None:
     assert found.same_again is not None
     assert found.same_again.value == 1.0
     assert found.n == found.n_expected == 45
+    assert not any("repeated items" in line for line in found.warnings)
 
 
 def test_always_left_is_a_bias_and_no_preference(pairs: Pairs) -> None:
@@ -60,6 +61,7 @@ def test_always_left_is_a_bias_and_no_preference(pairs: Pairs) -> None:
     assert any("position bias: left was chosen 100.0 %" in line for line in found.warnings)
     assert found.same_again is not None
     assert found.same_again.value == 0.0, "sides of a repeated item are swapped"
+    assert "rater-02 answered 0.0 % of 3 repeated items alike" in found.warnings
 
 
 def test_no_difference_throughout_is_even(pairs: Pairs) -> None:
