@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -68,8 +69,22 @@ def _table(pairing: Pairing, level: float) -> str:
         [cell.rjust(widths[i]) if i in right else cell for i, cell in enumerate(line)]
         for line in (titles, *rows)
     ]
-    beneath = [list(_notes(pairing.differences, place)) for place in range(len(rows))]
+    # what was said of a metric is not said again of each of its groups, with other counts
+    said: set[str] = set()
+    beneath = []
+    for place, each in enumerate(pairing.differences):
+        notes = [
+            note
+            for note in _notes(pairing.differences, place)
+            if each.group is None or _wording(each, note) not in said
+        ]
+        said |= {_wording(each, note) for note in notes}
+        beneath.append(notes)
     return aligned(padded[0], padded[1:], beneath)
+
+
+def _wording(each: Difference, note: str) -> str:
+    return f"{each.name} {re.sub(r'[0-9.,]+', '#', note)}"
 
 
 def _cells(each: Difference) -> list[str]:

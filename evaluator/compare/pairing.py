@@ -139,7 +139,11 @@ class PairingDraft:
         order = [name for name in plan.result_names if name in found]
         self.drafts += [found[name] for name in [*order, *(set(found) - set(order))]]
         if group is None:
-            self.scores += numbers.scores
+            known_names = {score.name for score in self.scores}
+            self.scores += [
+                s._replace(name=f"{s.name}-{frame.reference}") if s.name in known_names else s
+                for s in numbers.scores
+            ]
         return numbers
 
     def _numbers(

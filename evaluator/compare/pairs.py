@@ -91,8 +91,8 @@ def pair(baseline: OpenedRun, other: OpenedRun) -> Pairs:
         refusals.append(_no_pairs(baseline, other, len(places[0])))
     elif any(only):
         warnings.append(
-            f"compared on the {len(a):,} samples that both have: {only[0]:,} of {baseline.letter} "
-            f"and {only[1]:,} of {other.letter} have no partner"
+            f"compared on the {len(a):,} samples that both have, so that n is equal: {only[0]:,} "
+            f"of {baseline.letter} and {only[1]:,} of {other.letter} have no partner"
         )
     return Pairs((a, b), prompts, keys, indices, only, tuple(refusals), tuple(warnings))
 

@@ -43,8 +43,8 @@ class Toy:
     """Keys of prompts whose images failed."""
     content: Mapping[str, str] = field(default_factory=dict)
     """Key → another content hash."""
-    text: Mapping[str, str] = field(default_factory=dict)
-    """Key → another prompt."""
+    text: Mapping[str, str | None] = field(default_factory=dict)
+    """Key → another prompt, or none."""
     metrics: Sequence[Any] = METRICS
     fingerprint: str = FINGERPRINT
     reference: Path | None = None

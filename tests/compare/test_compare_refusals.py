@@ -150,7 +150,10 @@ def test_samples_without_an_image_are_left_out_of_both(compared):
     ended, said = compared("a", "failed")
     assert ended.status == 0
     assert "2 samples of B have no image" in said
-    assert "the 30 samples that both have: 2 of A and 0 of B have no partner" in said
+    assert (
+        "the 30 samples that both have, so that n is equal: 2 of A and 0 of B have no partner"
+        in said
+    )
 
 
 @pytest.mark.parametrize("damage", ["metrics.json", "newer", "broken"])
@@ -212,6 +215,14 @@ def test_json_goes_to_standard_output_alone(compared):
     ended, _ = compared("a", "b", options=("--json", "-"))
     assert json.loads(ended.out)["runs"][1]["letter"] == "B"
     assert "verdict" in ended.err
+
+
+def test_what_is_said_of_a_metric_is_not_said_again_of_each_group(compared):
+    ended, said = compared("a", "b", options=("--by", "colour", "--metrics", "fd_toy"))
+    assert ended.status == 0
+    assert "fd_toy [colour=red] ↓" in said
+    assert "fd_toy [colour=blue] ↓" in said
+    assert said.count("generated samples: below 10000") == 1
 
 
 def test_untrusted_texts_stay_texts(runs, tmp_path, call):

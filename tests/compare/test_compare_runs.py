@@ -148,7 +148,10 @@ def test_only_what_both_have_is_compared(make):
     a, b = make("a"), make("b", seed=1, first=4)
     comparison, pairing = only(a, b)
     assert (pairing.n, pairing.only_baseline, pairing.only_other) == (40, 8, 8)
-    assert "the 40 samples that both have: 8 of A and 8 of B" in pairing.warnings[0]
+    assert (
+        "the 40 samples that both have, so that n is equal: 8 of A and 8 of B"
+        in pairing.warnings[0]
+    )
     overlap = of(comparison, "fd_toy")
     alone = make("c", first=4, prompts=20), make("d", seed=1, first=4, prompts=20)
     same = of(only(*alone)[0], "fd_toy")
@@ -227,3 +230,56 @@ def test_the_reference_is_taken_from_where_the_baseline_has_it(make, reference, 
     a = make("a")
     assert of(only(a, b)[0], "fd_toy").verdict == "no difference found"
     assert FINGERPRINT.startswith(of(only(a, b)[0], "fd_toy").fingerprint or "?")
+
+
+def test_existing_images_are_paired_by_their_names(make):
+    keys = [key_of(number) for number in range(24)]
+    mine, theirs = ({key: f"image {key} of {run}" for key in keys} for run in "ab")
+    images = {"model": {"kind": "images"}}
+    a = make("a", content=mine, config=images)
+    _, pairing = only(a, make("b", seed=1, content=theirs, config=images))
+    assert (pairing.n, pairing.refusals, pairing.warnings) == (48, (), ())
+    without = dict.fromkeys(keys)
+    _, pairing = only(make("c"), make("d", content=theirs, config=images, text=without))
+    assert (pairing.n, pairing.refusals) == (48, ())
+    assert pairing.warnings == (
+        "48 samples have no prompt in one of the runs: paired by their keys alone",
+    )
+
+
+def test_of_a_metric_of_ones_own_the_values_are_compared_and_nothing_is_claimed(make):
+    own = {"name": "tests.aggregate.custom_metrics:MeanShift", "extractor": "toy"}
+    metrics = ["clip_score_toy", {**own, "reference": "real"}]
+    a, b = make("a", metrics=metrics), make("b", seed=1, shift=0.5, metrics=metrics)
+    comparison, _ = only(a, b)
+    found = of(comparison, "mean_shift")
+    features = [stacked(toy)[0] for toy in (Toy(), Toy(seed=1, shift=0.5))]
+    real = stacked(Toy(prompts=60, images=1, seed=99, first=1000))[0]
+    shifts = [float(np.linalg.norm(each.mean(0) - real.mean(0))) for each in features]
+    assert found.difference == pytest.approx(shifts[1] - shifts[0], rel=1e-5)
+    assert (found.verdict, found.interval, found.p) == ("not tested", None, None)
+    assert "a metric of your own is not computed again" in found.why
+    overlap = only(a, make("c", first=3, metrics=metrics))[0]
+    assert of(overlap, "mean_shift").verdict == "not comparable"
+    assert of(overlap, "clip_score_toy").verdict == "no difference found"
+    assert overlap.exit_status == 1
+
+
+def test_diversity_within_prompts_has_a_paired_interval(make):
+    metrics = ("diversity_toy",)
+    a, b = (make(name, seed=seed, images=3, metrics=metrics) for name, seed in (("a", 0), ("b", 1)))
+    found = of(only(a, b)[0], "diversity_toy")
+    assert found.interval is not None
+    assert found.interval.low < (found.difference or 0.0) < found.interval.high
+    assert found.verdict == "no difference found"
+
+
+def test_one_metric_against_two_references_keeps_both_scores(make, reference):
+    metrics = [
+        {"name": "memorized_fraction_toy", "reference": "real", "threshold": t} for t in (0.9, 0.99)
+    ]
+    a, b = make("a", metrics=metrics), make("b", seed=1, metrics=metrics)
+    compared = compare([a, b])
+    names = [score.name for score in compared.pairs["B"][1]]
+    assert len(names) == len(set(names)) == 4
+    assert all(each.agreement for each in compared.comparison.pairings[0].differences)

@@ -83,7 +83,7 @@ def test_of_means_noise_is_called_a_difference_in_5_of_100(images):
 @pytest.mark.slow
 @pytest.mark.parametrize("of", [frechet, kernel])
 def test_of_sets_noise_is_called_a_difference_in_about_5_of_100(of):
-    found, covered, rounds = 0, 0, 400
+    found, covered, rounds = 0, 0, 300
     reference = np.random.default_rng(99).normal(size=(400, 4)) + 0.2
     for seed in range(rounds):
         world = World(seed, prompts=150, images=2, dim=4)
@@ -100,7 +100,7 @@ def test_of_sets_noise_is_called_a_difference_in_about_5_of_100(of):
 @pytest.mark.slow
 @pytest.mark.parametrize("of", [frechet, kernel])
 def test_of_sets_intervals_cover_a_true_difference(of):
-    differences, intervals, found, rounds = [], [], 0, 400
+    differences, intervals, found, rounds = [], [], 0, 300
     reference = np.random.default_rng(99).normal(size=(400, 4)) + 0.2
     for seed in range(rounds):
         world = World(seed, prompts=150, images=2, dim=4)
