@@ -59,7 +59,7 @@ def leaderboard(
     tags = sorted({tag for a in answers for tag in a.record.group or {}})
     if by is not None and by not in tags:
         raise ConfigError(
-            f"--by {by}: expected a tag by which a run's metrics are grouped, got one of none; "
+            f"--by {by}: expected a tag by which some run's metrics are grouped; "
             f"{_choice(by, tags)}, or add `by: {by}` to a metric of the runs' configuration"
         )
     names = distinct_names([(run.name, run.path) for run in found.runs])
@@ -68,6 +68,12 @@ def leaderboard(
     rankings = [Ranking(d, r) for d, r in zip(drafts, ranked, strict=True) if r.runs]
     standings, robustness = standings_of(rankings, names, by=by)
     remarks += [remark for each in ranked for remark in each.remarks]
+    remarks += [
+        f"{standing.row}: its win rate stands on {standing.num_metrics} of {len(rankings)} metrics;"
+        " compare it with care"
+        for standing in standings
+        if standing.num_metrics < len(rankings)
+    ]
     rows = _rows(found.runs, names)
     columns, cells = _measured(drafts, ranked, names)
     extra = _cited(citations, metrics, {row.name for row in rows}, columns, measured)

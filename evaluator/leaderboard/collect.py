@@ -87,7 +87,7 @@ def read_run(path: Path) -> ReadRun:
     if planned is not None and committed is not None and committed < planned:
         warnings.append(f"incomplete: {committed:,} of {planned:,} samples")
     if errors:
-        warnings.append(f"{errors:,} samples have an error and are in no number")
+        warnings.append(f"in no number: {errors:,} sample{'s' * (errors > 1)} with an error")
     config = _yaml(path / "init" / "config.yaml")
     if not config:
         warnings.append("init/config.yaml cannot be read: its settings are not known")
@@ -194,7 +194,8 @@ def _metric_records(record: Mapping[str, Any]) -> tuple[tuple[MetricRecord, ...]
         raise _UnreadableError(
             "metrics.json holds no number that can be read; run `evaluator aggregate` again"
         )
-    warnings = [f"{damaged} entries of metrics.json cannot be read and are left out"]
+    entries = "an entry" if damaged == 1 else f"{damaged} entries"
+    warnings = [f"left out: {entries} of metrics.json that cannot be read"]
     return tuple(found), warnings * (damaged > 0)
 
 

@@ -15,6 +15,9 @@ from evaluator.leaderboard.records import Provenance
 MAX_SETTINGS = 1_000
 """Settings of one configuration that are looked at."""
 
+MAX_NESTED = 5
+"""How deep a configuration is looked into: YAML may refer to itself."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
@@ -57,27 +60,38 @@ def name_of(config: Mapping[str, Any], path: Path) -> str:
     """The run's name, and how many prompts it was limited to."""
     name = text(config.get("name")) or path.resolve().name
     limit = count(mapping(config.get("prompts")).get("limit"))
-    return name if limit is None else f"{name}, the first {limit:,} prompts"
+    what = "images" if mapping(config.get("model")).get("kind") == "images" else "prompts"
+    return name if limit is None else f"{name}, the first {limit:,} {what}"
 
 
 def settings_apart(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each configuration, the settings of model and generation that are not the same in all."""
-    flat = [
-        dict(islice(_leaves({k: c.get(k) for k in ("model", "generation")}, ""), MAX_SETTINGS))
-        for c in configs
-    ]
+    """Of each configuration, the settings of model and generation that are not the same in all.
+
+    What is off or empty counts as not set.
+    """
+    flat = [dict(islice(_leaves(_sections(c), ""), MAX_SETTINGS)) for c in configs]
     paths = {path: None for each in flat for path in each}
     apart = [p for p in paths if len({json.dumps(each.get(p)) for each in flat}) > 1]
     return [{path: each.get(path) for path in apart} for each in flat]
 
 
+def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that make samples; images that exist already were not generated here."""
+    model = config.get("model")
+    if mapping(model).get("kind") == "images":
+        return {"model": model}
+    return {"model": model, "generation": config.get("generation")}
+
+
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
+        if path.count(".") >= MAX_NESTED:
+            return
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, str | int | None) or is_real(value):
+    elif (isinstance(value, str | int) and value is not False) or is_real(value):
         yield path, value
-    else:
+    elif value not in (None, False, [], ""):
         yield path, shortly(value)
 
 

@@ -42,15 +42,7 @@ def as_text(board: Board, *, width: int | None = None) -> str:
     for each in board.columns:
         values = [shown(cells.get((row.name, each.id))) for row in board.rows]
         columns.append([title_of(each), *values])
-    blocks, block = [], [names]
-    for column in columns:
-        if width is not None and len(block) > 1 and _width([*block, column]) > width:
-            blocks.append(block)
-            block = [names]
-        block.append(column)
-    blocks.append(block)
-    apart = _settings(board, names)
-    blocks += [apart] if len(apart) > 1 else []
+    blocks = [*_blocks(names, columns, width), *_blocks(names, _settings(board), width)]
     text = "\n\n".join(_aligned(each) for each in blocks)
     notes = [*ranks_meaning(board), *_notes(board)]
     wrapped = [
@@ -171,7 +163,7 @@ def _bare(value: Any) -> Any:
 
 
 def _name(row: Row) -> str:
-    return said(row.name) + ("" if row.measured else " †")
+    return said(row.name, limit=60) + ("" if row.measured else " †")
 
 
 def _notes(board: Board) -> list[str]:
@@ -205,10 +197,22 @@ def _standing(standing: Standing | None) -> list[str]:
     return [_rate(standing), "—" if standing is None else percent(standing.first)]
 
 
-def _settings(board: Board, names: list[str]) -> list[list[str]]:
+def _blocks(
+    names: list[str], columns: Sequence[list[str]], width: int | None
+) -> list[list[list[str]]]:
+    """The columns in as many blocks as it takes, each beginning with the names."""
+    blocks: list[list[list[str]]] = []
+    for column in columns:
+        if not blocks or (width is not None and _width([*blocks[-1], column]) > width):
+            blocks.append([names])
+        blocks[-1].append(column)
+    return blocks
+
+
+def _settings(board: Board) -> list[list[str]]:
     """The settings in which the measured rows differ, a column each."""
     paths = dict.fromkeys(path for row in board.rows for path in row.settings)
-    found = [names]
+    found = []
     for path in paths:
         values = [row.settings.get(path) if row.measured else None for row in board.rows]
         cells = ["—" if v is None else said(str(v), limit=40) for v in values]

@@ -95,8 +95,8 @@ def ranks_meaning(board: Board) -> list[str]:
         "of one column hold together, over prompts and noise drawn like these (of many columns, up "
         "to one in twenty may err); runs that share a rank are not told apart by this metric.",
         "win rate: share of the other runs that a run beats, averaged over its metrics, and what "
-        "95 % of the resamples give (prompts drawn anew for means; numbers of sets drawn from their "
-        "intervals, each by itself).",
+        "95 % of the resamples give (for means, prompts are drawn anew; numbers of sets are drawn "
+        "from their intervals, each by itself).",
     ]
 
 
@@ -150,11 +150,21 @@ def _variants(where: str, variants: Sequence[Variant]) -> list[str]:
     if not other:
         return [f"{where} leaves the order as it is"]
     return [
-        f"{said(v.name)}: {' > '.join(said(name) for name in v.order[:5])}"
-        + (" > …" if len(v.order) > 5 else "")
+        f"{said(v.name)}: {_order(v)}"
         + ("" if v.tau is None else f", tau {number(v.tau, places=2)} with the order above")
         for v in other
     ]
+
+
+def _order(variant: Variant) -> str:
+    """`a > b = c`: the first five, with ties."""
+    text = ""
+    for before, name in zip((None, *variant.order), variant.order[:5], strict=False):
+        if before is not None:
+            tied = variant.win_rates[before] - variant.win_rates[name] < 1e-12
+            text += " = " if tied else " > "
+        text += said(name)
+    return text + (" > …" if len(variant.order) > 5 else "")
 
 
 def _several(names: Sequence[str]) -> str:

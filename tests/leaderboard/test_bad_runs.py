@@ -82,7 +82,7 @@ def test_a_damaged_entry_is_left_out_and_counted(runs: Path, damage: dict[str, o
     assert board.cell("b", "fid") is None
     assert board.cell("b", "kid") is not None
     (row,) = [row for row in board.rows if row.name == "b"]
-    assert row.warnings == ("1 entries of metrics.json cannot be read and are left out",)
+    assert row.warnings == ("left out: an entry of metrics.json that cannot be read",)
 
 
 def test_a_run_that_lacks_a_metric_is_ranked_by_the_others(runs: Path) -> None:
@@ -91,6 +91,7 @@ def test_a_run_that_lacks_a_metric_is_ranked_by_the_others(runs: Path) -> None:
     assert board.cell("d", "fid") is None
     counts = {standing.row: standing.num_metrics for standing in board.standings}
     assert counts == {"a": 2, "b": 2, "c": 2, "d": 1}
+    assert board.remarks == ("d: its win rate stands on 1 of 2 metrics; compare it with care",)
 
 
 def test_two_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
@@ -174,6 +175,13 @@ def test_settings_that_refer_to_themselves_are_told_shortly(runs: Path) -> None:
     levels += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 8)}]" for i in range(1, 30)]
     bomb = "\n".join(f"  {line}" for line in levels)
     (runs / "b/init/config.yaml").write_text(f"name: b\ngeneration: {{steps: 3}}\nmodel:\n{bomb}\n")
+    maps = ["y0: &y0 {}"]
+    maps += [
+        f"y{i}: &y{i} {{{', '.join(f'k{k}: *y{i - 1}' for k in range(8))}}}" for i in range(1, 30)
+    ]
+    (runs / "c/init/config.yaml").write_text(
+        "name: c\nmodel:\n" + "\n".join(f"  {m}" for m in maps)
+    )
     board = board_of(runs)
     (row,) = [row for row in board.rows if row.name == "b"]
     assert row.provenance.steps == 3

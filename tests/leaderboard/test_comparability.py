@@ -153,7 +153,7 @@ def test_few_samples_with_an_error_keep_no_run_from_its_rank(tmp_path: Path) -> 
     b = make_run(tmp_path / "b", [SetNumber("fid", 12.0, n=995)], num_prompts=1000, errors=5)
     board = board_of(a, b)
     assert board.columns[0].n_ranked == 2
-    assert board.rows[1].warnings == ("5 samples have an error and are in no number",)
+    assert board.rows[1].warnings == ("in no number: 5 samples with an error",)
 
 
 def test_more_images_of_a_prompt_change_a_set_but_not_a_mean(tmp_path: Path) -> None:

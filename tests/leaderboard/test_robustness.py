@@ -150,3 +150,14 @@ def test_a_board_is_read_back_as_it_was(runs: Path, tmp_path: Path) -> None:
     cited.write_text("rows: [{name: x, source: y, values: {fid: 1}, intervals: {fid: [0, 2]}}]")
     board = leaderboard([runs], cited=cited, num_resamples=20)
     assert Board.from_record(json.loads(json.dumps(board.record()))) == board
+
+
+def test_settings_that_are_off_or_not_used_set_no_run_apart(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [SetNumber("fid", 1.0)], model={"compile": False, "loras": []})
+    make_run(tmp_path / "b", [SetNumber("fid", 1.0)])
+    images = {"kind": "images", "id": None}
+    make_run(tmp_path / "c", [SetNumber("fid", 1.0)], model=images, generation={"steps": 7})
+    settings = {r.name: r.settings for r in leaderboard([tmp_path], num_resamples=20).rows}
+    assert settings["a"] == settings["b"]
+    assert set(settings["a"]).isdisjoint({"model.compile", "model.loras"})
+    assert settings["c"]["generation.steps"] is None

@@ -108,6 +108,15 @@ def test_narrow_terminal_goes_on_below_with_the_names_again(board: Board) -> Non
     assert max(map(len, as_text(board, width=90).splitlines()[:8])) <= 110
 
 
+def test_ties_of_an_order_are_shown_as_such(tmp_path: Path) -> None:
+    values = {"a": (1.0, 1.0), "b": (2.0, 3.0), "c": (3.0, 2.0)}
+    for name, (fid, kid) in values.items():
+        numbers = [SetNumber("fid", fid), SetNumber("kid", kid), SetNumber("cmmd", -fid)]
+        make_run(tmp_path / name, numbers)
+    text = as_text(leaderboard([tmp_path], num_resamples=50))
+    assert "without cmmd: a > b = c, tau " in text
+
+
 def test_folder_with_something_else_is_left_alone(board: Board, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").touch()
