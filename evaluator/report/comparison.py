@@ -32,7 +32,7 @@ from evaluator.report.comparison_rows import (
 from evaluator.report.frame import TABLES, render_page
 from evaluator.report.images import SampleId
 from evaluator.report.origin import read_origin
-from evaluator.report.paired_pictures import FOLDER, PairedPictures
+from evaluator.report.paired_pictures import PairedPictures
 from evaluator.report.text import plain
 from evaluator.report.write import PAGE
 from evaluator.store.rundir import RunDirectory
@@ -67,10 +67,9 @@ def write_comparison(comparison: Comparison, runs: Sequence[RunDirectory], folde
     `runs` are those of the comparison, in its order; their pictures and heat maps are read, their
     numbers are not. The folder may hold the comparison's own files (comparison.json,
     samples.parquet), which stay; samples.parquet gives the histograms. The page is written aside
-    and swapped in. Raises RunDirectoryError when something else is in the folder.
+    and moved in. Raises RunDirectoryError when something else is in the folder.
     """
-    frame = {"record": RECORD, "generator": GENERATOR}
-    with page_folder(folder, **frame, own={FOLDER}) as aside:
+    with page_folder(folder, record=RECORD, generator=GENERATOR) as aside:
         _fill(comparison, runs, data=folder, aside=aside)
     return folder.resolve() / PAGE
 

@@ -48,7 +48,7 @@ def test_writing_again_gives_the_same_bytes_and_keeps_the_data(
     page = write_comparison(found, runs, out)
     first = files(out)
     assert page == out / "index.html"
-    assert {"comparison.json", "samples.parquet", "histogram-b-0.svg"} < set(first)
+    assert {"comparison.json", "samples.parquet", "drawings/histogram-b-0.svg"} < set(first)
     write_comparison(found, runs, out)
     assert files(out) == first
 
