@@ -29,6 +29,9 @@ def compare(
     changed: Annotated[
         int, typer.Option(min=0, help="Samples that changed most, kept of each score, each way.")
     ] = 10,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put the pictures into the page.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option(help="Write the comparison to a file as well, or to '-'.")
     ] = None,
@@ -49,7 +52,8 @@ def compare(
     compared = compare_runs(runs, asked, _say if sys.stderr.isatty() else None)
     write_folder(compared, folder)
     comparison = compared.comparison
-    page = write_comparison(comparison, [each.run for each in opened], folder)
+    found = [each.run for each in opened]
+    page = write_comparison(comparison, found, folder, single_file=single_file)
     only_json = json == "-"
     typer.echo(comparison_table(comparison), err=only_json)
     typer.echo(f"\ncomparison: {plain(str(folder))}\npage: {plain(str(page))}", err=only_json)
