@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from evaluator.report.svg import _Scale as Scale
+from evaluator.report.svg import Scale as Scale
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import plain
 

@@ -159,6 +159,21 @@ def test_a_point_that_fails_stops_no_other(
     assert "noise: 1 of 2 points complete" in said.out
 
 
+def test_a_model_that_cannot_be_built_stops_no_other_point(
+    write: Callable[..., Path], out: Path
+) -> None:
+    config = write({"list": [{"model.options.nonsense": 1}, {"generation.seed": 1}]})
+    ended = launch(
+        "python", 1, ["run", str(config), "--output", str(out), "--allow-code"],
+        cache=out.parent / "cache",
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "failed: TypeError: " in ended.stderr
+    assert "unexpected keyword argument 'nonsense'" in ended.stderr
+    assert "1 of 2 points complete" in ended.stdout
+    assert numbers(out / "seed-1")["is_digits"][1] == 10
+
+
 def test_a_point_that_lies_in_another_evaluations_folder_is_told_and_the_others_go_on(
     write: Callable[..., Path], out: Path, call: Callable[..., Any]
 ) -> None:
