@@ -38,10 +38,10 @@ def compare(
 ) -> None:
     """Compare runs sample by sample: exit status 0 all compared, 1 not all, 2 nothing."""
     from evaluator.cli.compare_table import comparison_table
-    from evaluator.compare import compare as compare_runs
-    from evaluator.compare.folder import default_folder, require_folder, write_folder
-    from evaluator.compare.opened import open_runs
-    from evaluator.compare.pairing import Request
+    from evaluator.comparison import compare_runs
+    from evaluator.comparison.folder import default_folder, require_folder, write_folder
+    from evaluator.comparison.opened import open_runs
+    from evaluator.comparison.pairing import Request
     from evaluator.report.comparison import write_comparison
 
     opened = open_runs(runs)

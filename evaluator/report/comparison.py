@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator.compare.records import Comparison, Pairing
+from evaluator.comparison.records import Comparison, Pairing
 from evaluator.report.beside import OWN, page_folder
 from evaluator.report.comparison_pairs import (
     ChangedSection,

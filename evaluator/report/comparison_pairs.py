@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from evaluator.compare.records import Changed, Comparison, Movers, Pairing
+from evaluator.comparison.records import Changed, Comparison, Movers, Pairing
 from evaluator.report.beside import DRAWINGS
 from evaluator.report.comparison_charts import draw_histogram, signed
 from evaluator.report.frame import Drawing, chart_rules

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.compare.records import Comparison
+from evaluator.comparison.records import Comparison
 from evaluator.errors import RunDirectoryError
 from evaluator.report.comparison import write_comparison
 from evaluator.report.comparison_pairs import PairScores
