@@ -80,9 +80,13 @@ class SweepResults:
         return low, high
 
     def higher_is_better(self, metric: MetricKey) -> bool | None:
-        """The direction of a metric; None where neither is better."""
+        """The direction of a metric, which a number that failed does not tell.
+
+        None where neither is better.
+        """
         found = (point.results.get(metric) for point in self.points)
-        return next((result.higher_is_better for result in found if result is not None), None)
+        said = (result.higher_is_better for result in found if result is not None)
+        return next((each for each in said if each is not None), None)
 
     def arrow(self, metric: MetricKey) -> str:
         """↑, ↓ or nothing."""

@@ -186,6 +186,19 @@ def test_images_of_one_prompt_widen_the_interval() -> None:
     assert together.high - together.low > 1.8 * (apart.high - apart.low)
 
 
+def test_a_group_in_which_all_say_no_has_an_interval_with_width() -> None:
+    """As `clustered_share_interval`: none of 50 prompts leaves 1 - 0.025^(1/50) open."""
+    marks = np.zeros(NUM)
+    marks[::4] = np.arange(NUM // 4) % 2  # red ones alone
+    (found,) = distributions(listed(), scored(marks), np.arange(NUM))
+    blue = next(spread for spread in found.groups if spread.value == "blue")
+    assert (blue.num, blue.mean, blue.low) == (50, 0.0, 0.0)
+    assert blue.high == pytest.approx(1.0 - 0.025 ** (1 / 50), rel=1e-9)
+    n, passed = found.overall.num, int(marks.sum())
+    exact = stats.binomtest(passed, n).proportion_ci(0.95)
+    assert (found.overall.low, found.overall.high) == pytest.approx((exact.low, exact.high), 1e-2)
+
+
 def test_tables_of_distributions_hold_no_formula() -> None:
     found = distributions(listed(), scored(uneven()), np.arange(NUM))
     rows = list(csv.DictReader(io.StringIO(spreads_csv(found))))
