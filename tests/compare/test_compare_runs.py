@@ -283,3 +283,18 @@ def test_one_metric_against_two_references_keeps_both_scores(make, reference):
     names = [score.name for score in compared.pairs["B"][1]]
     assert len(names) == len(set(names)) == 4
     assert all(each.agreement for each in compared.comparison.pairings[0].differences)
+
+
+def test_a_number_at_the_end_of_its_range_is_compared_by_its_jackknife(make):
+    metrics = ({"name": "prdc_toy", "k": 3},)
+    a, b = make("a", metrics=metrics), make("b", seed=1, shift=3.0, metrics=metrics)
+    stored = {each.name: each for each in only(a, b)[1].differences}
+    precision = stored["precision_toy"]
+    assert (precision.baseline or 0.0) > 0.5
+    assert precision.other == 0.0  # its own interval is not a jackknife
+    assert precision.verdict == "worse"
+    assert precision.interval is not None
+    same = {each.name: each for each in only(b, make("c", shift=3.0, metrics=metrics))[1].overall}
+    assert same["precision_toy"].interval is None
+    assert same["precision_toy"].verdict == "not tested"
+    assert "changes the difference by nothing" in same["precision_toy"].why
