@@ -78,9 +78,11 @@ class Values:
             return None
         return tuple(
             Scores(
-                name, self._direction(metric.baseline, name), (first, read[1][name][0]),
+                name,
+                self._direction(metric.baseline, name),
+                (first, read[1][name][0]),
                 marks=marks and read[1][name][1],
-            )  # fmt: skip
+            )
             for name, (first, marks) in read[0].items()
         )
 
