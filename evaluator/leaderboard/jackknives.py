@@ -28,8 +28,7 @@ class Grouped(NamedTuple):
     @property
     def still(self) -> NDArray[np.bool_]:
         """(R,) whether no group moves the number: its jackknife knows nothing of its error."""
-        found: NDArray[np.bool_] = ~self.influence.any(axis=1)
-        return found
+        return np.asarray(~self.influence.any(axis=1), np.bool_)
 
 
 def grouped(records: Sequence[MetricRecord]) -> Grouped | None:
