@@ -187,6 +187,14 @@ def test_a_number_that_failed_at_the_first_point_leaves_its_metric_on_the_front(
     assert "fd_digits" in [m.name for m in weighed(sweep)]
 
 
+def test_a_metric_that_was_asked_twice_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    twice = [SetNumber("kd_digits", value, reach=0.1) for value in (1.0, 2.0)]
+    sweep = read_sweep(make_sweep(tmp_path / "runs", GUIDANCE[:2], lambda i: twice))
+    assert sweep.values(sweep.metrics[0]) == [1.0, 1.0]
+    said = "guidance_scale 1: kd_digits stands in its numbers again; the first counts."
+    assert said in sweep.remarks
+
+
 def test_a_sweep_without_any_number_has_a_page(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "runs", GUIDANCE, lambda i: None)
     assert "0 of 4 points have all their numbers." in write_sweep(folder).read_text()
