@@ -221,3 +221,20 @@ def test_groups_become_one_table_a_tag() -> None:
     assert [head.metric for head in region.metrics] == ["fid", "cs"]
     values = [[None if r is None else r.value for r in row] for _, row in region.rows]
     assert values == [[0.0, None], [1.0, 2.0]]
+
+
+def test_groups_against_two_references_have_a_column_each() -> None:
+    entries = [
+        {"name": "fid", "value": value, "n": 1, "n_expected": 1, "group": {"colour": "red"},
+         "reference": {"name": reference, "n": 5}, "higher_is_better": better}
+        for value, reference, better in (
+            (1.0, "coco", None), (2.0, "photos", False), (3.0, "coco", False)
+        )
+    ]  # fmt: skip
+    (table,) = group_tables(parse_results(entries))
+    assert [head.metric for head in table.metrics] == [
+        "fid against coco", "fid against photos", "fid against coco (2)",
+    ]  # fmt: skip
+    ((value, row),) = table.rows
+    assert value == "red"
+    assert [each.value for each in row if each] == [1.0, 2.0, 3.0]
