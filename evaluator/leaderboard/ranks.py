@@ -114,13 +114,13 @@ def rank(draft: Draft, tables: Tables, *, level: float, num_resamples: int, seed
         groups = influence.shape[1] if compared == GROUPED else np.inf
         shares = influence / np.sqrt(1.0 - 1.0 / groups)
         draws = resampled_means(values, shares, num_resamples=num_resamples, seed=seed)
-        draws += _lucky(extra, higher, num_resamples, seed + 1)
+        draws += _lucky(runs, extra, higher, num_resamples, seed)
     else:
         compared, sizes = UNPAIRED, errors[:, 0]
         ranges = unpaired_ranges(
             values, sizes, errors[:, 1], higher_is_better=higher, level=level, seed=seed
         )
-        draws = values + _lucky(sizes, higher, num_resamples, seed)
+        draws = values + _lucky(runs, sizes, higher, num_resamples, seed)
     found = places(values, higher_is_better=higher)
     return Ranked(
         runs,
@@ -133,10 +133,16 @@ def rank(draft: Draft, tables: Tables, *, level: float, num_resamples: int, seed
     )
 
 
-def _lucky(errors: Floats, higher: bool, num_resamples: int, seed: int) -> Floats:
-    """(B, R) normal errors; the same seed makes a run better, or worse, in every column."""
-    drawn = drawn_values(0.0 * errors, errors, num_resamples=num_resamples, seed=seed)
-    return drawn if higher else -drawn
+def _lucky(
+    runs: Sequence[int], errors: Floats, higher: bool, num_resamples: int, seed: int
+) -> Floats:
+    """(B, R) normal errors: what makes a run better, or worse, does so in every column."""
+    drawn = [
+        drawn_values([0.0], [error], num_resamples=num_resamples, seed=seed + 1 + run)
+        for run, error in zip(runs, errors, strict=True)
+    ]
+    lucky = np.concatenate(drawn, axis=1)
+    return lucky if higher else -lucky
 
 
 def _grouped(draft: Draft, answers: Sequence[Answer]) -> Grouped | None:

@@ -59,6 +59,20 @@ def test_a_set_that_is_lucky_in_one_metric_is_so_in_others(tmp_path: Path) -> No
         assert 0.5 < found[0][0] < 1.0
 
 
+def test_luck_is_a_runs_own_whatever_runs_a_column_lacks(tmp_path: Path) -> None:
+    """Of a and c alone, in as many columns as there are, resamples say what one column says."""
+    found = []
+    for count in (1, 5):
+        folder = tmp_path / str(count)
+        for name, value in {"a": 10.0, "b": 50.0, "c": 10.5}.items():
+            both = [SetNumber(f"fd_{k}", value, 1.0, extractor=f"e{k}") for k in range(count)]
+            make_run(folder / name, both if name != "b" else both[:1])
+        standings = leaderboard([folder]).standings
+        found.append({standing.row: standing.first for standing in standings})
+    assert found[0] == found[1]
+    assert 0.5 < found[0]["a"] < 1.0
+
+
 def test_resamples_of_groups_spread_as_their_jackknife_says(tmp_path: Path) -> None:
     from scipy.stats import norm
 
