@@ -85,6 +85,18 @@ def test_resamples_of_groups_spread_as_their_jackknife_says(tmp_path: Path) -> N
     assert leaderboard([tmp_path]).standings[0].first == pytest.approx(expected, abs=0.04)
 
 
+def test_the_same_images_on_two_machines_share_their_rank(tmp_path: Path) -> None:
+    noise = 1e-8 * np.random.default_rng(5).normal(size=GROUPS)
+    left_out = np.array(left_out_of(1, 10.0, own=1.0))
+    made = {"a": (10.0, left_out), "b": (10.0 + 1e-7, left_out + noise)}
+    for name, (value, jackknife) in made.items():
+        number = SetNumber("fid", value, left_out=[float(x) for x in jackknife])
+        make_run(tmp_path / name, [number])
+    board = leaderboard([tmp_path])
+    assert board.columns[0].compared == TOGETHER
+    assert {cell.rank.shown for cell in board.cells if cell.rank} == {"1–2"}
+
+
 def test_jackknives_of_other_groups_are_not_paired(tmp_path: Path) -> None:
     left_out = left_out_of(1, 10.0, own=0.3)
     make_run(tmp_path / "a", [SetNumber("fid", 10.0, left_out=left_out)])
