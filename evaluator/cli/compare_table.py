@@ -6,8 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from evaluator.compare.numbers import Changed, Difference
-from evaluator.compare.records import Comparison, Pairing
+from evaluator.comparison.numbers import Changed, Difference
+from evaluator.comparison.records import Comparison, Pairing
 from evaluator.report.table import aligned
 from evaluator.report.text import decimals, number, plain
 

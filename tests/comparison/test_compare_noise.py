@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluator.compare.differences import Frame, Settings, judged, of_scores
-from evaluator.compare.records import Difference
-from evaluator.compare.values import Scores
+from evaluator.comparison.differences import Frame, Settings, judged, of_scores
+from evaluator.comparison.records import Difference
+from evaluator.comparison.values import Scores
 
 FRAME = Frame(None, None, None, None, ("A", "B"))
 SETTINGS = Settings(level=0.95, permutations=499)

@@ -16,9 +16,9 @@ from evaluator.aggregate.features import prompt_numbers
 from evaluator.aggregate.feed import Feed
 from evaluator.aggregate.summary import MetricRecord
 from evaluator.aggregate.tags import Group
-from evaluator.compare.matching import Matched, Side, with_references_of
-from evaluator.compare.opened import OpenedRun
-from evaluator.compare.pairs import Pairs
+from evaluator.comparison.matching import Matched, Side, with_references_of
+from evaluator.comparison.opened import OpenedRun
+from evaluator.comparison.pairs import Pairs
 from evaluator.distributed import World
 from evaluator.errors import CorruptShardError, EvaluatorError, MetricError
 from evaluator.metrics.intervals import Interval, Replicates

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.compare.records import Agreement, Changed, Difference, Movers, Span, Verdict
+from evaluator.comparison.records import Agreement, Changed, Difference, Movers, Span, Verdict
 from evaluator.errors import MetricError
 from evaluator.statistics.contingency import mcnemar
 from evaluator.statistics.multiple import holm
@@ -22,8 +22,8 @@ from evaluator.statistics.paired import (
 )
 
 if TYPE_CHECKING:
-    from evaluator.compare.pairs import Pairs
-    from evaluator.compare.values import Scores
+    from evaluator.comparison.pairs import Pairs
+    from evaluator.comparison.values import Scores
     from evaluator.metrics.intervals import Interval
     from evaluator.metrics.results import Result
 
