@@ -108,7 +108,10 @@ def short(path: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of a setting, fit to show."""
+    """A value of a setting, fit to show; a part with a name goes by it."""
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        rest = [f"{key} {shown(each)}" for key, each in value.items() if key != "name"]
+        return plain(" ".join([value["name"], f"({', '.join(rest)})" * bool(rest)]), limit=60)
     if isinstance(value, str):
         return plain(value, limit=60)
     if isinstance(value, float) and math.isfinite(value):

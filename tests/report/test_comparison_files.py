@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.compare.records import Comparison
+from evaluator.comparison.records import Comparison
 from evaluator.errors import RunDirectoryError
 from evaluator.report.comparison import write_comparison
 from evaluator.report.comparison_pairs import PairScores
@@ -48,7 +49,7 @@ def test_writing_again_gives_the_same_bytes_and_keeps_the_data(
     page = write_comparison(found, runs, out)
     first = files(out)
     assert page == out / "index.html"
-    assert {"comparison.json", "samples.parquet", "histogram-b-0.svg"} < set(first)
+    assert {"comparison.json", "samples.parquet", "drawings/histogram-b-0.svg"} < set(first)
     write_comparison(found, runs, out)
     assert files(out) == first
 
@@ -69,6 +70,20 @@ def test_runs_without_images_are_compared_all_the_same(
     assert page.count("no image kept") == 2 * 4
     assert "heat map of" not in page
     assert "differences of single pairs" not in page  # no samples.parquet, no histogram
+
+
+def test_one_file_holds_every_picture_and_leads_nowhere(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    write_comparison(found, runs, tmp_path / "out")
+    beside = (tmp_path / "out" / "index.html").read_text()
+    page = write_comparison(found, runs, tmp_path / "out", single_file=True).read_text()
+    assert set(files(tmp_path / "out")) == {"index.html"}
+    sources = re.findall(r'<img src="([^"]*)"', page)
+    assert len(sources) == beside.count("<img ") > 20
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(address.startswith("#") for address in re.findall(r'<a [^>]*href="([^"]*)"', page))
 
 
 def test_runs_that_lost_shards_show_the_rest(pair: Callable[..., Pair], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from evaluator.cli import main
 from evaluator.errors import ConfigError, RunDirectoryError
 from evaluator.report.sweep import sweep_table, write_sweep
 from evaluator.report.sweep_layout import lay_out, weighed
-from evaluator.report.sweep_points import read_sweep
+from evaluator.report.sweep_points import read_sweep, shown
 from tests.leaderboard.synthetic import SetNumber
 from tests.report.sweeps import GUIDANCE, Numbers, make_sweep, traded
 
@@ -135,6 +135,16 @@ def test_data_sets_are_lines_of_a_numeric_setting_or_places_without_one(tmp_path
     svg = drawn(write_sweep(alone), "metric-1.svg")
     assert not list(svg.iter(f"{SVG}polyline"))
     assert {"coco.jsonl", "drawn.jsonl"} <= {label.text for label in svg.iter(f"{SVG}text")}
+
+
+def test_a_part_with_a_name_goes_by_it() -> None:
+    assert shown({"name": "DDIMScheduler"}) == "DDIMScheduler"
+    assert shown({"name": "DDIMScheduler", "eta": 0.5, "x": None}) == (
+        "DDIMScheduler (eta 0.5, x null)"
+    )
+    assert [shown(value) for value in (3, 3.0, 0.1, True, "a\x1b[31mb", [1, 2])] == [
+        "3", "3", "0.1", "true", "ab", "[1, 2]",
+    ]  # fmt: skip
 
 
 def test_more_lines_than_colours_are_points_without_lines(tmp_path: Path) -> None:

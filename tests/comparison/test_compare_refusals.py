@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.compare.folder import default_folder, read_comparison
-from evaluator.compare.opened import distinct_names
+from evaluator.comparison.folder import default_folder, read_comparison
+from evaluator.comparison.opened import distinct_names
 from evaluator.errors import InputError
-from tests.compare.synthetic import Toy, key_of, make_run
+from tests.comparison.synthetic import Toy, key_of, make_run
 from tests.conftest import Ended
 
 Compare = Callable[..., tuple[Ended, str]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluator.compare.differences import Frame, Settings, judged, of_scores
-from evaluator.compare.values import Scores
+from evaluator.comparison.differences import Frame, Settings, judged, of_scores
+from evaluator.comparison.values import Scores
 
 FRAME = Frame(None, None, None, None, ("A", "B"))
 SETTINGS = Settings(level=0.95, permutations=499)

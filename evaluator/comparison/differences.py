@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.compare.records import Agreement, Changed, Difference, Movers, Span, Verdict
+from evaluator.comparison.records import Agreement, Changed, Difference, Movers, Span, Verdict
 from evaluator.errors import MetricError
 from evaluator.statistics.contingency import mcnemar
 from evaluator.statistics.multiple import holm
@@ -22,8 +22,8 @@ from evaluator.statistics.paired import (
 )
 
 if TYPE_CHECKING:
-    from evaluator.compare.pairs import Pairs
-    from evaluator.compare.values import Scores
+    from evaluator.comparison.pairs import Pairs
+    from evaluator.comparison.values import Scores
     from evaluator.metrics.intervals import Interval
     from evaluator.metrics.results import Result
 
@@ -125,22 +125,21 @@ def of_results(
         num_prompts=num_prompts,
         warnings=_both(a.warnings, b.warnings, frame.letters),
     )
-    seen = [result.interval.replicates if result.interval else None for result in (a, b)]
+    seen = a.jackknife, b.jackknife
     if seen[0] is None or seen[1] is None:
-        return Draft(
-            replace(
-                found,
-                why="not tested: without an interval in both runs there is nothing to test it by",
-            )
-        )
+        why = "not tested: a number without a jackknife, for want of prompts or by its nature"
+        return Draft(replace(found, why=why))
     try:
         sets = paired_jackknife(seen[0], seen[1], difference=difference, level=settings.level)
     except MetricError as error:
         return Draft(replace(found, why=f"not tested: {error}"))
+    if sets.interval.high - sets.interval.low <= ROUNDING * max(1.0, abs(a.value)):
+        why = "not tested: leaving any group of prompts out changes the difference by nothing"
+        return Draft(replace(found, why=why))
     tested = sign_flip_test(
         sets.contributions, permutations=settings.permutations, seed=settings.seed
     )
-    test = f"{tested.method} groups of prompts" if difference else tested.method
+    test = f"{tested.method} groups of prompts"
     return Draft(replace(found, interval=_span(sets.interval), p=tested.p, test=test), tested.least)
 
 

@@ -1,17 +1,12 @@
-"""`evaluator.compare(a, b)`: the room is called as the function that it is there for.
-
-A package and a function of one name would otherwise replace each other in `evaluator`, whichever
-was imported last.
-"""
+"""`evaluator.compare(a, b)`: a comparison from Python, of runs by path or opened."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
-from evaluator.compare.records import Comparison
+from evaluator.comparison.records import Comparison
 
 
 class Located(Protocol):
@@ -39,8 +34,8 @@ def compare(
     ConfigError or RunDirectoryError where paths or names are wrong; what cannot be compared is a
     refusal of its pairing.
     """
-    from evaluator.compare.engine import compare_runs
-    from evaluator.compare.pairing import CHANGED, Request
+    from evaluator.comparison.engine import compare_runs
+    from evaluator.comparison.pairing import CHANGED, Request
     from evaluator.statistics.paired import PERMUTATIONS
 
     paths = [Path(run) if isinstance(run, str | Path) else run.path for run in runs]
@@ -48,11 +43,3 @@ def compare(
     drawn = PERMUTATIONS if permutations is None else permutations
     most = CHANGED if changed is None else changed
     return compare_runs(paths, Request(by, names, drawn, most, level)).comparison
-
-
-class CallableRoom(ModuleType):
-    """A package that can be called as its function."""
-
-    def __call__(self, *runs: str | Path | Located, **options: Any) -> Comparison:
-        """`compare` of this module."""
-        return compare(*runs, **options)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from evaluator.aggregate.asked import Asked, AskedMetric, CustomPlan, ReferencePlace
-from evaluator.compare.records import Refusal
+from evaluator.comparison.records import Refusal
 from evaluator.errors import ConfigError
 
 FREE_OPTIONS = {"groups", "seed", "level"}

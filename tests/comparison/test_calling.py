@@ -1,15 +1,12 @@
-"""`evaluator.compare` is a function for who calls it, and a package for who imports from it."""
+"""`evaluator.compare(a, b)` from Python."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 
 import evaluator
 from evaluator import compare, open_run
-from evaluator.compare.records import Comparison
+from evaluator.comparison.records import Comparison
 from evaluator.errors import ConfigError
 from tests.small_runs import build_run
 
@@ -38,11 +35,3 @@ def test_one_run_alone_is_refused(tmp_path):
     build_run(tmp_path / "a")
     with pytest.raises(ConfigError, match="expected 2 to 26 runs"):
         compare(tmp_path / "a")
-
-
-@pytest.mark.parametrize("first", ["import evaluator.compare.records", "pass"])
-def test_the_order_of_imports_does_not_matter(first):
-    code = f"{first}\nimport evaluator\nassert callable(evaluator.compare)\nfrom evaluator import compare"
-    done = subprocess.run([sys.executable, "-c", f"{code}\nprint(compare is evaluator.compare)"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    assert done.stdout == "True\n"
