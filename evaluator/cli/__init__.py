@@ -150,7 +150,7 @@ def score(
     """Score images against real images; the same command resumes it, and then answers at once."""
     from evaluator.runner.score import ScoreRequest, prepare_score
 
-    names = None if metrics is None else tuple(metrics.split(","))
+    names = None if metrics is None else tuple(name.strip() for name in metrics.split(","))
     request = ScoreRequest(
         images, against, names, captions, tuple(weights or ()), batch_size, limit,
         tuple(overrides or ()),

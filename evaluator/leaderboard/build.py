@@ -59,8 +59,9 @@ def leaderboard(
     tags = sorted({tag for a in answers for tag in a.record.group or {}})
     if by is not None and by not in tags:
         raise ConfigError(
-            f"--by {by}: expected a tag by which some run's metrics are grouped; "
-            f"{_choice(by, tags)}, or add `by: {by}` to a metric of the runs' configuration"
+            f"--by {by}: expected a tag by which some run's metrics are grouped "
+            f"({_choice(by, tags)}). Or add `by: {by}` to a metric of the configuration, and run "
+            "it again: nothing is generated anew. `evaluator compare --by` needs no such metric."
         )
     names = distinct_names([(run.name, run.path) for run in found.runs])
     tables = Tables(found.runs)

@@ -165,7 +165,7 @@ def test_unknown_names_are_met_with_a_near_miss(runs: Path) -> None:
     ):
         leaderboard([runs], sort="clip", num_resamples=20)
     with pytest.raises(
-        ConfigError, match="--by region: expected a tag .* there is none, or add `by: region`"
+        ConfigError, match=r"--by region: expected a tag .* \(there is none\). Or add `by: region`"
     ):
         leaderboard([runs], by="region", num_resamples=20)
 
