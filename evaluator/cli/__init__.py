@@ -16,7 +16,7 @@ from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.moments import moments
-from evaluator.cli.printing import plain, print_outcome
+from evaluator.cli.printing import plain, print_outcome, print_warning
 from evaluator.cli.probe import probe
 from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
@@ -195,7 +195,9 @@ def report(
         report_points(run, output, thumbnails=thumbnails, single_file=single_file)
         return
     opened = RunDirectory.open(run)
-    page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
+    page = write_report(
+        opened, output, thumbnails=thumbnails, single_file=single_file, say=print_warning
+    )
     typer.echo(str(page))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluator.cli.printing import plain, print_lines
+from evaluator.cli.printing import plain, print_lines, print_warning
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ def query(
     for name, run in runs.items():
         if not run.complete:
             of = f"{len(run):,} of {run.num_planned:,} samples"
-            typer.echo(plain(f"warning: {name}: incomplete, {of} are in its tables"), err=True)
+            print_warning(f"{name}: incomplete, {of} are in its tables")
     _write(found, csv=csv, json=json, parquet=parquet)
     if csv is None and json is None and parquet is None:
         _print(found, rows)

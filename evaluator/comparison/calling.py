@@ -29,8 +29,8 @@ def compare(
     """Compare runs, by path or opened, with the first of them, on the samples that they share.
 
     `by` is a tag of the prompts, each value of which is compared too; `metrics` names one
-    or more metrics or numbers (None: all that the runs share); `permutations` are drawn where sign flips
-    are too many to enumerate; `changed` samples that changed most are named, each way. Raises
+    or more metrics or numbers (None: all that the runs share); `permutations` are drawn where sign
+    flips are too many to enumerate; `changed` samples that changed most are named, each way. Raises
     ConfigError or RunDirectoryError where paths or names are wrong; what cannot be compared is a
     refusal of its pairing.
     """
