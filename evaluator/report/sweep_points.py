@@ -67,6 +67,8 @@ class SweepResults:
     """Those with a value at any point, in the order of the first run."""
     remarks: Sequence[str] = field(default_factory=tuple)
     """What hinders comparing the points, in sentences."""
+    warnings: Sequence[str] = field(default_factory=tuple)
+    """What the numbers themselves say of their limits, each with its metrics and points."""
 
     def values(self, metric: MetricKey) -> list[float]:
         """The value at each point; NaN where there is none."""
@@ -141,7 +143,12 @@ def read_sweep(folder: Path) -> SweepResults:
     paths = dict.fromkeys(path for point in points for path in point.settings)
     remarks = [f"{point.label}: {point.trouble}" for point in points if point.trouble]
     return SweepResults(
-        plain(name), tuple(paths), points, tuple(metrics), (*remarks, *_differences(points))
+        plain(name),
+        tuple(paths),
+        points,
+        tuple(metrics),
+        (*remarks, *_differences(points)),
+        _warnings(points),
     )
 
 
@@ -224,6 +231,22 @@ def _differences(points: Sequence[SweptPoint]) -> list[str]:
             "compared."
         )
     return remarks
+
+
+def _warnings(points: Sequence[SweptPoint]) -> tuple[str, ...]:
+    """Each warning of a number once, groups aside: of which metrics, and at how many points."""
+    found: dict[str, tuple[dict[str, None], set[str]]] = {}
+    for point in points:
+        for key, result in point.results.items():
+            for warning in result.warnings:
+                metrics, places = found.setdefault(warning, ({}, set()))
+                metrics[key.label] = None
+                places.add(point.folder)
+    said = []
+    for warning, (metrics, places) in found.items():
+        where = "" if len(places) == len(points) else f" (at {len(places)} of {len(points)} points)"
+        said.append(f"{', '.join(metrics)}: {warning}{where}")
+    return tuple(said)
 
 
 def spread(result: Result | None) -> str:

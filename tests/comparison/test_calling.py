@@ -31,6 +31,16 @@ def test_a_comparison_is_shown_in_a_notebook_and_escaped(tmp_path):
     assert "<td>clip_score ↑</td>" in html
 
 
+def test_one_metric_may_be_named_without_a_list_and_no_name_is_refused(tmp_path):
+    for name, offset in (("a", 0.0), ("b", 0.125)):
+        build_run(tmp_path / name, name=name, offset=offset)
+    one = compare(tmp_path / "a", tmp_path / "b", metrics="clip_score", permutations=99)
+    assert one == compare(tmp_path / "a", tmp_path / "b", metrics=["clip_score"], permutations=99)
+    assert one.pairings[0].overall
+    with pytest.raises(ConfigError, match="--metrics: expected names of metrics, got none"):
+        compare(tmp_path / "a", tmp_path / "b", metrics=[])
+
+
 def test_one_run_alone_is_refused(tmp_path):
     build_run(tmp_path / "a")
     with pytest.raises(ConfigError, match="expected 2 to 26 runs"):

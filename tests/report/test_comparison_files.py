@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_runs_without_images_are_compared_all_the_same(
     assert page.count("no image kept") == 2 * 4
     assert "heat map of" not in page
     assert "differences of single pairs" not in page  # no samples.parquet, no histogram
+
+
+def test_a_page_without_changed_pairs_does_not_say_that_there_is_no_score(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    still = replace(found, pairings=tuple(replace(p, movers=()) for p in found.pairings))
+    page = write_comparison(still, runs, tmp_path / "out").read_text()
+    assert "none differs, or none was asked for" in page
 
 
 def test_one_file_holds_every_picture_and_leads_nowhere(

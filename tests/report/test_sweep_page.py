@@ -288,3 +288,25 @@ def test_the_verb_takes_the_folder_or_the_configuration(
     assert "expected the folder of a sweep" in captured.err
     assert (folder / "report" / "trade-off-1.svg").is_file()
     assert not (folder / "report" / "trade-off-2.svg").exists()
+
+
+def test_what_a_number_says_of_its_limits_is_said_once_on_the_page_and_in_the_terminal(
+    folder: Path,
+) -> None:
+    for i in range(4):
+        file = folder / f"point-{i}" / "metrics.json"
+        record = json.loads(file.read_text())
+        for metric in record["metrics"]:
+            whole, name = not metric.get("group"), metric["name"]
+            few = whole and name in ("fd_digits", "recall_digits")
+            metric["warnings"] = ["30 samples: few <b>"] if few else []
+            if whole and name == "clip_score" and i == 2:
+                metric["warnings"] = ["flat"]
+        file.write_text(json.dumps(record))
+    page = write_sweep(folder).read_text()
+    assert page.count("⚠ fd_digits, recall_digits: 30 samples: few &lt;b&gt;") == 1
+    assert page.count("⚠ clip_score: flat (at 1 of 4 points)") == 1
+    assert sweep_table(folder).splitlines()[-2:] == [
+        "! fd_digits, recall_digits: 30 samples: few <b>",
+        "! clip_score: flat (at 1 of 4 points)",
+    ]
