@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from evaluator.errors import ConfigError
-from evaluator.leaderboard.made_with import is_real, shortly
+from evaluator.leaderboard.made_with import count, is_real, shortly
 from evaluator.leaderboard.records import Citation, Interval
 
 FIELDS = ("name", "source", "values", "protocol", "n", "intervals", "level", "notes")
@@ -104,7 +104,7 @@ def _faults(row: Any, names: set[str]) -> Iterator[str]:
             yield f".name: expected a name of its own, got '{name}' again"
         names.add(name)
     n = row.get("n")
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+    if n is not None and (count(n) or 0) < 1:
         yield f".n: expected a whole number of at least 1, got {shortly(n)}"
     level = row.get("level")
     if level is not None and not (is_real(level) and 0 < level < 1):
