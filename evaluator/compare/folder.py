@@ -50,7 +50,8 @@ def write_folder(compared: Compared, folder: Path) -> None:
     content = json.dumps(
         compared.comparison.record(), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False
     )
-    write_atomically(folder / RECORD, content.encode())
+    # half a surrogate pair, which JSON of others may hold, stays the escape that it was
+    write_atomically(folder / RECORD, content.encode(errors="backslashreplace"))
 
 
 def read_comparison(folder: Path) -> Comparison:

@@ -23,8 +23,9 @@ from typing import Any
 
 import yaml
 
+from evaluator.aggregate.summary import is_real
 from evaluator.errors import ConfigError
-from evaluator.leaderboard.made_with import count, is_real, shortly
+from evaluator.leaderboard.made_with import count, shortly, text
 from evaluator.leaderboard.records import Citation, Interval
 
 FIELDS = ("name", "source", "values", "protocol", "n", "intervals", "level", "notes")
@@ -96,7 +97,7 @@ def _faults(row: Any, names: set[str]) -> Iterator[str]:
         if row.get(key) in (None, "", {}):
             yield f".{key}: expected {WORDS[key]}, got none"
     for key in ("name", "source", "protocol", "notes"):
-        if row.get(key) is not None and not isinstance(row[key], str):
+        if row.get(key) not in (None, "") and text(row[key]) is None:
             yield f".{key}: expected text, got {shortly(row[key])}; put it in quotes"
     name = row.get("name")
     if isinstance(name, str):
@@ -118,7 +119,7 @@ def _faults_of_numbers(row: Mapping[str, Any]) -> Iterator[str]:
         yield f".values: expected {WORDS['values']}, got {shortly(values)}"
         return
     for metric, value in (values or {}).items():
-        if not isinstance(metric, str):
+        if text(metric) is None:
             yield f".values: expected the name of a metric, got {shortly(metric)}; put it in quotes"
         elif not is_real(value):
             hint = "; write 1.0e-4, not 1e-4" if _as_text(value) else ""

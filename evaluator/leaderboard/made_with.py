@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from evaluator.aggregate.summary import is_real, is_text
 from evaluator.leaderboard.records import Provenance
 from evaluator.text import without_secrets
 
@@ -91,8 +91,9 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         if path.count(".") >= MAX_NESTED:
             return
         for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, str) or value is True or is_real(value):
+            if text(name):
+                yield from _leaves(inner, f"{path}.{name}" if path else name)
+    elif text(value) or value is True or is_real(value):
         yield path, value
     elif value not in (None, False, [], ""):
         yield path, shortly(value) if not isinstance(value, int) else "too large a number"
@@ -104,18 +105,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """The value, or None where it is no text or empty."""
-    return value if isinstance(value, str) and value else None
-
-
-def is_real(value: Any) -> bool:
-    """Whether it is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
+    """The value, or None where it is no text, or empty, or nothing that a file can hold."""
+    return value if isinstance(value, str) and value and is_text(value) else None
 
 
 def real(value: Any) -> float | None:

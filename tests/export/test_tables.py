@@ -12,12 +12,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.errors import StorageError
+from evaluator.errors import EvaluatorError, StorageError
 from evaluator.export.csv_tables import as_csv
 from evaluator.export.json_tables import as_json, as_lines
 from evaluator.export.tidy import RESULTS
 from evaluator.export.write import export_runs
-from evaluator.runs import find_runs
+from evaluator.runs import find_runs, open_run
 from tests.small_runs import HOSTILE_NAME, METRICS, PROMPTS, build_run
 
 
@@ -156,3 +156,21 @@ def test_signs_that_hide_are_found(hidden):
 
 def test_the_name_of_the_hostile_run_is_hostile():
     assert HOSTILE_NAME.startswith("=")
+
+
+@pytest.mark.parametrize("damage", [{"warnings": 5}, {"reference": 1.5}, {"n": []}])
+@pytest.mark.parametrize("target", ["csv", "parquet", "model-card"])
+def test_damaged_numbers_are_said_and_the_samples_are_exported(tmp_path, target, damage):
+    run = build_run(tmp_path / "run")
+    path = run.path / "metrics.json"
+    record = json.loads(path.read_bytes())
+    record["metrics"][0] |= damage
+    path.write_text(json.dumps(record))
+    runs, folder = {"run": open_run(run.path)}, tmp_path / "out"
+    if target == "model-card":
+        with pytest.raises(EvaluatorError, match="expected numbers, got none"):
+            export_runs(runs, target, folder)
+    else:
+        found = export_runs(runs, target, folder)
+        assert "samples" in [path.stem for path in found.files]
+        assert "does not hold them" in found.left_out[0]
