@@ -13,7 +13,7 @@ from evaluator.compare.engine import Compared
 from evaluator.compare.pairs import Pairs
 from evaluator.compare.records import Comparison
 from evaluator.compare.values import Scores
-from evaluator.durable import explained, write_atomically
+from evaluator.durable import explained, replacing, write_atomically
 from evaluator.errors import InputError, RunDirectoryError
 from evaluator.store.schemas import IDENTITY, write_table
 
@@ -46,7 +46,8 @@ def write_folder(compared: Compared, folder: Path) -> None:
     require_folder(folder)
     with explained("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_table(samples_table(compared), folder / SAMPLES, kind="comparison")
+    with replacing(folder / SAMPLES) as aside:
+        write_table(samples_table(compared), aside, kind="comparison")
     content = json.dumps(
         compared.comparison.record(), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.durable import explained, write_atomically
-from evaluator.errors import RunDirectoryError
 from evaluator.leaderboard import Board
-from evaluator.report.board import write_board
+from evaluator.report.beside import require_ours
+from evaluator.report.board import GENERATOR, RECORD, write_board
 from evaluator.report.leaderboard_tables import as_csv, as_markdown, tidy_rows
 from evaluator.text import without_secrets
 
@@ -41,15 +41,9 @@ def write_leaderboard(board: Board, folder: Path) -> list[Path]:
 
 
 def require_leaderboard_folder(folder: Path) -> None:
-    """Refuse a folder that is no leaderboard's: an evaluation may lie there."""
-    if not folder.exists() or (folder / f"{NAME}.json").is_file():
-        return
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    raise RunDirectoryError(
-        f"{folder}: expected a new or empty folder or an older leaderboard, got something else. "
-        "Choose another --output."
-    )
+    """Refuse a folder that is no leaderboard's, before anything is written into it."""
+    with explained("look into", folder):
+        require_ours(folder.resolve(), record=RECORD, generator=GENERATOR)
 
 
 def as_json(board: Board) -> str:

@@ -269,3 +269,15 @@ def test_settings_that_are_no_finite_numbers_are_not_known(compared, runs, tmp_p
     ended, _ = compared("a", "endless")
     assert ended.status == 0
     assert read_comparison(tmp_path / "out").runs[1].guidance_scale is None
+
+
+def test_a_folder_with_a_link_in_it_is_refused_and_the_link_not_followed(compared, tmp_path):
+    assert compared("a", "b")[0].status == 0
+    mine, table = tmp_path / "mine.txt", tmp_path / "out" / "samples.parquet"
+    mine.write_text("mine")
+    table.unlink()
+    table.symlink_to(mine)
+    ended, said = compared("a", "b")
+    assert ended.status == 2
+    assert "got other files (samples.parquet)" in said
+    assert mine.read_text() == "mine"

@@ -120,9 +120,7 @@ def test_ties_of_an_order_are_shown_as_such(tmp_path: Path) -> None:
 def test_folder_with_something_else_is_left_alone(board: Board, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").touch()
-    with pytest.raises(
-        RunDirectoryError, match="expected a new or empty folder or an older leader"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"got other files \(chapter\.tex\)"):
         write_leaderboard(board, tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
@@ -149,3 +147,15 @@ def test_no_secret_that_sets_runs_apart_is_told_anywhere(tmp_path: Path) -> None
     shown += [str(pq.read_table(path).to_pylist()) for path in paths if path.suffix == ".parquet"]
     for text in (*shown, as_text(board), repr(board.columns), repr(board.cells)):
         assert "s3cret" not in text
+
+
+def test_a_leaderboard_among_files_of_others_is_refused_before_anything_is_written(
+    board: Board, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    write_leaderboard(board, folder)
+    (folder / "plots").mkdir()
+    (folder / "leaderboard.csv").write_text("older")
+    with pytest.raises(RunDirectoryError, match=r"got other files \(plots\)"):
+        write_leaderboard(board, folder)
+    assert (folder / "leaderboard.csv").read_text() == "older"
