@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.aggregate.summary import MetricRecord
-from evaluator.leaderboard.made_with import is_real, mapping
+from evaluator.aggregate.summary import MetricRecord, is_real
+from evaluator.leaderboard.made_with import mapping
 
 Floats = NDArray[np.float64]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -354,6 +355,36 @@ def test_a_key_that_was_changed_decodes_nothing(pairs: Pairs, damage: str) -> No
     with pytest.raises(
         InputError, match="expected the key of a study, format 1, as it was written"
     ):
+        read_study(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("raters",), []), (("raters", 1, "name"), "rater-01"), (("raters", 0, "name"), {}),
+        (("raters", 0, "trials", 0, "item"), 10**6), (("raters", 0, "trials", 0, "item"), True),
+        (("raters", 0, "trials", 0, "swapped"), 1), (("items",), []), (("question",), None),
+        (("items", 0, "images"), []), (("items", 0, "images", 0, "source"), -1),
+        (("items", 0, "images", 0, "key"), 10**400), (("sources", 0, "path"), "\ud800"),
+        (("sources", 1, "real"), float("nan")), (("side",), float("inf")),
+    ],
+)  # fmt: skip
+def test_a_key_of_others_that_agrees_with_itself_is_looked_through(
+    pairs: Pairs, place: tuple[str | int, ...], value: Any
+) -> None:
+    """Whoever writes such a file can compute its id as well."""
+    _, folder = pairs
+    path = folder / "study.json"
+    record: Any = json.loads(path.read_text())
+    inner = record
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    content = {name: part for name, part in record.items() if name not in ("format", "id")}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    record["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="expected the key of a study"):
         read_study(folder)
 
 
