@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,13 @@ class Run:
         """What `table` takes: `samples`, `timings`, and what the probes observed."""
         return tuple(tables.table_names(self.directory))
 
-    def table(self, name: str) -> pa.Table:
-        """A table by its name: `attention_tokens`, `heatmaps`, … ; InputError where it is not."""
+    def table(self, name: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table by its name: `attention_tokens`, `heatmaps`, … ; InputError where it is not.
+
+        All of it comes into memory; of a large one, name the `columns`.
+        """
         tables.require_known(name, self.tables, "the name of a table", self.path, _PROBE)
-        return tables.read_whole(self.directory, f"{name}.parquet", kind=name)
+        return tables.read_whole(self.directory, f"{name}.parquet", kind=name, columns=columns)
 
     @cached_property
     def attention(self) -> pa.Table:

@@ -87,6 +87,10 @@ def read_whole(
     if not parts:
         return (schemas.SAMPLES if kind == "samples" else pa.schema(schemas.IDENTITY)).empty_table()
     whole = pa.concat_tables(parts, promote_options="default")
+    for column in columns or ():
+        if column not in whole.column_names:
+            known = run.files(run.committed()[0]).schema(file_name).names
+            require_known(column, known, f"a column of {file_name}", run.path, "Correct its name.")
     return whole.replace_schema_metadata(parts[0].schema.metadata)
 
 
