@@ -40,7 +40,8 @@ def compare(
     from evaluator.compare.opened import open_runs
     from evaluator.compare.pairing import Request
     from evaluator.report.beside import require_ours
-    from evaluator.report.comparison import FOLDER, GENERATOR, RECORD, write_comparison
+    from evaluator.report.comparison import GENERATOR, RECORD, write_comparison
+    from evaluator.report.paired_pictures import FOLDER
 
     opened = open_runs(runs)
     folder = output or default_folder([run.name for run in opened])

@@ -252,7 +252,10 @@ def test_a_folder_without_a_comparison_is_said(tmp_path):
         read_comparison(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [{"fingerprints": 1.5}, {"request": 2.5}, {"references": []}])
+@pytest.mark.parametrize(
+    "damage",
+    [{"fingerprints": 1.5}, {"fingerprints": {"a": 1}}, {"request": 2.5}, {"references": []}],
+)
 def test_what_was_asked_may_be_damaged_in_any_way(compared, runs, tmp_path, damage):
     shutil.copytree(runs / "b", runs / "damaged-asked", dirs_exist_ok=True)
     path = runs / "damaged-asked" / "asked.json"
