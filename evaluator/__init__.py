@@ -8,13 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluator.compare.calling import compare as compare
+    from evaluator.comparison.calling import compare as compare
     from evaluator.runs import Run as Run
     from evaluator.runs import open_run as open_run
 
 __version__ = "0.1.0"
 
-_OFFERED = {"open_run": "evaluator.runs", "Run": "evaluator.runs", "compare": "evaluator.compare"}
+_OFFERED = {
+    "open_run": "evaluator.runs",
+    "Run": "evaluator.runs",
+    "compare": "evaluator.comparison",
+}
 """Name → the module that has it, imported when it is asked for: importing `evaluator` is light."""
 
 
@@ -23,8 +27,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'evaluator' has no attribute {name!r}")
     from importlib import import_module
 
-    module = import_module(_OFFERED[name])
-    return module if module.__name__ == f"evaluator.{name}" else getattr(module, name)
+    return getattr(import_module(_OFFERED[name]), name)
 
 
 def __dir__() -> list[str]:

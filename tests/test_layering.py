@@ -18,7 +18,7 @@ FLOORS = {
     "durable": 2, "remote": 2, "stopping": 2, "pipelines": 2,
     "data": 3, "store": 3, "models": 3, "features": 3, "metrics": 3, "probes": 3,
     "aggregate": 4, "statistics": 4,
-    "runner": 5, "compare": 5, "leaderboard": 5, "runs": 5,
+    "runner": 5, "comparison": 5, "leaderboard": 5, "runs": 5,
     "report": 6, "probing": 6, "demo": 6, "export": 6,
     "study": 7, "cli": 8, "__init__": 9, "__main__": 9,
 }  # fmt: skip

@@ -286,7 +286,7 @@ class _Aggregation:
 
 def _replicates(result: Result) -> dict[str, Any] | None:
     """What metrics.json keeps of a number's jackknife; None without one."""
-    seen = None if result.interval is None else result.interval.replicates
+    seen = result.jackknife
     if seen is None or not all(map(math.isfinite, seen.left_out)):
         return None
     lists = {"left_out": list(seen.left_out), "sizes": list(seen.sizes)}

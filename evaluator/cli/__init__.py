@@ -16,7 +16,7 @@ from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.moments import moments
-from evaluator.cli.printing import plain, print_outcome
+from evaluator.cli.printing import plain, print_outcome, print_warning
 from evaluator.cli.probe import probe
 from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
@@ -150,7 +150,7 @@ def score(
     """Score images against real images; the same command resumes it, and then answers at once."""
     from evaluator.runner.score import ScoreRequest, prepare_score
 
-    names = None if metrics is None else tuple(metrics.split(","))
+    names = None if metrics is None else tuple(name.strip() for name in metrics.split(","))
     request = ScoreRequest(
         images, against, names, captions, tuple(weights or ()), batch_size, limit,
         tuple(overrides or ()),
@@ -195,7 +195,9 @@ def report(
         report_points(run, output, thumbnails=thumbnails, single_file=single_file)
         return
     opened = RunDirectory.open(run)
-    page = write_report(opened, output, thumbnails=thumbnails, single_file=single_file)
+    page = write_report(
+        opened, output, thumbnails=thumbnails, single_file=single_file, say=print_warning
+    )
     typer.echo(str(page))
 
 

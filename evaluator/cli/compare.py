@@ -29,30 +29,33 @@ def compare(
     changed: Annotated[
         int, typer.Option(min=0, help="Samples that changed most, kept of each score, each way.")
     ] = 10,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put the pictures into the page.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option(help="Write the comparison to a file as well, or to '-'.")
     ] = None,
 ) -> None:
     """Compare runs sample by sample: exit status 0 all compared, 1 not all, 2 nothing."""
     from evaluator.cli.compare_table import comparison_table
-    from evaluator.compare import compare as compare_runs
-    from evaluator.compare.folder import default_folder, require_folder, write_folder
-    from evaluator.compare.opened import open_runs
-    from evaluator.compare.pairing import Request
+    from evaluator.comparison import compare_runs
+    from evaluator.comparison.folder import default_folder, require_folder, write_folder
+    from evaluator.comparison.opened import open_runs
+    from evaluator.comparison.pairing import Request
     from evaluator.report.beside import require_ours
     from evaluator.report.comparison import GENERATOR, RECORD, write_comparison
-    from evaluator.report.paired_pictures import FOLDER
 
     opened = open_runs(runs)
     folder = output or default_folder([run.name for run in opened])
     require_folder(folder)
-    require_ours(folder.resolve(), record=RECORD, generator=GENERATOR, own={FOLDER})
+    require_ours(folder.resolve(), record=RECORD, generator=GENERATOR)
     names = None if metrics is None else tuple(n.strip() for n in metrics.split(",") if n.strip())
     asked = Request(by, names, permutations, changed)
     compared = compare_runs(runs, asked, _say if sys.stderr.isatty() else None)
     write_folder(compared, folder)
     comparison = compared.comparison
-    page = write_comparison(comparison, [each.run for each in opened], folder)
+    found = [each.run for each in opened]
+    page = write_comparison(comparison, found, folder, single_file=single_file)
     only_json = json == "-"
     typer.echo(comparison_table(comparison), err=only_json)
     typer.echo(f"\ncomparison: {plain(str(folder))}\npage: {plain(str(page))}", err=only_json)

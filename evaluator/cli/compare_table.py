@@ -6,8 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from evaluator.compare.numbers import Changed, Difference
-from evaluator.compare.records import Comparison, Pairing
+from evaluator.comparison.numbers import Changed, Difference
+from evaluator.comparison.records import Comparison, Pairing
 from evaluator.report.table import aligned
 from evaluator.report.text import decimals, number, plain
 
@@ -69,22 +69,29 @@ def _table(pairing: Pairing, level: float) -> str:
         [cell.rjust(widths[i]) if i in right else cell for i, cell in enumerate(line)]
         for line in (titles, *rows)
     ]
-    # what was said of a metric is not said again of each of its groups, with other counts
-    said: set[str] = set()
-    beneath = []
-    for place, each in enumerate(pairing.differences):
-        notes = [
-            note
-            for note in _notes(pairing.differences, place)
-            if each.group is None or _wording(each, note) not in said
-        ]
-        said |= {_wording(each, note) for note in notes}
-        beneath.append(notes)
+    warnings = _warnings(pairing.differences)
+    beneath = [
+        [*_notes(each), *_said_once(warnings, place)]
+        for place, each in enumerate(pairing.differences)
+    ]
     return aligned(padded[0], padded[1:], beneath)
 
 
-def _wording(each: Difference, note: str) -> str:
-    return f"{each.name} {re.sub(r'[0-9.,]+', '#', note)}"
+def _warnings(differences: Sequence[Difference]) -> list[list[str]]:
+    """The warnings of each line; a metric's are not said again of its groups with other counts."""
+    said: set[tuple[str, str]] = set()
+    kept = []
+    for each in differences:
+        wordings = [(each.name, re.sub(r"[0-9.,]+", "#", warning)) for warning in each.warnings]
+        kept.append(
+            [
+                plain(warning)
+                for warning, wording in zip(each.warnings, wordings, strict=True)
+                if each.group is None or wording not in said
+            ]
+        )
+        said.update(wordings)
+    return kept
 
 
 def _cells(each: Difference) -> list[str]:
@@ -125,9 +132,8 @@ def shown(p: float) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
-def _notes(differences: Sequence[Difference], place: int) -> Iterator[str]:
-    """The sentences beneath a line; one that the next line shares waits for that."""
-    each = differences[place]
+def _notes(each: Difference) -> Iterator[str]:
+    """What is to be said of a number itself."""
     if each.verdict in ("not tested", "not comparable") or ":" in each.why:
         yield plain(each.why)
     if (counts := each.agreement) is not None:
@@ -135,15 +141,18 @@ def _notes(differences: Sequence[Difference], place: int) -> Iterator[str]:
             f"both pass {counts.both:,}, only A {counts.only_baseline:,}, only the other "
             f"{counts.only_other:,}, neither {counts.neither:,}: McNemar's p = {shown(counts.p)}"
         )
-    for warning in each.warnings:
-        after = differences[place + 1 : place + 2]
-        if after and warning in after[0].warnings:
+
+
+def _said_once(warnings: Sequence[Sequence[str]], place: int) -> Iterator[str]:
+    """The warnings beneath a line; one that the next line shares waits for that."""
+    for warning in warnings[place]:
+        if place + 1 < len(warnings) and warning in warnings[place + 1]:
             continue
         first = place
-        while first > 0 and warning in differences[first - 1].warnings:
+        while first > 0 and warning in warnings[first - 1]:
             first -= 1
         count = place - first + 1
-        yield plain(warning) if count == 1 else f"the {count} above: {plain(warning)}"
+        yield warning if count == 1 else f"the {count} above: {warning}"
 
 
 def _wrapped(text: str, first: str) -> list[str]:

@@ -55,7 +55,7 @@ def export(
     options = ExportOptions(
         dataset=dataset,
         dataset_revision=dataset_revision,
-        metrics=None if metrics is None else tuple(metrics.split(",")),
+        metrics=None if metrics is None else tuple(m.strip() for m in metrics.split(",")),
         source_url=source_url,
         model=model,
         allow_incomplete=allow_incomplete,

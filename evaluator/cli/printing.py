@@ -22,6 +22,11 @@ def print_lines(lines: Iterable[str]) -> None:
         typer.echo(plain(line.replace("\n", "\N{REPLACEMENT CHARACTER}")))
 
 
+def print_warning(line: str) -> None:
+    """One line, beside what a program may read."""
+    typer.echo(plain(f"warning: {line}"), err=True)
+
+
 def print_outcome(outcome: Outcome, *, err: bool = False) -> None:
     """The table of results, what is missing, and where the run is."""
     import shutil

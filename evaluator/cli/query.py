@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluator.cli.printing import plain, print_lines
+from evaluator.cli.printing import plain, print_lines, print_warning
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,12 +37,17 @@ def query(
     from evaluator.runs import find_runs
 
     paths, sql = _split(what)
-    database = Query(find_runs(paths))
+    runs = find_runs(paths)
+    database = Query(runs)
     if sql is None:
         for name, columns in database.tables():
             print_lines([name, *(f"  {column}" for column in columns)])
         return
     found = database.run(sql)
+    for name, run in runs.items():
+        if not run.complete:
+            of = f"{len(run):,} of {run.num_planned:,} samples"
+            print_warning(f"{name}: incomplete, {of} are in its tables")
     _write(found, csv=csv, json=json, parquet=parquet)
     if csv is None and json is None and parquet is None:
         _print(found, rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.printing import plain, print_outcome
+from evaluator.cli.printing import plain, print_outcome, print_warning
 
 if TYPE_CHECKING:
     from evaluator.config.points import Sweep
@@ -92,7 +92,9 @@ def report_points(
     for point in read_points(folder)[1]:
         if (folder / point.folder / "init").is_dir():
             run = RunDirectory.open(folder / point.folder)
-            page = write_report(run, thumbnails=thumbnails, single_file=single_file)
+            page = write_report(
+                run, thumbnails=thumbnails, single_file=single_file, say=print_warning
+            )
             typer.echo(f"report: {page}")
     typer.echo(f"report: {write_sweep(folder, output)}")
 

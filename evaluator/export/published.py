@@ -28,7 +28,7 @@ class Published(NamedTuple):
 def published(name: str, run: Run, options: ExportOptions) -> Published:
     """The numbers to publish; raises where the run is incomplete, unless that is allowed."""
     if not (run.complete and run.summary.complete) and not options.allow_incomplete:
-        of = f"{run.summary.counts.committed} of {run.num_planned}"
+        of = f"{min(run.summary.counts.committed, len(run))} of {run.num_planned}"
         raise IncompleteError(
             f"{plain(name)}: expected a complete run to publish numbers of, got {of} samples: "
             "numbers of fewer samples are other numbers. Finish the run, or add "

@@ -95,9 +95,14 @@ def _metrics(run: Run) -> pa.Table:
 
 
 def _shards(run: Run, file_name: str, kind: str) -> ds.Dataset:
-    directory = run.directory
-    paths = (directory.shard_path(index) / file_name for index in directory.committed())
-    return _dataset([path for path in paths if path.exists()], kind)
+    directory, paths = run.directory, []
+    for index in directory.committed():
+        path = directory.shard_path(index) / file_name
+        if path.exists():
+            paths.append(path)
+        else:  # never made for this shard, or lost: then an answer without it would be wrong
+            directory.files(index).require_never_there(file_name)
+    return _dataset(paths, kind)
 
 
 def _dataset(paths: Iterable[Path], kind: str) -> ds.Dataset:

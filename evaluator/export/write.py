@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator.errors import ConfigError, EvaluatorError
+from evaluator.errors import ConfigError, CorruptShardError, EvaluatorError
 from evaluator.export.options import PROJECT, TARGETS, ExportOptions
 from evaluator.export.tracked import tracked
 from evaluator.runs import Run
@@ -62,12 +62,15 @@ def export_runs(
         if not run.complete
     ]
     if target in ("csv", "json", "parquet"):
-        files = _write_tables(runs, numbered, target, folder)
+        sampled, unread = _sampled(runs)
+        left_out += unread
+        files = _write_tables(sampled, numbered, target, folder)
     elif target in ("eval-results", "model-card"):
         files, more = _publish(numbered, target, folder, options)
         warnings += more
     else:
-        files = _track(numbered, target, folder, options)
+        files, unread = _track(numbered, target, folder, options)
+        left_out += unread
     hint = _HINTS.get(target, "").format(folder=folder)
     return Exported(tuple(files), tuple(warnings), tuple(left_out), hint)
 
@@ -82,6 +85,22 @@ def _numbered(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
         except EvaluatorError as error:
             left_out.append(f"{plain(name)}: no numbers: {plain(error)}")
     return numbered, left_out
+
+
+def _sampled(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
+    """The runs whose samples can be read, and why the others' cannot; raises where none can."""
+    sampled, left_out = {}, []
+    for name, run in runs.items():
+        try:
+            _ = run.scored_samples
+            sampled[name] = run
+        except CorruptShardError as error:
+            if len(runs) == 1:
+                raise
+            left_out.append(f"{plain(name)}: no samples: {plain(error)}")
+    if not sampled:
+        raise EvaluatorError("expected samples, got none.\n" + "\n".join(left_out))
+    return sampled, left_out
 
 
 def _write_tables(
@@ -110,7 +129,8 @@ def _publish(
 
 def _track(
     runs: Mapping[str, Run], target: str, folder: Path, options: ExportOptions
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
+    """The files, and which runs cannot be read, and why; raises where none can."""
     from evaluator.export import tensorboard_runs, trackio_runs, wandb_runs
 
     project = options.project or PROJECT
@@ -119,9 +139,18 @@ def _track(
             f"--project: expected letters, digits, '.', '_' and '-' (it becomes part of a path), "
             f"got '{plain(project)}'. '{file_name(project)}' would do."
         )
-    told = [tracked(name, run, options) for name, run in runs.items()]
+    told, left_out = [], []
+    for name, run in runs.items():
+        try:
+            told.append(tracked(name, run, options))
+        except CorruptShardError as error:
+            if len(runs) == 1:
+                raise
+            left_out.append(f"{plain(name)}: cannot be read: {plain(error)}")
+    if not told:
+        raise EvaluatorError(f"--to {target}: expected a run, got none.\n" + "\n".join(left_out))
     if target == "tensorboard":
-        return tensorboard_runs.write(told, folder)
+        return tensorboard_runs.write(told, folder), left_out
     if target == "wandb":
-        return wandb_runs.write(told, folder, project=project)
-    return trackio_runs.write(told, folder, project=project)
+        return wandb_runs.write(told, folder, project=project), left_out
+    return trackio_runs.write(told, folder, project=project), left_out

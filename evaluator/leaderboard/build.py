@@ -16,7 +16,7 @@ from evaluator.leaderboard.made_with import settings_apart
 from evaluator.leaderboard.questions import answers_of
 from evaluator.leaderboard.ranks import NOT_RANKED, Ranked, Tables, rank
 from evaluator.leaderboard.records import Board, Cell, Column, Interval, Provenance, Row
-from evaluator.leaderboard.standing import Ranking, standings_of
+from evaluator.leaderboard.standing import Ranking, standing_remarks, standings_of
 
 LEVEL = 0.95
 NUM_RESAMPLES = 1_000
@@ -59,8 +59,9 @@ def leaderboard(
     tags = sorted({tag for a in answers for tag in a.record.group or {}})
     if by is not None and by not in tags:
         raise ConfigError(
-            f"--by {by}: expected a tag by which some run's metrics are grouped; "
-            f"{_choice(by, tags)}, or add `by: {by}` to a metric of the runs' configuration"
+            f"--by {by}: expected a tag by which some run's metrics are grouped "
+            f"({_choice(by, tags)}). Or add `by: {by}` to a metric of the configuration, and run "
+            "it again: nothing is generated anew. `evaluator compare --by` needs no such metric."
         )
     names = distinct_names([(run.name, run.path) for run in found.runs])
     tables = Tables(found.runs)
@@ -68,12 +69,7 @@ def leaderboard(
     rankings = [Ranking(d, r) for d, r in zip(drafts, ranked, strict=True) if r.runs]
     standings, robustness = standings_of(rankings, names, by=by)
     remarks += [remark for each in ranked for remark in each.remarks]
-    remarks += [
-        f"{standing.row}: its win rate stands on {standing.num_metrics} of {len(rankings)} metrics;"
-        " compare it with care"
-        for standing in standings
-        if standing.num_metrics < len(rankings)
-    ]
+    remarks += standing_remarks(rankings, standings, names)
     rows = _rows(found.runs, names)
     columns, cells = _measured(drafts, ranked, names)
     extra = _cited(citations, metrics, {row.name for row in rows}, columns, measured)

@@ -96,6 +96,48 @@ def standings_of(
     return tuple(sorted(standings, key=lambda s: (s.place, s.row))), robustness
 
 
+def standing_remarks(
+    rankings: Sequence[Ranking], standings: Sequence[Standing], names: Sequence[str]
+) -> list[str]:
+    """What hinders comparing win rates: runs that never met, and runs with few of the metrics."""
+    circles = _circles(rankings)
+    remarks = []
+    if len(circles) > 1:
+        told = " | ".join(_some([names[i] for i in sorted(circle)]) for circle in circles)
+        remarks.append(
+            "these groups of runs share no ranked metric, so win rates and places are comparable "
+            f"within a group only: {told}"
+        )
+    most = {
+        names[i]: sum(not circle.isdisjoint(r.ranked.runs) for r in rankings)
+        for circle in circles
+        for i in circle
+    }
+    remarks += [
+        f"{standing.row}: its win rate stands on {standing.num_metrics} of {most[standing.row]} "
+        "metrics; compare it with care"
+        for standing in standings
+        if standing.num_metrics < most[standing.row]
+    ]
+    return remarks
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
+
+
+def _circles(rankings: Sequence[Ranking]) -> list[set[int]]:
+    """Runs that are ranked with each other, directly or through third ones."""
+    circles: list[set[int]] = []
+    for ranking in rankings:
+        met = set(ranking.ranked.runs)
+        apart = [circle for circle in circles if circle.isdisjoint(met)]
+        circles = [*apart, met.union(*(c for c in circles if not c.isdisjoint(met)))]
+    return sorted(circles, key=min)
+
+
 def _left_out(
     rankings: Sequence[Ranking], shares: Floats, rates: Floats, names: Sequence[str]
 ) -> tuple[Variant, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,8 +72,9 @@ class PrecisionRecallDensityCoverage(TwoSets):
         scores = scores_without_groups(
             real, fake, groups, len(sizes) if possible else 0, k=self.k, inclusive=self.inclusive
         )
-        intervals = self._intervals(scores, sizes)
-        return tuple(
+        jackknives = self._jackknives(scores, sizes)
+        intervals = self._shown(jackknives, scores[0], sizes)
+        results = (
             self._result(
                 value,
                 n,
@@ -83,12 +85,18 @@ class PrecisionRecallDensityCoverage(TwoSets):
             )
             for index, value in enumerate(scores[0])
         )
+        return tuple(
+            replace(result, replicates=found.replicates if found else None)
+            for result, found in zip(results, jackknives, strict=True)
+        )
 
-    def _intervals(self, scores: list[NeighbourScores], sizes: Integers) -> list[Interval | None]:
-        """The interval of each number; None for each without replicates."""
+    def _jackknives(
+        self, scores: list[NeighbourScores], sizes: Integers
+    ) -> Sequence[Interval | None]:
+        """The jackknife of each number; None for each without replicates."""
         if len(scores) == 1:
             return [None] * len(self.names)
-        intervals: list[Interval | None] = [
+        return [
             jackknife_interval(
                 scores[0][index],
                 [case[index] for case in scores[1:]],
@@ -99,12 +107,17 @@ class PrecisionRecallDensityCoverage(TwoSets):
             )
             for index, name in enumerate(NeighbourScores._fields)
         ]
-        if scores[0].precision in (0.0, 1.0):
+
+    def _shown(
+        self, jackknives: Sequence[Interval | None], scores: NeighbourScores, sizes: Integers
+    ) -> list[Interval | None]:
+        """The intervals that say something."""
+        intervals = list(jackknives)
+        if intervals[0] is not None and scores.precision in (0.0, 1.0):
             # no group changes it, and a jackknife would be certain of it
-            marks, prompts = np.full(int(sizes.sum()), scores[0].precision), self._names()[1]
+            marks, prompts = np.full(int(sizes.sum()), scores.precision), self._names()[1]
             share = clustered_share_interval(marks, prompts, level=self.level)
-            seen = intervals[0].replicates if intervals[0] else None
-            intervals[0] = replace(share, covers=COVERS_MEAN_GIVEN, replicates=seen)
+            intervals[0] = replace(share, covers=COVERS_MEAN_GIVEN)
         return [
             found if found and found.high - found.low > ROUNDING else None for found in intervals
         ]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.metrics.intervals import Interval
+from evaluator.metrics.intervals import Interval, Replicates
 
 
 @dataclass(slots=True)
@@ -33,6 +33,13 @@ class Result:
     """Sentences for the reader, to be shown next to the number."""
     details: Mapping[str, float] = field(default_factory=dict)
     """Further numbers behind this one: reference count, standard deviation over subsets."""
+    replicates: Replicates | None = None
+    """The jackknife of a number whose interval is another one, or none."""
+
+    @property
+    def jackknife(self) -> Replicates | None:
+        """What two runs on the same samples are compared by; None where there is no such thing."""
+        return self.replicates or (self.interval.replicates if self.interval else None)
 
 
 class MeanOf(NamedTuple):

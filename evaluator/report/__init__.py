@@ -9,6 +9,7 @@ print(results_table(metrics, width=100))     # the same results in a terminal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def write_report(
     *,
     thumbnails: int | None = None,
     single_file: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the report of a run and return the path of its page.
 
@@ -37,10 +39,10 @@ def write_report(
     image is decoded. `single_file` puts everything into the page, at most 64 MiB of pictures, and
     writes no file beside it.
 
-    A run that is incomplete, or that kept no
-    images, observed nothing or was not aggregated yet, gives a page that says so. Raises
+    A run that is incomplete, or that kept no images, observed nothing or was not aggregated yet,
+    gives a page that says so; `say` gets what is missing or could not be read, too. Raises
     RunDirectoryError when `output` is a folder that holds something other than a report.
     """
     from evaluator.report.write import write  # Pillow, pyarrow and Jinja2 load here only
 
-    return write(run, output, thumbnails=thumbnails, single_file=single_file)
+    return write(run, output, thumbnails=thumbnails, single_file=single_file, say=say)

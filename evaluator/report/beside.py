@@ -1,75 +1,82 @@
-"""A page in a folder with data of its own: written aside and swapped in, and the data stay."""
+"""A page in a folder with data of its own: written aside and moved in, and the data stay."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
-from evaluator.report.write import PAGE, swap
+from evaluator.report.write import PAGE
+
+PICTURES = "pictures"
+DRAWINGS = "drawings"
+OWN = (PICTURES, DRAWINGS)
+"""Folders beside the page. They are the page's: an older one's are removed with it."""
+
+_ASIDE = ".page."
 
 
 @contextmanager
-def page_folder(
-    folder: Path, *, record: str, generator: str, own: Collection[str] = ()
-) -> Iterator[Path]:
-    """An empty folder to write the page into; it takes the place of `folder` when that is done.
+def page_folder(folder: Path, *, record: str, generator: str) -> Iterator[Path]:
+    """An empty folder to write the page into; its content moves to `folder` when that is done.
 
-    `record` is the file that tells such a folder from others, `generator` what its page says of
-    itself, `own` the folders beside the page. All other files of `folder` are data, and move
-    along. Raises RunDirectoryError where something else is there, before anything is written.
+    `record` is the file that tells such a folder from others, and `generator` what its page says
+    of itself. The page itself is moved last, and in one step: until then an older one stays. All
+    other files of `folder` are data, and are not touched. Raises RunDirectoryError where something
+    else is there, before anything is written.
     """
     final = folder.resolve()
-    require_ours(final, record=record, generator=generator, own=own)
-    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.aside")
+    require_ours(final, record=record, generator=generator)
+    is_new = not final.exists()
+    aside = final / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
         with explained("write", final):
             aside.mkdir(parents=True)
             yield aside
-            _bring_along(final, aside, but={PAGE, *own})
-            swap(aside, final)
+            _move_in(aside, final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it is not empty: the page is there
+                final.rmdir()
 
 
-def require_ours(final: Path, *, record: str, generator: str, own: Collection[str] = ()) -> None:
+def require_ours(final: Path, *, record: str, generator: str) -> None:
     """Refuse a folder that such a page would not stand in: what is in it could be lost."""
-    if not final.exists():
+    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
         return
     entries = list(os.scandir(final)) if final.is_dir() else []
-    if final.is_dir() and not entries:
-        return
-    names = {entry.name for entry in entries}
-    others = [e.name for e in entries if not e.is_file(follow_symlinks=False) and e.name not in own]
+    names = {entry.name for entry in entries if not entry.name.startswith(_ASIDE)}
+    others = {entry.name for entry in entries if entry.is_dir()} & names - set(OWN)
     page_is_ours = PAGE not in names or _made_by(final / PAGE, generator)
-    if entries and not others and page_is_ours and names & {record, PAGE}:
+    if not others and page_is_ours and names & {record, PAGE}:
         return
     strange = sorted(others or (names - {record} if page_is_ours else {PAGE}))
     found = "a file" if not final.is_dir() else f"other files ({', '.join(strange[:3])})"
     raise RunDirectoryError(
         f"{final}: expected a new folder, an empty one or one that `{generator}` wrote, got "
-        f"{found}, which writing would replace. Choose another --output."
+        f"{found}, among which a page would be lost. Choose another --output."
     )
 
 
 def _made_by(page: Path, generator: str) -> bool:
-    with page.open("rb") as file:
-        return f'content="{generator}"'.encode() in file.read(4096)
+    try:
+        with page.open("rb") as file:
+            return f'content="{generator}"'.encode() in file.read(4096)
+    except OSError:
+        return False
 
 
-def _bring_along(final: Path, aside: Path, *, but: Collection[str]) -> None:
-    """Give `aside` the files of `final`: as links to the same bytes, or as copies of them."""
-    if not final.exists():
-        return
-    for entry in os.scandir(final):
-        if entry.name in but or (aside / entry.name).exists():
-            continue
-        try:
-            os.link(entry.path, aside / entry.name)
-        except OSError:  # a file system without hard links
-            shutil.copy2(entry.path, aside / entry.name)
+def _move_in(aside: Path, final: Path) -> None:
+    """Pictures and drawings first, then the page that shows them."""
+    for name in OWN:
+        with suppress(FileNotFoundError):
+            os.rename(final / name, aside / f"older-{name}")
+        with suppress(FileNotFoundError):
+            os.rename(aside / name, final / name)
+    os.replace(aside / PAGE, final / PAGE)

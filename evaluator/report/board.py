@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from evaluator.leaderboard.records import Board, Column
-from evaluator.report.beside import page_folder
+from evaluator.report.beside import DRAWINGS, page_folder
 from evaluator.report.board_charts import MAX_BARS, Bar, draw_bars
 from evaluator.report.board_rows import (
     PROVENANCE,
@@ -32,7 +32,7 @@ def write_board(board: Board, folder: Path) -> Path:
     """Write the page of a leaderboard into `folder` and return its path.
 
     The folder may hold the leaderboard's own files (leaderboard.json and its siblings), which
-    stay. The page is written aside and swapped in. Raises RunDirectoryError when something else
+    stay. The page is written aside and moved in. Raises RunDirectoryError when something else
     is in the folder.
     """
     with page_folder(folder, record=RECORD, generator=GENERATOR) as aside:
@@ -122,5 +122,7 @@ def _overall(board: Board, aside: Path) -> Drawing | None:
 
 def _drawn(slug: str, title: str, said: str, bars: Sequence[Bar], aside: Path) -> Drawing:
     svg = draw_bars(f"{slug}-chart", title, said, bars)
-    (aside / f"{slug}.svg").write_text(standalone(svg, chart_rules()), encoding="utf-8")
-    return Drawing(Markup(inline(svg)), f"{slug}.svg", said)  # noqa: S704  (ElementTree escaped it)
+    file = f"{DRAWINGS}/{slug}.svg"
+    (aside / DRAWINGS).mkdir(exist_ok=True)
+    (aside / file).write_text(standalone(svg, chart_rules()), encoding="utf-8")
+    return Drawing(Markup(inline(svg)), file, said)  # noqa: S704  (ElementTree escaped it)

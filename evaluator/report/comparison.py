@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator.compare.records import Comparison, Pairing
-from evaluator.report.beside import page_folder
+from evaluator.comparison.records import Comparison, Pairing
+from evaluator.report.beside import OWN, page_folder
 from evaluator.report.comparison_pairs import (
     ChangedSection,
     PairCard,
@@ -32,7 +33,8 @@ from evaluator.report.comparison_rows import (
 from evaluator.report.frame import TABLES, render_page
 from evaluator.report.images import SampleId
 from evaluator.report.origin import read_origin
-from evaluator.report.paired_pictures import FOLDER, PairedPictures
+from evaluator.report.paired_pictures import PairedPictures
+from evaluator.report.single import alone
 from evaluator.report.text import plain
 from evaluator.report.write import PAGE
 from evaluator.store.rundir import RunDirectory
@@ -61,21 +63,33 @@ class PairingPart:
     settings: Sequence[FactRow]
 
 
-def write_comparison(comparison: Comparison, runs: Sequence[RunDirectory], folder: Path) -> Path:
+def write_comparison(
+    comparison: Comparison,
+    runs: Sequence[RunDirectory],
+    folder: Path,
+    *,
+    single_file: bool = False,
+) -> Path:
     """Write the page of a comparison into `folder` and return its path.
 
     `runs` are those of the comparison, in its order; their pictures and heat maps are read, their
     numbers are not. The folder may hold the comparison's own files (comparison.json,
-    samples.parquet), which stay; samples.parquet gives the histograms. The page is written aside
-    and swapped in. Raises RunDirectoryError when something else is in the folder.
+    samples.parquet), which stay; samples.parquet gives the histograms. `single_file` puts the
+    pictures into the page, which then can be sent alone. The page is written aside and moved in.
+    Raises RunDirectoryError when something else is in the folder.
     """
-    frame = {"record": RECORD, "generator": GENERATOR}
-    with page_folder(folder, **frame, own={FOLDER}) as aside:
-        _fill(comparison, runs, data=folder, aside=aside)
+    with page_folder(folder, record=RECORD, generator=GENERATOR) as aside:
+        page = _fill(comparison, runs, data=folder, aside=aside)
+        if single_file:
+            page = alone(page, aside, {})
+            for name in OWN:
+                shutil.rmtree(aside / name, ignore_errors=True)
+        (aside / PAGE).write_text(page, encoding="utf-8")
     return folder.resolve() / PAGE
 
 
-def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, aside: Path) -> None:
+def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, aside: Path) -> str:
+    """Write pictures and drawings, and return the page that shows them."""
     pictures = PairedPictures(aside)
     scores = PairScores(data / SAMPLES)
     opened = dict(zip((facts.letter for facts in comparison.runs), runs, strict=True))
@@ -87,7 +101,7 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
         pictures.write(letter, run, wanted_samples(comparison, letter, watched))
     drawer = PairDrawer(pictures, scores, aside)
     parts = [_part(comparison, each, drawer, watched[each.letter]) for each in comparison.pairings]
-    page = render_page(
+    return render_page(
         "comparison.html.j2",
         scripts=(TABLES, "comparison.js"),
         styles=("comparison.css",),
@@ -106,7 +120,6 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
         faults=pictures.faults,
         shown_p=shown_p,
     )
-    (aside / PAGE).write_text(page, encoding="utf-8")
 
 
 def _title(comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.compare.records import Difference, Verdict
+from evaluator.comparison.records import Difference, Verdict
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import number, plain
 

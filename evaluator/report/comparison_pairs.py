@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from evaluator.compare.records import Changed, Comparison, Movers, Pairing
+from evaluator.comparison.records import Changed, Comparison, Movers, Pairing
+from evaluator.report.beside import DRAWINGS
 from evaluator.report.comparison_charts import draw_histogram, signed
 from evaluator.report.frame import Drawing, chart_rules
 from evaluator.report.images import SampleId
@@ -184,7 +185,8 @@ class PairDrawer:
         )
         if svg is None:
             return None
-        file = f"{slug}.svg"
+        file = f"{DRAWINGS}/{slug}.svg"
+        (self.folder / DRAWINGS).mkdir(exist_ok=True)
         (self.folder / file).write_text(standalone(svg, chart_rules()), encoding="utf-8")
         said = svg.findtext("desc") or ""
         return Drawing(Markup(inline(svg)), file, said)  # noqa: S704  (ElementTree escaped it)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from evaluator.compare.records import Comparison, Difference, Pairing, RunFacts
+from evaluator.comparison.records import Comparison, Difference, Pairing, RunFacts
 from evaluator.report.comparison_charts import draw_interval, signed
 from evaluator.report.svg import inline
 from evaluator.report.text import number, plain, redacted

@@ -187,6 +187,16 @@ def summary(census: Census, metrics: Metrics) -> tuple[str, list[str]]:
     return headline, remarks
 
 
+def troubles(found: Survey, metrics: Metrics) -> list[str]:
+    """What whoever asks for a report is told beside the page; nothing where all is well."""
+    counted = metrics.samples.get("committed", found.census.committed)
+    fresh = metrics.results and counted == found.census.committed
+    if found.census.complete and fresh and not found.faults:
+        return []
+    headline, remarks = summary(found.census, metrics)
+    return [" ".join((headline, *remarks)), *found.faults]
+
+
 def _plural(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 

@@ -13,13 +13,11 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from evaluator.errors import EvaluatorError
+from evaluator.report.beside import PICTURES
 from evaluator.report.heatmaps import COLUMNS, MAX_WORDS, SIDE, Map, overall, overlay, rows_of
 from evaluator.report.images import LARGE, THUMBNAIL, SampleId, fitted, read_images
 from evaluator.report.text import plain
 from evaluator.store.rundir import RunDirectory
-
-FOLDER = "pictures"
-"""Beside the page; the names inside come from counting alone."""
 
 IDENTITY = ("key", "image_index")
 
@@ -52,7 +50,10 @@ class SamplePicture(NamedTuple):
 
 @dataclass
 class PairedPictures:
-    """Pictures of the samples of several runs, written once each, however often they are shown."""
+    """Pictures of the samples of several runs, written once each, however often they are shown.
+
+    The names of their files come from counting alone.
+    """
 
     folder: Path
     """The page's folder."""
@@ -70,14 +71,14 @@ class PairedPictures:
         numbers = {sample: i for i, sample in enumerate(dict.fromkeys(wanted))}
         if not numbers:
             return
-        (self.folder / FOLDER).mkdir(exist_ok=True)
+        (self.folder / PICTURES).mkdir(exist_ok=True)
         for index, here in _by_shard(run, numbers).items():
             if not run.is_committed(index):
                 continue
             heat = self._read(run, index, "heatmaps", COLUMNS)
             self._note_prompts(run, index, here)
             for sample, image in read_images(run.shard_path(index) / "images.tar", here):
-                stem = f"{FOLDER}/{letter.lower()}-{numbers[sample]:04d}"
+                stem = f"{PICTURES}/{letter.lower()}-{numbers[sample]:04d}"
                 words = [] if heat is None else _words(heat, sample)
                 self._written[letter, sample] = self._write(stem, image, words)
 

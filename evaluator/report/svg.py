@@ -49,7 +49,7 @@ class Chart:
     """Whether a line has its legend even alone: where a neighbouring chart has others."""
 
 
-class _Scale:
+class Scale:
     """Maps values onto pixels, and chooses round ticks."""
 
     def __init__(
@@ -65,14 +65,17 @@ class _Scale:
         self._start, self._scale = start, (stop - start) / (self.high - self.low)
 
     def __call__(self, value: float) -> float:
+        """The pixel of a value."""
         return round(self._start + (value - self.low) * self._scale, 2)
 
     def ticks(self) -> list[float]:
+        """Round values between the ends."""
         first = math.ceil(self.low / self.step - 1e-6)
         last = math.floor(self.high / self.step + 1e-6)
         return [round(i * self.step, 12) for i in range(first, last + 1)]
 
     def label(self, tick: float) -> str:
+        """A tick with as many decimals as its neighbours need."""
         if max(abs(self.low), abs(self.high)) >= 1e5:
             return f"{tick:.1e}".replace("-", "−")
         places = max(0, 1 - math.floor(math.log10(self.step) + 1e-9))
@@ -97,8 +100,8 @@ def draw(chart: Chart) -> ET.Element:
     ys = [v for line in series for v in (*line.y, *line.low, *line.high)]
     if chart.guide is not None:
         ys.append(chart.guide)
-    x = _Scale([v for line in series for v in line.x], _LEFT, WIDTH - _RIGHT, 6, tight=True)
-    y = _Scale(ys, HEIGHT - _BOTTOM, top, 5)
+    x = Scale([v for line in series for v in line.x], _LEFT, WIDTH - _RIGHT, 6, tight=True)
+    y = Scale(ys, HEIGHT - _BOTTOM, top, 5)
     _axes(svg, chart, x, y, top)
     if chart.guide is not None:
         line = {"x1": _LEFT, "x2": WIDTH - _RIGHT, "y1": y(chart.guide), "y2": y(chart.guide)}
@@ -134,7 +137,7 @@ def _legend(svg: ET.Element, chart: Chart, series: Sequence[Series]) -> float:
     return top + 14
 
 
-def _axes(svg: ET.Element, chart: Chart, x: _Scale, y: _Scale, top: float) -> None:
+def _axes(svg: ET.Element, chart: Chart, x: Scale, y: Scale, top: float) -> None:
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     for tick in y.ticks():
         element(svg, "line", "grid", x1=_LEFT, x2=right, y1=y(tick), y2=y(tick))
@@ -149,7 +152,7 @@ def _axes(svg: ET.Element, chart: Chart, x: _Scale, y: _Scale, top: float) -> No
     label.set("transform", f"rotate(-90 13 {middle})")
 
 
-def _band(svg: ET.Element, line: Series, i: int, x: _Scale, y: _Scale) -> None:
+def _band(svg: ET.Element, line: Series, i: int, x: Scale, y: Scale) -> None:
     if not line.low or len(line.x) < 2:
         return
     upper = [f"{x(a)},{y(b)}" for a, b in zip(line.x, line.high, strict=True)]
@@ -157,7 +160,7 @@ def _band(svg: ET.Element, line: Series, i: int, x: _Scale, y: _Scale) -> None:
     element(svg, "polygon", f"band s{i}", points=" ".join([*upper, *reversed(lower)]))
 
 
-def _line(svg: ET.Element, line: Series, i: int, x: _Scale, y: _Scale) -> None:
+def _line(svg: ET.Element, line: Series, i: int, x: Scale, y: Scale) -> None:
     points = list(zip(line.x, line.y, strict=True))
     if len(points) > 1:
         path = " ".join(f"{x(a)},{y(b)}" for a, b in points)

@@ -20,7 +20,8 @@ def sweep_table(folder: Path) -> str:
     for point in sweep.points:
         settings = [shown(point.settings.get(path, "")) for path in sweep.paths]
         rows.append([*settings, *(spread(point.results.get(m)) for m in sweep.metrics)])
-    return aligned(titles, rows, [[point.trouble] * bool(point.trouble) for point in sweep.points])
+    table = aligned(titles, rows, [[p.trouble] * bool(p.trouble) for p in sweep.points])
+    return "\n".join([table, *(f"! {warning}" for warning in sweep.warnings)])
 
 
 def write_sweep(folder: Path, output: Path | None = None, *, metrics: Sequence[str] = ()) -> Path:

@@ -74,6 +74,7 @@ def fill(
         subtitle=f"A sweep of {len(sweep.points)} points over {', '.join(map(short, sweep.paths))}",
         sections=sections,
         remarks=(*sweep.remarks, *ranking.remarks),
+        warnings=sweep.warnings,
         all_there=done == len(sweep.points),
         headline=f"{done} of {len(sweep.points)} points have all their numbers.",
         settings=[short(path) for path in sweep.paths],

@@ -48,7 +48,7 @@ class SweptPoint:
     prompts: str | None
     """Fingerprint of the prompts."""
     trouble: str = ""
-    """Why numbers are missing; empty when all are there."""
+    """Why numbers are missing, or not shown; empty when all are there."""
 
     @property
     def label(self) -> str:
@@ -67,6 +67,8 @@ class SweepResults:
     """Those with a value at any point, in the order of the first run."""
     remarks: Sequence[str] = field(default_factory=tuple)
     """What hinders comparing the points, in sentences."""
+    warnings: Sequence[str] = field(default_factory=tuple)
+    """What the numbers themselves say of their limits, each with its metrics and points."""
 
     def values(self, metric: MetricKey) -> list[float]:
         """The value at each point; NaN where there is none."""
@@ -80,9 +82,13 @@ class SweepResults:
         return low, high
 
     def higher_is_better(self, metric: MetricKey) -> bool | None:
-        """The direction of a metric; None where neither is better."""
+        """The direction of a metric, which a number that failed does not tell.
+
+        None where neither is better.
+        """
         found = (point.results.get(metric) for point in self.points)
-        return next((result.higher_is_better for result in found if result is not None), None)
+        said = (result.higher_is_better for result in found if result is not None)
+        return next((each for each in said if each is not None), None)
 
     def arrow(self, metric: MetricKey) -> str:
         """↑, ↓ or nothing."""
@@ -108,7 +114,10 @@ def short(path: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of a setting, fit to show."""
+    """A value of a setting, fit to show; a part with a name goes by it."""
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        rest = [f"{key} {shown(each)}" for key, each in value.items() if key != "name"]
+        return plain(" ".join([value["name"], f"({', '.join(rest)})" * bool(rest)]), limit=60)
     if isinstance(value, str):
         return plain(value, limit=60)
     if isinstance(value, float) and math.isfinite(value):
@@ -134,7 +143,12 @@ def read_sweep(folder: Path) -> SweepResults:
     paths = dict.fromkeys(path for point in points for path in point.settings)
     remarks = [f"{point.label}: {point.trouble}" for point in points if point.trouble]
     return SweepResults(
-        plain(name), tuple(paths), points, tuple(metrics), (*remarks, *_differences(points))
+        plain(name),
+        tuple(paths),
+        points,
+        tuple(metrics),
+        (*remarks, *_differences(points)),
+        _warnings(points),
     )
 
 
@@ -144,16 +158,24 @@ def _read_point(path: Path, folder: str, settings: Mapping[str, Any]) -> SweptPo
     results = parse_results(entries)
     several = len({result.reference for result in results if result.reference}) > 1
     whole: dict[MetricKey, Result] = {}
+    again: list[str] = []
     groups: dict[tuple[MetricKey, GroupKey], Result] = {}
     for entry, result in zip(entries, results, strict=True):
         key = MetricKey(plain(entry.get("name", "?")), result.reference if several else "")
         group = entry.get("group")
         if isinstance(group, Mapping) and group:
             tag, value = next(iter(group.items()))
-            groups[key, GroupKey(plain(tag, limit=40), plain(value, limit=40))] = result
+            found = GroupKey(plain(tag, limit=40), plain(value, limit=40))
+            groups.setdefault((key, found), result)
         else:
+            again += [key.label] if key in whole else []
             whole.setdefault(key, result)
-    return SweptPoint(folder, settings, whole, groups, _prompts(path), _trouble(path, metrics))
+    trouble = _trouble(path, metrics)
+    if again and not trouble:
+        trouble = (
+            f"{', '.join(dict.fromkeys(again))} stands in its numbers again; the first counts."
+        )
+    return SweptPoint(folder, settings, whole, groups, _prompts(path), trouble)
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
@@ -209,6 +231,22 @@ def _differences(points: Sequence[SweptPoint]) -> list[str]:
             "compared."
         )
     return remarks
+
+
+def _warnings(points: Sequence[SweptPoint]) -> tuple[str, ...]:
+    """Each warning of a number once, groups aside: of which metrics, and at how many points."""
+    found: dict[str, tuple[dict[str, None], set[str]]] = {}
+    for point in points:
+        for key, result in point.results.items():
+            for warning in result.warnings:
+                metrics, places = found.setdefault(warning, ({}, set()))
+                metrics[key.label] = None
+                places.add(point.folder)
+    said = []
+    for warning, (metrics, places) in found.items():
+        where = "" if len(places) == len(points) else f" (at {len(places)} of {len(points)} points)"
+        said.append(f"{', '.join(metrics)}: {warning}{where}")
+    return tuple(said)
 
 
 def spread(result: Result | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from evaluator.report.svg import _Scale as Scale
+from evaluator.report.svg import Scale as Scale
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import plain
 
@@ -154,14 +154,22 @@ def _trail(svg: ET.Element, scatter: Scatter, trail: Trail, i: int, x: Scale, y:
 def _labels(svg: ET.Element, marks: Sequence[Mark], x: Scale, y: Scale, top: float) -> None:
     if len(marks) > MOST_LABELS:
         return
+    taken: list[tuple[float, float, float]] = []  # left, right, baseline of labels there already
     for mark in marks:
-        if mark.label:
-            # Not over the legend, and not beyond the right edge.
-            down = 16 if y(mark.y) < top + 12 else -7
-            left = x(mark.x) > WIDTH - _RIGHT - 30
-            place = (x(mark.x) + (-8 if left else 7), y(mark.y) + down)
-            label = plain(mark.label, limit=16)
-            text(svg, *place, label, anchor="end" if left else "start")
+        label = plain(mark.label, limit=16)
+        width = _LETTER * len(label)
+        for side, down in ((7, -7), (7, 16), (-7, -7), (-7, 16)):
+            left = x(mark.x) + side - (width if side < 0 else 0)
+            place = (left, left + width, y(mark.y) + down)
+            inside = left > _LEFT and place[1] < WIDTH and top + 6 < place[2] < HEIGHT - _BOTTOM
+            if inside and not any(_overlap(place, other) for other in taken):
+                text(svg, left, place[2], label)
+                taken.append(place)
+                break  # where all four places are taken, pointing at the mark says what it is
+
+
+def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> bool:
+    return a[0] < b[1] + 4 and b[0] < a[1] + 4 and abs(a[2] - b[2]) < 11
 
 
 def radar(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
 from evaluator.report.chosen import choose
-from evaluator.report.compose import compose, summary, write_sheets
+from evaluator.report.compose import compose, summary, troubles, write_sheets
 from evaluator.report.details import Details
 from evaluator.report.explore import gallery_text, spread_texts
 from evaluator.report.frame import GENERATOR
@@ -39,7 +40,12 @@ PICTURES = ("thumbs", "images", "maps")
 
 
 def write(
-    run: RunDirectory, output: Path | None, *, thumbnails: int | None, single_file: bool
+    run: RunDirectory,
+    output: Path | None,
+    *,
+    thumbnails: int | None,
+    single_file: bool,
+    say: Callable[[str], None] | None,
 ) -> Path:
     """See `evaluator.report.write_report`."""
     final = (run.path / "report" if output is None else output).resolve()
@@ -50,15 +56,18 @@ def write(
             aside.mkdir(parents=True)
             default = SINGLE_THUMBNAILS if single_file else DEFAULT_THUMBNAILS
             number = default if thumbnails is None else thumbnails
-            fill(run, aside, thumbnails=number, single_file=single_file)
+            missing = fill(run, aside, thumbnails=number, single_file=single_file)
             swap(aside, final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    if say is not None:
+        for line in missing:
+            say(line)
     return final / PAGE
 
 
-def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool) -> None:
-    """Write every file of the report into an empty folder."""
+def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool) -> list[str]:
+    """Write every file of the report into an empty folder; returns what is missing or damaged."""
     metrics = read_metrics(run.path / "metrics.json")
     origin = read_origin(run)
     found = survey(run, folder)
@@ -83,6 +92,7 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
         page = alone(page, folder, inside)
         _empty(folder)
     (folder / PAGE).write_text(page, encoding="utf-8")
+    return troubles(found, metrics)
 
 
 def _empty(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -227,6 +228,9 @@ class _Worker:
             raise
         except EvaluatorError as error:
             return self._failed(point, str(error))
+        except Exception as error:  # the others go on; what no message foresaw is told in full
+            traceback.print_exc()
+            return self._failed(point, f"{type(error).__name__}: {error}")
 
     def _together(self, point: Point) -> PointOutcome:
         """One point by all processes of the launch, which agree on whether it failed."""
@@ -238,6 +242,9 @@ class _Worker:
             raise
         except EvaluatorError as error:
             return self._failed(point, self._failures(str(error)))
+        except Exception as error:  # the others go on; what no message foresaw is told in full
+            traceback.print_exc()
+            return self._failed(point, self._failures(f"{type(error).__name__}: {error}"))
         if failures := self._failures(None):
             return self._failed(point, failures)
         return PointOutcome(point, outcome)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from evaluator.durable import explained
-from evaluator.errors import InputError
+from evaluator.errors import CorruptShardError, InputError
 from evaluator.store import schemas
 from evaluator.store.rundir import RunDirectory
 from evaluator.text import plain
 
+_TABLE = re.compile(r"[\w.-]+\.parquet\Z")
 _FEATURES = re.compile(r"features-(.+)-([0-9a-f]{8})\.parquet\Z")
 
 
@@ -33,13 +35,19 @@ class FeatureFile(NamedTuple):
 
 
 def file_names(run: RunDirectory) -> list[str]:
-    """The tables of the first committed shard; every shard has these, unless one is being made."""
+    """The tables of the first committed shard; every shard has these, unless one is being made.
+
+    A table that this shard lost is among them: reading it says that it is lost.
+    """
     committed = run.committed()
     if not committed:
         return []
     folder = run.shard_path(committed[0])
     with explained("list", folder):
-        return sorted(path.name for path in folder.glob("*.parquet"))
+        names = {path.name for path in folder.glob("*.parquet")}
+    with suppress(CorruptShardError):
+        names |= {name for name in run.files(committed[0]).record.rows if _TABLE.match(name)}
+    return sorted(names)
 
 
 def feature_files(run: RunDirectory) -> list[FeatureFile]:

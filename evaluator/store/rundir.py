@@ -42,12 +42,9 @@ class RunDirectory:
         """A run that exists. Raises RunDirectoryError where there is none."""
         require_mounted(path, what="the run directory", instead=PULL)
         if not (path / "init").is_dir():
-            found = "nothing there" if not path.exists() else "a folder without init/"
-            if (path / "sweep.json").is_file():
-                found = "the folder of a sweep, which has one for each point"
             raise RunDirectoryError(
-                f"{path}: expected a run directory (made by `evaluator run`), got {found}. "
-                "Check the path, or start the run."
+                f"{path}: expected a run directory (made by `evaluator run`), got "
+                f"{_found_instead(path)}. Check the path, or start the run."
             )
         run = cls(path)
         _ = run.planned
@@ -299,3 +296,18 @@ def _foreign_content(path: Path) -> list[str]:
         "flaws",
     }
     return sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")
+
+
+def _found_instead(path: Path) -> str:
+    """What is at a path that is no run directory."""
+    if not path.exists():
+        return "nothing there"
+    if not path.is_dir():
+        return "a file"
+    if (path / "sweep.json").is_file():
+        return "the folder of a sweep, which has one for each point"
+    with explained("list", path):
+        runs = sorted(each.name for each in path.iterdir() if (each / "init").is_dir())
+    if runs:
+        return f"a folder with {len(runs)} of them ({', '.join(runs[:3])}{', …' * (len(runs) > 3)})"
+    return "a folder without init/"

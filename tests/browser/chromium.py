@@ -114,10 +114,20 @@ _FOCUSED = """() => {
 
 
 @contextmanager
-def opened(browser: Browser, file: Path, *, scheme: Scheme = "light") -> Iterator[Opened]:
+def opened(
+    browser: Browser,
+    file: Path,
+    *,
+    scheme: Scheme = "light",
+    width: int = 1200,
+    scripts: bool = True,
+) -> Iterator[Opened]:
     """Open a file in a context of its own that has no network."""
     context = browser.new_context(
-        offline=True, color_scheme=scheme, viewport={"width": 1200, "height": 900}
+        offline=True,
+        color_scheme=scheme,
+        viewport={"width": width, "height": 900},
+        java_script_enabled=scripts,
     )
     context.set_default_timeout(5000)
     context.add_init_script(_VIOLATIONS)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from playwright.sync_api import Browser
 from evaluator.report import write_report
 from evaluator.report.board import write_board
 from evaluator.report.comparison import write_comparison
-from tests.browser.chromium import Opened, Scheme, opened, started, unavailable
+from tests.browser.chromium import Opened, opened, started, unavailable
 from tests.browser.records import board, comparison, pair_scores
 from tests.report.conftest import Recipe, build
 
@@ -36,8 +37,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
     with ExitStack() as stack:
         pages: list[Opened] = []
 
-        def open_one(file: Path, *, scheme: Scheme = "light") -> Opened:
-            pages.append(stack.enter_context(opened(browser, file, scheme=scheme)))
+        def open_one(file: Path, **how: Any) -> Opened:
+            pages.append(stack.enter_context(opened(browser, file, **how)))
             return pages[-1]
 
         yield open_one
@@ -50,6 +51,16 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run with hostile prompts, pictures and probes."""
     run = build(tmp_path_factory.mktemp("run") / "run", Recipe(pairs=True))
     return write_report(run, tmp_path_factory.mktemp("report") / "report")
+
+
+@pytest.fixture(scope="package")
+def single_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of such a run in one file, carried to a folder of its own."""
+    folder = tmp_path_factory.mktemp("single")
+    run = build(folder / "run", Recipe(pairs=True, side=300))
+    page = write_report(run, folder / "report", single_file=True)
+    (folder / "elsewhere").mkdir()
+    return page.rename(folder / "elsewhere" / "sent by mail.html")
 
 
 @pytest.fixture(scope="package")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from evaluator.compare.records import (
+from evaluator.comparison.records import (
     Agreement,
     Changed,
     Comparison,

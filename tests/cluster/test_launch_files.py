@@ -104,14 +104,17 @@ def test_a_node_lost_in_mid_job(site: Site, undisturbed: Path) -> None:
     assert_as_undisturbed(submitted, undisturbed, site)
 
 
-def test_a_node_of_one_launch_over_two_lost_in_mid_job(site: Site, undisturbed: Path) -> None:
-    submitted = site.submit("--nodes", "2", run="runs of mine/nodes lost")
+@pytest.mark.parametrize("which", [-1, 0], ids=["another", "its shell's"])
+def test_a_node_of_one_launch_over_two_lost_in_mid_job(
+    which: int, site: Site, undisturbed: Path
+) -> None:
+    submitted = site.submit("--nodes", "2", run=f"runs of mine/lost {which}")
     slurm = submitted.slurm
     slurm.run("scancel", submitted.numbers)
     submitted.until_in_the_middle()
     (job,) = slurm.jobs(submitted.workers)
-    # Not the one on which the job's own shell runs, which would be lost with it: that one lives on.
-    lost = slurm.run("scontrol", "show", "hostnames", job.node).split()[-1]
+    # The job's own shell runs on the first: it is lost too, or lives on and hears of it.
+    lost = slurm.run("scontrol", "show", "hostnames", job.node).split()[which]
     slurm.lose_node(lost)
     try:
         until("the node is down", lambda: slurm.node_states()[lost].startswith("down"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
@@ -88,6 +90,10 @@ def test_numbers_of_an_incomplete_run_are_published_only_when_allowed(tmp_path, 
     build_run(tmp_path / "run", missing=[1])
     with pytest.raises(IncompleteError, match="got 8 of 12 samples.*--allow-incomplete"):
         export_runs(find_runs([tmp_path / "run"]), target, tmp_path / "out", DATASET)
+    whole = build_run(tmp_path / "later")
+    shutil.rmtree(whole.shard_path(1))  # its metrics.json still counts all of them
+    with pytest.raises(IncompleteError, match="got 8 of 12 samples.*--allow-incomplete"):
+        export_runs(find_runs([whole.path]), target, tmp_path / "out", DATASET)
     assert not (tmp_path / "out").exists()
     allowed = ExportOptions(dataset="some-org/some-data", allow_incomplete=True)
     exported = export_runs(find_runs([tmp_path / "run"]), target, tmp_path / "out", allowed)

@@ -216,3 +216,21 @@ def test_bad_usage_ends_with_status_2(call, small_run, arguments, message):
     ended = call("query", *(part.format(run=small_run) for part in arguments))
     assert ended.status == 2
     assert message in ended.err
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_table_that_was_lost_from_a_shard_is_an_error_and_no_smaller_answer(tmp_path, shard):
+    directory = build_run(tmp_path / "run")
+    (directory.shard_path(shard) / "samples.parquet").unlink()
+    with pytest.raises(CorruptShardError, match="expected a file that was committed"):
+        Query(find_runs([directory.path])).run("SELECT count(*) FROM samples")
+
+
+def test_an_answer_from_an_incomplete_run_says_so(tmp_path, capsys):
+    from evaluator.cli.query import query
+
+    build_run(tmp_path / "run", name="half", missing=[1])
+    query([str(tmp_path / "run"), "SELECT count(*) AS num FROM samples"], csv="-")
+    printed = capsys.readouterr()
+    assert printed.out == "num\n8\n"
+    assert printed.err == "warning: half: incomplete, 8 of 12 samples are in its tables\n"

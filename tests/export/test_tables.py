@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.errors import EvaluatorError, StorageError
+from evaluator.errors import CorruptShardError, EvaluatorError, StorageError
 from evaluator.export.csv_tables import as_csv
 from evaluator.export.json_tables import as_json, as_lines
 from evaluator.export.tidy import RESULTS
@@ -156,6 +156,22 @@ def test_signs_that_hide_are_found(hidden):
 
 def test_the_name_of_the_hostile_run_is_hostile():
     assert HOSTILE_NAME.startswith("=")
+
+
+@pytest.mark.parametrize("target", ["csv", "json", "parquet", "tensorboard"])
+def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_go(tmp_path, target):
+    for name in ("whole", "broken"):
+        build_run(tmp_path / name, name=name)
+    (tmp_path / "broken" / "shards" / "00001" / "samples.parquet").unlink()
+    runs = find_runs([tmp_path / "whole", tmp_path / "broken"])
+    exported = export_runs(runs, target, tmp_path / "out")
+    assert exported.exit_status == 1
+    [said] = exported.left_out
+    assert said.startswith("broken: ")
+    assert "expected a file that was committed" in said
+    assert len(exported.files) == (1 if target == "tensorboard" else 2)
+    with pytest.raises(CorruptShardError, match="expected a file that was committed"):
+        export_runs(find_runs([tmp_path / "broken"]), target, tmp_path / "other")
 
 
 @pytest.mark.parametrize("damage", [{"warnings": 5}, {"reference": 1.5}, {"n": []}])

@@ -85,6 +85,16 @@ def test_a_damaged_entry_is_left_out_and_counted(runs: Path, damage: dict[str, o
     assert row.warnings == ("left out: an entry of metrics.json that cannot be read",)
 
 
+def test_runs_that_never_met_are_told_apart_and_not_blamed_for_it(runs: Path) -> None:
+    for name in "xy":
+        make_run(runs / name, [SetNumber("fid", 3.0)], prompts="c" * 64, num_prompts=30)
+    (remark,) = board_of(runs).remarks
+    assert remark == (
+        "these groups of runs share no ranked metric, so win rates and places are comparable "
+        "within a group only: a; b; c | x; y"
+    )
+
+
 def test_a_run_that_lacks_a_metric_is_ranked_by_the_others(runs: Path) -> None:
     make_run(runs / "d", [SetNumber("kid", 0.5)])
     board = board_of(runs)
@@ -165,7 +175,7 @@ def test_unknown_names_are_met_with_a_near_miss(runs: Path) -> None:
     ):
         leaderboard([runs], sort="clip", num_resamples=20)
     with pytest.raises(
-        ConfigError, match="--by region: expected a tag .* there is none, or add `by: region`"
+        ConfigError, match=r"--by region: expected a tag .* \(there is none\). Or add `by: region`"
     ):
         leaderboard([runs], by="region", num_resamples=20)
 

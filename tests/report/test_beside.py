@@ -9,7 +9,7 @@ import pytest
 from evaluator.errors import RunDirectoryError
 from evaluator.report.beside import page_folder
 
-KIND = {"record": "a.json", "generator": "evaluator a", "own": {"pictures"}}
+KIND = {"record": "a.json", "generator": "evaluator a"}
 PAGE = '<meta name="generator" content="evaluator a">'
 
 
@@ -66,12 +66,34 @@ def test_folders_of_others_are_refused_untouched(tmp_path: Path, name: str) -> N
 
 
 def test_a_folder_with_a_record_and_foreign_folders_is_refused(tmp_path: Path) -> None:
-    """They would not move along, and be lost."""
+    """It is no folder of ours then, whatever its record is called."""
     (tmp_path / "a" / "work").mkdir(parents=True)
     (tmp_path / "a" / "a.json").write_text("{}")
     with pytest.raises(RunDirectoryError, match="Choose another --output"):
         write(tmp_path / "a")
     assert (tmp_path / "a" / "work").is_dir()
+
+
+def test_the_current_folder_stays_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell that stands there would look into a folder that is gone."""
+    monkeypatch.chdir(tmp_path)
+    write(Path("."))
+    assert set(content(Path("."))) == {"index.html", "pictures/0.png"}
+
+
+def test_what_a_killed_process_left_aside_stops_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    (tmp_path / "a" / ".page.left").mkdir()
+    write(tmp_path / "a", PAGE + "newer")
+    assert content(tmp_path / "a")["index.html"] == PAGE + "newer"
+
+
+def test_a_first_page_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        fail(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:

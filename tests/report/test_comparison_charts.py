@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.compare.records import Difference, Span
+from evaluator.comparison.records import Difference, Span
 from evaluator.report.comparison_charts import BINS, draw_histogram, draw_interval, signed
 from tests.browser.records import difference
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.compare.records import Comparison
+from evaluator.comparison.records import Comparison
 from evaluator.errors import RunDirectoryError
 from evaluator.report.comparison import write_comparison
 from evaluator.report.comparison_pairs import PairScores
@@ -48,7 +50,7 @@ def test_writing_again_gives_the_same_bytes_and_keeps_the_data(
     page = write_comparison(found, runs, out)
     first = files(out)
     assert page == out / "index.html"
-    assert {"comparison.json", "samples.parquet", "histogram-b-0.svg"} < set(first)
+    assert {"comparison.json", "samples.parquet", "drawings/histogram-b-0.svg"} < set(first)
     write_comparison(found, runs, out)
     assert files(out) == first
 
@@ -69,6 +71,29 @@ def test_runs_without_images_are_compared_all_the_same(
     assert page.count("no image kept") == 2 * 4
     assert "heat map of" not in page
     assert "differences of single pairs" not in page  # no samples.parquet, no histogram
+
+
+def test_a_page_without_changed_pairs_does_not_say_that_there_is_no_score(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    still = replace(found, pairings=tuple(replace(p, movers=()) for p in found.pairings))
+    page = write_comparison(still, runs, tmp_path / "out").read_text()
+    assert "none differs, or none was asked for" in page
+
+
+def test_one_file_holds_every_picture_and_leads_nowhere(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    write_comparison(found, runs, tmp_path / "out")
+    beside = (tmp_path / "out" / "index.html").read_text()
+    page = write_comparison(found, runs, tmp_path / "out", single_file=True).read_text()
+    assert set(files(tmp_path / "out")) == {"index.html"}
+    sources = re.findall(r'<img src="([^"]*)"', page)
+    assert len(sources) == beside.count("<img ") > 20
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(address.startswith("#") for address in re.findall(r'<a [^>]*href="([^"]*)"', page))
 
 
 def test_runs_that_lost_shards_show_the_rest(pair: Callable[..., Pair], tmp_path: Path) -> None:

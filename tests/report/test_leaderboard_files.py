@@ -39,7 +39,7 @@ def test_files_of_the_folder_hold_the_same_numbers(board: Board, tmp_path: Path)
     names = [path.name for path in write_leaderboard(board, folder)]
     assert names[:4] == [f"leaderboard.{end}" for end in ("json", "csv", "md", "parquet")]
     assert names[4:] == ["index.html"]
-    assert {path.name for path in folder.iterdir() if path.suffix != ".svg"} == set(names)
+    assert {path.name for path in folder.iterdir()} == {*names, "drawings"}
     record = json.loads((folder / "leaderboard.json").read_bytes())
     assert Board.from_record(record).cells == board.cells
     rows = pq.read_table(folder / "leaderboard.parquet").to_pylist()

@@ -14,7 +14,7 @@ from evaluator.cli import main
 from evaluator.errors import ConfigError, RunDirectoryError
 from evaluator.report.sweep import sweep_table, write_sweep
 from evaluator.report.sweep_layout import lay_out, weighed
-from evaluator.report.sweep_points import read_sweep
+from evaluator.report.sweep_points import read_sweep, shown
 from tests.leaderboard.synthetic import SetNumber
 from tests.report.sweeps import GUIDANCE, Numbers, make_sweep, traded
 
@@ -137,6 +137,16 @@ def test_data_sets_are_lines_of_a_numeric_setting_or_places_without_one(tmp_path
     assert {"coco.jsonl", "drawn.jsonl"} <= {label.text for label in svg.iter(f"{SVG}text")}
 
 
+def test_a_part_with_a_name_goes_by_it() -> None:
+    assert shown({"name": "DDIMScheduler"}) == "DDIMScheduler"
+    assert shown({"name": "DDIMScheduler", "eta": 0.5, "x": None}) == (
+        "DDIMScheduler (eta 0.5, x null)"
+    )
+    assert [shown(value) for value in (3, 3.0, 0.1, True, "a\x1b[31mb", [1, 2])] == [
+        "3", "3", "0.1", "true", "ab", "[1, 2]",
+    ]  # fmt: skip
+
+
 def test_more_lines_than_colours_are_points_without_lines(tmp_path: Path) -> None:
     values = [{"generation.seed": s, "generation.steps": n} for s in range(7) for n in range(1, 9)]
     layout = lay_out(read_sweep(make_sweep(tmp_path / "runs", values, lambda i: None)))
@@ -170,6 +180,29 @@ def test_what_is_missing_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     table = sweep_table(folder)
     assert "! not begun yet." in table
     assert "10.000 ± 0.400" in table
+
+
+def test_a_number_that_failed_at_the_first_point_leaves_its_metric_on_the_front(
+    tmp_path: Path,
+) -> None:
+    """metrics.json says no direction of a number that could not be computed."""
+
+    def some(i: int) -> Numbers:
+        failed = SetNumber("fd_digits", None, higher_is_better=None)
+        return [failed, *traded(i)[1:]] if i == 0 else traded(i)
+
+    sweep = read_sweep(make_sweep(tmp_path / "runs", GUIDANCE, some))
+    first = sweep.metrics[[m.name for m in sweep.metrics].index("fd_digits")]
+    assert sweep.higher_is_better(first) is False
+    assert "fd_digits" in [m.name for m in weighed(sweep)]
+
+
+def test_a_metric_that_was_asked_twice_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    twice = [SetNumber("kd_digits", value, reach=0.1) for value in (1.0, 2.0)]
+    sweep = read_sweep(make_sweep(tmp_path / "runs", GUIDANCE[:2], lambda i: twice))
+    assert sweep.values(sweep.metrics[0]) == [1.0, 1.0]
+    said = "guidance_scale 1: kd_digits stands in its numbers again; the first counts."
+    assert said in sweep.remarks
 
 
 def test_a_sweep_without_any_number_has_a_page(tmp_path: Path) -> None:
@@ -255,3 +288,25 @@ def test_the_verb_takes_the_folder_or_the_configuration(
     assert "expected the folder of a sweep" in captured.err
     assert (folder / "report" / "trade-off-1.svg").is_file()
     assert not (folder / "report" / "trade-off-2.svg").exists()
+
+
+def test_what_a_number_says_of_its_limits_is_said_once_on_the_page_and_in_the_terminal(
+    folder: Path,
+) -> None:
+    for i in range(4):
+        file = folder / f"point-{i}" / "metrics.json"
+        record = json.loads(file.read_text())
+        for metric in record["metrics"]:
+            whole, name = not metric.get("group"), metric["name"]
+            few = whole and name in ("fd_digits", "recall_digits")
+            metric["warnings"] = ["30 samples: few <b>"] if few else []
+            if whole and name == "clip_score" and i == 2:
+                metric["warnings"] = ["flat"]
+        file.write_text(json.dumps(record))
+    page = write_sweep(folder).read_text()
+    assert page.count("⚠ fd_digits, recall_digits: 30 samples: few &lt;b&gt;") == 1
+    assert page.count("⚠ clip_score: flat (at 1 of 4 points)") == 1
+    assert sweep_table(folder).splitlines()[-2:] == [
+        "! fd_digits, recall_digits: 30 samples: few <b>",
+        "! clip_score: flat (at 1 of 4 points)",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,20 @@ def test_run_without_any_shard(make_run: Make) -> None:
 def test_numbers_older_than_the_shards_are_called_so(make_run: Make) -> None:
     run = make_run(missing_shards=(2,), probes=False)
     assert "The numbers are from 20 committed samples: aggregate again." in html(write_report(run))
+
+
+def test_whoever_asks_is_told_what_is_missing_and_nothing_of_a_whole_run(make_run: Make) -> None:
+    said: list[str] = []
+    run = make_run()
+    write_report(run, say=said.append)
+    assert said == []
+    shutil.rmtree(run.shard_path(2))
+    damaged = run.shard_path(1) / "latents.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    write_report(run, say=said.append)
+    assert said[0].startswith("Incomplete: ")
+    assert said[0].endswith("The numbers are from 20 committed samples: aggregate again.")
+    assert "latents.parquet: expected the table" in said[1]
 
 
 def test_damaged_table_is_named_and_the_rest_is_shown(make_run: Make) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from evaluator.config.points import Sweep, load_runs
+from evaluator.runner.sweep import run_sweep
 from evaluator.store.claims import Claims, Worker
 from tests.runner.conftest import bytes_of, command, launch
 from tests.runner.test_worlds import numbers
@@ -157,6 +159,23 @@ def test_a_point_that_fails_stops_no_other(
     said = call("status", out)
     assert said.status != 0
     assert "noise: 1 of 2 points complete" in said.out
+
+
+def test_a_model_that_cannot_be_built_stops_no_other_point(
+    write: Callable[..., Path], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write({"list": [{"model.options.nonsense": 1}, {"generation.seed": 1}]})
+    sweep = load_runs(config)
+    assert isinstance(sweep, Sweep)
+    ended = run_sweep(sweep, out, allow_code=True, relative_to=config.parent)
+    assert ended is not None
+    assert ended.exit_status == 1
+    broken, whole = ended.points
+    (trouble,) = broken.troubles
+    assert trouble.startswith("failed: TypeError: ")
+    assert "unexpected keyword argument 'nonsense'" in trouble
+    assert (whole.exit_status, whole.troubles) == (0, [])
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_point_that_lies_in_another_evaluations_folder_is_told_and_the_others_go_on(

@@ -69,6 +69,17 @@ def test_a_folder_with_other_files_is_no_run(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path)
 
 
+def test_what_is_no_run_is_called_what_it_is(run: RunDirectory, tmp_path: Path) -> None:
+    file = run.path.parent / "a.yaml"
+    file.write_text("name: a")
+    with pytest.raises(RunDirectoryError, match=r"a\.yaml: expected a run.*, got a file\."):
+        RunDirectory.open(file)
+    with pytest.raises(
+        RunDirectoryError, match=rf"got a folder with 1 of them \({run.path.name}\)"
+    ):
+        RunDirectory.open(run.path.parent)
+
+
 def test_the_first_commit_wins_and_the_loser_leaves_nothing(run: RunDirectory) -> None:
     assert commit(run, 1, "first")
     assert not commit(run, 1, "second")

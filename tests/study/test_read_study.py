@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from evaluator.errors import InputError
 from evaluator.study import MadeStudy, Study, StudyRequest, make_study, read_back, read_study
 from evaluator.study.answers import MAX_BYTES, read_answers
-from evaluator.study.cited import write_cited
+from evaluator.study.cited import cited_rows, write_cited
 from evaluator.study.records import Trial
 from evaluator.study.results import results_lines
 from tests.study.runs import Rule, always, answers_of, make_run, prefer, put_answers
@@ -214,6 +215,15 @@ def test_the_citation_file_has_a_row_for_each_run(pairs: Pairs, tmp_path: Path) 
         low, high = row["intervals"]["human_win_rate"]
         assert low <= run.score <= high
         assert set(row) == {"name", "source", "protocol", "n", "values", "intervals", "level"}
+
+
+def test_strengths_of_two_tiers_are_not_cited_in_one_column(pairs: Pairs) -> None:
+    found = read_back(answered(pairs, prefer("alpha"), always("tie"), prefer("beta"))).results
+    assert all("human_elo" in row["values"] for row in cited_rows(found))
+    tiers = tuple(replace(run, tier=place // 2) for place, run in enumerate(found.runs))
+    rows = cited_rows(replace(found, runs=tiers))
+    assert all(list(row["values"]) == ["human_win_rate"] for row in rows)
+    assert all(list(row["intervals"]) == ["human_win_rate"] for row in rows)
 
 
 Damage = Callable[[dict[str, Any]], Any]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.compare.records import (
+from evaluator.comparison.records import (
     Agreement,
     Changed,
     Comparison,

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from evaluator.compare.notebook import as_html
-from evaluator.compare.numbers import Agreement as Agreement
-from evaluator.compare.numbers import Changed as Changed
-from evaluator.compare.numbers import Difference as Difference
-from evaluator.compare.numbers import Movers as Movers
-from evaluator.compare.numbers import Span as Span
-from evaluator.compare.numbers import Verdict as Verdict
-from evaluator.compare.numbers import difference_of, movers_of
+from evaluator.comparison.notebook import as_html
+from evaluator.comparison.numbers import Agreement as Agreement
+from evaluator.comparison.numbers import Changed as Changed
+from evaluator.comparison.numbers import Difference as Difference
+from evaluator.comparison.numbers import Movers as Movers
+from evaluator.comparison.numbers import Span as Span
+from evaluator.comparison.numbers import Verdict as Verdict
+from evaluator.comparison.numbers import difference_of, movers_of
 from evaluator.errors import InputError
 
 FORMAT = 1

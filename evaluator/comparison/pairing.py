@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, CustomPlan
 from evaluator.aggregate.tags import MAX_VALUES
-from evaluator.compare.differences import (
+from evaluator.comparison.differences import (
     Draft,
     Frame,
     Settings,
@@ -20,11 +20,11 @@ from evaluator.compare.differences import (
     of_scores,
     of_values,
 )
-from evaluator.compare.matching import Matched, Side, match, title
-from evaluator.compare.opened import OpenedRun
-from evaluator.compare.pairs import Pairs, pair
-from evaluator.compare.records import Difference, Movers, Pairing, Refusal
-from evaluator.compare.values import Numbers, Scores, Values, custom_numbers
+from evaluator.comparison.matching import Matched, Side, match, title
+from evaluator.comparison.opened import OpenedRun
+from evaluator.comparison.pairs import Pairs, pair
+from evaluator.comparison.records import Difference, Movers, Pairing, Refusal
+from evaluator.comparison.values import Numbers, Scores, Values, custom_numbers
 from evaluator.errors import EvaluatorError, InputError
 from evaluator.statistics.paired import PERMUTATIONS
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, request_digest
 from evaluator.aggregate.summary import FORMAT, MetricRecord, Summary, is_real
-from evaluator.compare.records import RunFacts
+from evaluator.comparison.records import RunFacts
 from evaluator.errors import ConfigError, EvaluatorError, RunDirectoryError
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.schemas import features_name

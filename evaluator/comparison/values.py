@@ -16,9 +16,9 @@ from evaluator.aggregate.features import prompt_numbers
 from evaluator.aggregate.feed import Feed
 from evaluator.aggregate.summary import MetricRecord
 from evaluator.aggregate.tags import Group
-from evaluator.compare.matching import Matched, Side, with_references_of
-from evaluator.compare.opened import OpenedRun
-from evaluator.compare.pairs import Pairs
+from evaluator.comparison.matching import Matched, Side, with_references_of
+from evaluator.comparison.opened import OpenedRun
+from evaluator.comparison.pairs import Pairs
 from evaluator.distributed import World
 from evaluator.errors import CorruptShardError, EvaluatorError, MetricError
 from evaluator.metrics.intervals import Interval, Replicates
@@ -77,7 +77,12 @@ class Values:
         if read[0] is None or read[1] is None or set(read[0]) != set(read[1]):
             return None
         return tuple(
-            Scores(name, self._direction(metric.baseline, name), (first, read[1][name][0]), marks)
+            Scores(
+                name,
+                self._direction(metric.baseline, name),
+                (first, read[1][name][0]),
+                marks=marks and read[1][name][1],
+            )
             for name, (first, marks) in read[0].items()
         )
 
@@ -230,21 +235,21 @@ def _one(
         for record in (opened.summary.metrics if opened.summary is not None else ())
         if (record.name, record.extractor, record.group) == (name, extractor, None)
         and (record.reference or {}).get("name") == reference
-        and (record.interval is None) == (record.replicates is None)
+        and (record.interval is None or record.replicates is not None)
     ]
     return found[0] if len(found) == 1 else None
 
 
 def _result(record: MetricRecord) -> Result:
     """A number as the metric gave it."""
-    interval = None
-    if record.interval is not None:
-        seen = dict(record.replicates or {})
-        lists = {name: tuple(seen[name]) for name in ("left_out", "sizes")}
-        interval = Interval(**record.interval, replicates=Replicates(**{**seen, **lists}))
+    replicates = None
+    if record.replicates is not None:
+        lists = {name: tuple(record.replicates[name]) for name in ("left_out", "sizes")}
+        replicates = Replicates(**{**record.replicates, **lists})
+    interval = None if record.interval is None else Interval(**record.interval)
     return Result(
         record.name, record.value, record.n, record.higher_is_better, interval,
-        tuple(record.warnings), record.details,
+        tuple(record.warnings), record.details, replicates,
     )  # fmt: skip
 
 

@@ -1,15 +1,12 @@
-"""`evaluator.compare` is a function for who calls it, and a package for who imports from it."""
+"""`evaluator.compare(a, b)` from Python."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 
 import evaluator
 from evaluator import compare, open_run
-from evaluator.compare.records import Comparison
+from evaluator.comparison.records import Comparison
 from evaluator.errors import ConfigError
 from tests.small_runs import build_run
 
@@ -34,15 +31,17 @@ def test_a_comparison_is_shown_in_a_notebook_and_escaped(tmp_path):
     assert "<td>clip_score ↑</td>" in html
 
 
+def test_one_metric_may_be_named_without_a_list_and_no_name_is_refused(tmp_path):
+    for name, offset in (("a", 0.0), ("b", 0.125)):
+        build_run(tmp_path / name, name=name, offset=offset)
+    one = compare(tmp_path / "a", tmp_path / "b", metrics="clip_score", permutations=99)
+    assert one == compare(tmp_path / "a", tmp_path / "b", metrics=["clip_score"], permutations=99)
+    assert one.pairings[0].overall
+    with pytest.raises(ConfigError, match="--metrics: expected names of metrics, got none"):
+        compare(tmp_path / "a", tmp_path / "b", metrics=[])
+
+
 def test_one_run_alone_is_refused(tmp_path):
     build_run(tmp_path / "a")
     with pytest.raises(ConfigError, match="expected 2 to 26 runs"):
         compare(tmp_path / "a")
-
-
-@pytest.mark.parametrize("first", ["import evaluator.compare.records", "pass"])
-def test_the_order_of_imports_does_not_matter(first):
-    code = f"{first}\nimport evaluator\nassert callable(evaluator.compare)\nfrom evaluator import compare"
-    done = subprocess.run([sys.executable, "-c", f"{code}\nprint(compare is evaluator.compare)"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    assert done.stdout == "True\n"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from evaluator.compare.engine import Compared
-from evaluator.compare.pairs import Pairs
-from evaluator.compare.records import Comparison
-from evaluator.compare.values import Scores
+from evaluator.comparison.engine import Compared
+from evaluator.comparison.pairs import Pairs
+from evaluator.comparison.records import Comparison
+from evaluator.comparison.values import Scores
 from evaluator.durable import explained, replacing, write_atomically
 from evaluator.errors import InputError, RunDirectoryError
 from evaluator.store.schemas import IDENTITY, write_table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.compare.records import Agreement, Changed, Difference, Movers, Span, Verdict
+from evaluator.comparison.records import Agreement, Changed, Difference, Movers, Span, Verdict
 from evaluator.errors import MetricError
 from evaluator.statistics.contingency import mcnemar
 from evaluator.statistics.multiple import holm
@@ -22,8 +22,8 @@ from evaluator.statistics.paired import (
 )
 
 if TYPE_CHECKING:
-    from evaluator.compare.pairs import Pairs
-    from evaluator.compare.values import Scores
+    from evaluator.comparison.pairs import Pairs
+    from evaluator.comparison.values import Scores
     from evaluator.metrics.intervals import Interval
     from evaluator.metrics.results import Result
 
@@ -32,6 +32,10 @@ Integers = NDArray[np.int64]
 
 ROUNDING = 1e-12
 """An interval narrower than this has no width but that of rounding."""
+NO_WIDTH = (
+    "no interval: leaving any prompts out gives this same difference, which says little of how it "
+    "would vary"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,12 @@ def of_scores(
     )
     warnings, span, count = [], None, len(np.unique(clusters))
     if count > 1:
-        span = _span(paired_mean_interval(differences, clusters, level=settings.level))
+        around = paired_mean_interval(differences, clusters, level=settings.level)
+        largest = float(max(np.abs(first).max(), np.abs(second).max()))
+        if around.high - around.low > ROUNDING * largest:
+            span = _span(around)
+        else:
+            warnings.append(NO_WIDTH)
     else:
         warnings.append("no interval: expected at least 2 prompts, got 1; evaluate more prompts")
     if left := int(members.sum()) - n:
@@ -100,7 +109,7 @@ def of_scores(
             interval=span,
             p=tested.p,
             test=tested.method,
-            agreement=_agreement(first, second) if scores.marks else None,
+            agreement=_agreement(scores, first, second) if scores.marks else None,
             warnings=tuple(warnings),
         ),
         tested.least,
@@ -125,22 +134,21 @@ def of_results(
         num_prompts=num_prompts,
         warnings=_both(a.warnings, b.warnings, frame.letters),
     )
-    seen = [result.interval.replicates if result.interval else None for result in (a, b)]
+    seen = a.jackknife, b.jackknife
     if seen[0] is None or seen[1] is None:
-        return Draft(
-            replace(
-                found,
-                why="not tested: without an interval in both runs there is nothing to test it by",
-            )
-        )
+        why = "not tested: a number without a jackknife, for want of prompts or by its nature"
+        return Draft(replace(found, why=why))
     try:
         sets = paired_jackknife(seen[0], seen[1], difference=difference, level=settings.level)
     except MetricError as error:
         return Draft(replace(found, why=f"not tested: {error}"))
+    if sets.interval.high - sets.interval.low <= ROUNDING * max(1.0, abs(a.value)):
+        why = "not tested: leaving any group of prompts out changes the difference by nothing"
+        return Draft(replace(found, why=why))
     tested = sign_flip_test(
         sets.contributions, permutations=settings.permutations, seed=settings.seed
     )
-    test = f"{tested.method} groups of prompts" if difference else tested.method
+    test = f"{tested.method} groups of prompts"
     return Draft(replace(found, interval=_span(sets.interval), p=tested.p, test=test), tested.least)
 
 
@@ -246,11 +254,15 @@ def _span(interval: Interval) -> Span:
     return Span(interval.low, interval.high, interval.level, interval.method, interval.covers)
 
 
-def _agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> Agreement:
-    """McNemar's counts; the larger of the two values that marks take is a pass."""
+def _agreement(
+    scores: Scores, first: NDArray[np.float64], second: NDArray[np.float64]
+) -> Agreement:
+    """McNemar's counts; the better of the two values that marks take is a pass, else the larger."""
     top = max(float(first.max()), float(second.max()))
     bottom = min(float(first.min()), float(second.min()))
     line = 0.5 * (top + bottom) if top > bottom else 0.5
+    if scores.higher_is_better is False:
+        return Agreement(*mcnemar(first < line, second < line))
     return Agreement(*mcnemar(first > line, second > line))
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from evaluator.text import number, plain
 
 if TYPE_CHECKING:
-    from evaluator.compare.numbers import Difference
-    from evaluator.compare.records import Comparison, Pairing
+    from evaluator.comparison.numbers import Difference
+    from evaluator.comparison.records import Comparison, Pairing
 
 
 def as_html(comparison: Comparison) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from evaluator.aggregate.asked import Asked, AskedMetric, CustomPlan, ReferencePlace
-from evaluator.compare.records import Refusal
+from evaluator.comparison.records import Refusal
 from evaluator.errors import ConfigError
 
 FREE_OPTIONS = {"groups", "seed", "level"}
@@ -68,7 +68,9 @@ def title(metric: AskedMetric) -> str:
 
 
 def check_wanted(sides: Sequence[Side], wanted: Sequence[str]) -> None:
-    """Raise ConfigError for names that no run was asked for."""
+    """Raise ConfigError for names that no run was asked for, and where there is no name."""
+    if not wanted:
+        raise ConfigError("--metrics: expected names of metrics, got none; leave it out for all")
     known = sorted({name for side in sides for metric in _metrics(side) for name in _names(metric)})
     faults = []
     for name in wanted:

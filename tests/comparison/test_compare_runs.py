@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluator.compare import compare
-from evaluator.compare.pairing import Request
-from evaluator.compare.records import Comparison, Difference, Pairing
+from evaluator.comparison import compare_runs
+from evaluator.comparison.pairing import Request
+from evaluator.comparison.records import Comparison, Difference, Pairing
 from evaluator.metrics import frechet_distance_from_features
 from evaluator.metrics.intervals import clustered_mean_interval, grouped_jackknife
 from evaluator.statistics.contingency import mcnemar_p
-from tests.compare.synthetic import FINGERPRINT, Toy, key_of, make_run, prompt_numbers, values_of
+from tests.comparison.synthetic import FINGERPRINT, Toy, key_of, make_run, prompt_numbers, values_of
 
 Make = Callable[..., Path]
 
@@ -45,7 +45,7 @@ def of(comparison: Comparison, name: str, group: tuple[str, str] | None = None) 
 
 
 def only(*paths: Path, **request: object) -> tuple[Comparison, Pairing]:
-    comparison = compare(paths, Request(**request)).comparison  # type: ignore[arg-type]
+    comparison = compare_runs(paths, Request(**request)).comparison  # type: ignore[arg-type]
     return comparison, comparison.pairings[0]
 
 
@@ -109,6 +109,12 @@ def test_runs_that_differ_by_seed_alone_are_not_told_apart(make):
     assert {each.verdict for each in pairing.differences} == {"no difference found"}
     assert all(each.family == 4 for each in pairing.differences)
     assert pairing.settings == (("seed", "0", "1"),)
+
+
+def test_a_score_is_pass_or_fail_only_where_it_is_so_in_both_runs(make):
+    marks, numbers = make("a", cosines="marks"), make("b")
+    for pair in ((marks, numbers), (numbers, marks)):
+        assert of(only(*pair)[0], "clip_score_toy").agreement is None
 
 
 def test_tables_and_shards_give_the_same_scores(make):
@@ -212,14 +218,14 @@ def test_the_samples_that_changed_most_come_with_their_prompts(make):
 
 
 def test_several_runs_are_corrected_together(make):
-    comparison = compare([make("a"), make("b", seed=1), make("c", seed=2)]).comparison
+    comparison = compare_runs([make("a"), make("b", seed=1), make("c", seed=2)]).comparison
     assert [pairing.letter for pairing in comparison.pairings] == ["B", "C"]
     assert {each.family for p in comparison.pairings for each in p.differences} == {8}
 
 
 def test_the_same_comparison_gives_the_same_record(make):
     a, b = make("a"), make("b", seed=1)
-    assert compare([a, b]).comparison.record() == compare([a, b]).comparison.record()
+    assert compare_runs([a, b]).comparison.record() == compare_runs([a, b]).comparison.record()
 
 
 def test_the_reference_is_taken_from_where_the_baseline_has_it(make, reference, tmp_path):
@@ -279,7 +285,22 @@ def test_one_metric_against_two_references_keeps_both_scores(make, reference):
         {"name": "memorized_fraction_toy", "reference": "real", "threshold": t} for t in (0.9, 0.99)
     ]
     a, b = make("a", metrics=metrics), make("b", seed=1, metrics=metrics)
-    compared = compare([a, b])
+    compared = compare_runs([a, b])
     names = [score.name for score in compared.pairs["B"][1]]
     assert len(names) == len(set(names)) == 4
     assert all(each.agreement for each in compared.comparison.pairings[0].differences)
+
+
+def test_a_number_at_the_end_of_its_range_is_compared_by_its_jackknife(make):
+    metrics = ({"name": "prdc_toy", "k": 3},)
+    a, b = make("a", metrics=metrics), make("b", seed=1, shift=3.0, metrics=metrics)
+    stored = {each.name: each for each in only(a, b)[1].differences}
+    precision = stored["precision_toy"]
+    assert (precision.baseline or 0.0) > 0.5
+    assert precision.other == 0.0  # its own interval is not a jackknife
+    assert precision.verdict == "worse"
+    assert precision.interval is not None
+    same = {each.name: each for each in only(b, make("c", shift=3.0, metrics=metrics))[1].overall}
+    assert same["precision_toy"].interval is None
+    assert same["precision_toy"].verdict == "not tested"
+    assert "changes the difference by nothing" in same["precision_toy"].why

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.compare.differences import judged
-from evaluator.compare.matching import Side, check_wanted
-from evaluator.compare.opened import OpenedRun, open_runs
-from evaluator.compare.pairing import PairingDraft, Request
-from evaluator.compare.pairs import Pairs
-from evaluator.compare.records import Comparison, Pairing, Refusal, RunFacts
-from evaluator.compare.values import Scores
+from evaluator.comparison.differences import judged
+from evaluator.comparison.matching import Side, check_wanted
+from evaluator.comparison.opened import OpenedRun, open_runs
+from evaluator.comparison.pairing import PairingDraft, Request
+from evaluator.comparison.pairs import Pairs
+from evaluator.comparison.records import Comparison, Pairing, Refusal, RunFacts
+from evaluator.comparison.values import Scores
 from evaluator.errors import EvaluatorError, RunDirectoryError
 
 SETTINGS = (

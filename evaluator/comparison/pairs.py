@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluator.aggregate.feed import Placement
-from evaluator.compare.opened import OpenedRun
-from evaluator.compare.records import Refusal
+from evaluator.comparison.opened import OpenedRun
+from evaluator.comparison.records import Refusal
 from evaluator.store.rundir import RunDirectory
 
 Booleans = NDArray[np.bool_]

@@ -1,27 +1,26 @@
 """Two or more runs on the same prompts: what differs, by how much, and whether it is noise.
 
 ```
-compared = compare([Path("runs/a"), Path("runs/b")])
-compared.comparison.pairings[0].differences
+compare("runs/a", "runs/b").pairings[0].differences      # from Python
+compare_runs([Path("runs/a"), Path("runs/b")]).pairs     # with each sample's values
 ```
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluator.compare.calling import CallableRoom
-from evaluator.compare.records import Comparison as Comparison
+from evaluator.comparison.calling import compare as compare
+from evaluator.comparison.records import Comparison as Comparison
 
 if TYPE_CHECKING:
-    from evaluator.compare.engine import Compared
-    from evaluator.compare.pairing import Request
+    from evaluator.comparison.engine import Compared
+    from evaluator.comparison.pairing import Request
 
 
-def compare(
+def compare_runs(
     paths: Sequence[Path], request: Request | None = None, say: Callable[[str], None] | None = None
 ) -> Compared:
     """Compare the runs at `paths` with the first of them; `say` is told what is being done.
@@ -29,9 +28,6 @@ def compare(
     Raises ConfigError or RunDirectoryError where the paths or names are wrong. What cannot be
     compared becomes a refusal of the result.
     """
-    from evaluator.compare.engine import compare_runs
+    from evaluator.comparison.engine import compare_runs as compare_all
 
-    return compare_runs(paths, request, say)
-
-
-sys.modules[__name__].__class__ = CallableRoom  # `evaluator.compare(a, b)`
+    return compare_all(paths, request, say)
