@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from evaluator.aggregate.summary import is_text
 from evaluator.config.asked import MetricConfig
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, RunDirectoryError
@@ -208,7 +209,10 @@ class Asked:
             record = json.loads((run.path / "asked.json").read_bytes())
             metrics = tuple(MetricConfig.model_validate(metric) for metric in record["metrics"])
             places = {n: ReferencePlace(**place) for n, place in record["references"].items()}
-            return cls(metrics, dict(record["fingerprints"]), places, dict(record["request"]))
+            fingerprints = dict(record["fingerprints"])
+            if not all(isinstance(each, str) and is_text(each) for each in fingerprints.values()):
+                raise ValueError("fingerprints that are no text")
+            return cls(metrics, fingerprints, places, dict(record["request"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunDirectoryError(
                 f"{run.path}: expected asked.json, which `run` writes when all samples are there, "

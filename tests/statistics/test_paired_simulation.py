@@ -27,10 +27,10 @@ Jackknife = Callable[[np.ndarray, np.ndarray, np.ndarray], Replicates]
 
 
 def frechet(features: np.ndarray, reference: np.ndarray, groups: np.ndarray) -> Replicates:
+    real = reference.mean(0), np.cov(reference.T)
+
     def distance(kept: np.ndarray) -> float:
-        means = features[kept].mean(0), reference.mean(0)
-        covs = np.cov(features[kept].T), np.cov(reference.T)
-        return frechet_distance(means[0], covs[0], means[1], covs[1])
+        return frechet_distance(features[kept].mean(0), np.cov(features[kept].T), *real)
 
     value = distance(np.ones(len(groups), bool))
     left_out = [distance(groups != group) for group in range(GROUPS)]
