@@ -58,13 +58,21 @@ def sha256_file(path: Path) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content`: a reader sees the old file or the new one, never a part."""
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place to write the file that then takes the place of `path`, whole and flushed to disk.
+
+    A link at `path` is replaced, not followed. Where the writing fails, the old file stays.
+    """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
     with explained("write", path):
         try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            yield aside
+            flush_to_disk(aside)
             os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)

@@ -11,13 +11,17 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 _HIDDEN = r"token(?!iz)|secret|passw(?:or)?d|api[_-]?key|credential|authorization"
 _SECRET = re.compile(_HIDDEN, re.IGNORECASE)
-_SECRET_NAME = rf"[\w.-]*(?:{_HIDDEN})[\w.-]*"
+_SECRET_NAME = rf"(?=[\w.-]{{0,200}}?(?:{_HIDDEN}))[\w.-]+"
 _SECRET_LINE = re.compile(
     rf"""^([ ]*(?:-[ ]+)?["']?{_SECRET_NAME}["']?[ ]*:[ ]*)(?!null\b|~|\d+[ ]*$)\S.*$""",
     re.IGNORECASE | re.MULTILINE,
 )
-_LOGIN_IN_URL = re.compile(r"(\w+://)[^\s/@]+@")
-_SIGNED_URL = re.compile(r"(\w+://[^\s?#'\"]+)\?[^\s'\"]*(?:sig|token|key|cred)[^\s'\"]*", re.I)
+# Repetitions are bounded: a long word that others wrote must not take minutes.
+_LOGIN_IN_URL = re.compile(r"(\b\w{1,32}://)[^\s/@]{1,2048}@")
+_SIGNED_URL = re.compile(
+    r"(\b\w{1,32}://[^\s?#'\"]{1,1024})\?(?=[^\s'\"]{0,2048}?(?:sig|token|key|cred))[^\s'\"]*",
+    re.IGNORECASE,
+)
 _FORMULA = tuple("=+-@|%\t\r\n") + tuple("＝＋－＠")
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import PurePosixPath
 
 import pytest
@@ -61,3 +63,14 @@ def test_secrets_are_left_out_wherever_they_are():
     }  # fmt: skip
     lines = text.redacted("hub_token: hf_x\nsource: https://u:p@host/file\ntokenizer: clip")
     assert lines == "hub_token: (redacted)\nsource: https://(redacted)@host/file\ntokenizer: clip"
+
+
+@pytest.mark.parametrize("piece", ["x", "a://b?", "token-"])
+def test_a_long_word_of_others_takes_time_in_proportion_to_its_length(piece):
+    """100 kB of one word once took minutes: here the system ends it after 20 s."""
+    code = (
+        "import resource; from evaluator import text; "
+        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20)); "
+        f"text.redacted(text.plain({piece!r} * (100_000 // len({piece!r}))))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

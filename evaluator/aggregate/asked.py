@@ -208,8 +208,8 @@ class Asked:
             record = json.loads((run.path / "asked.json").read_bytes())
             metrics = tuple(MetricConfig.model_validate(metric) for metric in record["metrics"])
             places = {n: ReferencePlace(**place) for n, place in record["references"].items()}
-            return cls(metrics, record["fingerprints"], places, record["request"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls(metrics, dict(record["fingerprints"]), places, dict(record["request"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunDirectoryError(
                 f"{run.path}: expected asked.json, which `run` writes when all samples are there, "
                 f"got {error}. Run the same `evaluator run` command again."

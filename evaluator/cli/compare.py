@@ -42,11 +42,13 @@ def compare(
     from evaluator.comparison.folder import default_folder, require_folder, write_folder
     from evaluator.comparison.opened import open_runs
     from evaluator.comparison.pairing import Request
-    from evaluator.report.comparison import write_comparison
+    from evaluator.report.beside import require_ours
+    from evaluator.report.comparison import GENERATOR, RECORD, write_comparison
 
     opened = open_runs(runs)
     folder = output or default_folder([run.name for run in opened])
     require_folder(folder)
+    require_ours(folder.resolve(), record=RECORD, generator=GENERATOR)
     names = None if metrics is None else tuple(n.strip() for n in metrics.split(",") if n.strip())
     asked = Request(by, names, permutations, changed)
     compared = compare_runs(runs, asked, _say if sys.stderr.isatty() else None)

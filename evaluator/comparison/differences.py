@@ -32,6 +32,10 @@ Integers = NDArray[np.int64]
 
 ROUNDING = 1e-12
 """An interval narrower than this has no width but that of rounding."""
+NO_WIDTH = (
+    "no interval: leaving any prompts out gives this same difference, which says little of how it "
+    "would vary"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,12 @@ def of_scores(
     )
     warnings, span, count = [], None, len(np.unique(clusters))
     if count > 1:
-        span = _span(paired_mean_interval(differences, clusters, level=settings.level))
+        around = paired_mean_interval(differences, clusters, level=settings.level)
+        largest = float(max(np.abs(first).max(), np.abs(second).max()))
+        if around.high - around.low > ROUNDING * largest:
+            span = _span(around)
+        else:
+            warnings.append(NO_WIDTH)
     else:
         warnings.append("no interval: expected at least 2 prompts, got 1; evaluate more prompts")
     if left := int(members.sum()) - n:
@@ -100,7 +109,7 @@ def of_scores(
             interval=span,
             p=tested.p,
             test=tested.method,
-            agreement=_agreement(first, second) if scores.marks else None,
+            agreement=_agreement(scores, first, second) if scores.marks else None,
             warnings=tuple(warnings),
         ),
         tested.least,
@@ -245,11 +254,15 @@ def _span(interval: Interval) -> Span:
     return Span(interval.low, interval.high, interval.level, interval.method, interval.covers)
 
 
-def _agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> Agreement:
-    """McNemar's counts; the larger of the two values that marks take is a pass."""
+def _agreement(
+    scores: Scores, first: NDArray[np.float64], second: NDArray[np.float64]
+) -> Agreement:
+    """McNemar's counts; the better of the two values that marks take is a pass, else the larger."""
     top = max(float(first.max()), float(second.max()))
     bottom = min(float(first.min()), float(second.min()))
     line = 0.5 * (top + bottom) if top > bottom else 0.5
+    if scores.higher_is_better is False:
+        return Agreement(*mcnemar(first < line, second < line))
     return Agreement(*mcnemar(first > line, second > line))
 
 

@@ -13,7 +13,7 @@ from evaluator.comparison.engine import Compared
 from evaluator.comparison.pairs import Pairs
 from evaluator.comparison.records import Comparison
 from evaluator.comparison.values import Scores
-from evaluator.durable import explained, write_atomically
+from evaluator.durable import explained, replacing, write_atomically
 from evaluator.errors import InputError, RunDirectoryError
 from evaluator.store.schemas import IDENTITY, write_table
 
@@ -46,11 +46,13 @@ def write_folder(compared: Compared, folder: Path) -> None:
     require_folder(folder)
     with explained("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_table(samples_table(compared), folder / SAMPLES, kind="comparison")
+    with replacing(folder / SAMPLES) as aside:
+        write_table(samples_table(compared), aside, kind="comparison")
     content = json.dumps(
         compared.comparison.record(), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False
     )
-    write_atomically(folder / RECORD, content.encode())
+    # half a surrogate pair, which JSON of others may hold, stays the escape that it was
+    write_atomically(folder / RECORD, content.encode(errors="backslashreplace"))
 
 
 def read_comparison(folder: Path) -> Comparison:

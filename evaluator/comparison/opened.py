@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, request_digest
-from evaluator.aggregate.summary import FORMAT, MetricRecord, Summary
+from evaluator.aggregate.summary import FORMAT, MetricRecord, Summary, is_real
 from evaluator.comparison.records import RunFacts
 from evaluator.errors import ConfigError, EvaluatorError, RunDirectoryError
 from evaluator.store.rundir import RunDirectory
@@ -213,4 +213,4 @@ def _whole(value: Any) -> int | None:
 
 
 def _real(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_real(value) else None

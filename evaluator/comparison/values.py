@@ -77,7 +77,12 @@ class Values:
         if read[0] is None or read[1] is None or set(read[0]) != set(read[1]):
             return None
         return tuple(
-            Scores(name, self._direction(metric.baseline, name), (first, read[1][name][0]), marks)
+            Scores(
+                name,
+                self._direction(metric.baseline, name),
+                (first, read[1][name][0]),
+                marks=marks and read[1][name][1],
+            )
             for name, (first, marks) in read[0].items()
         )
 

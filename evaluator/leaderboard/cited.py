@@ -23,8 +23,9 @@ from typing import Any
 
 import yaml
 
+from evaluator.aggregate.summary import is_real
 from evaluator.errors import ConfigError
-from evaluator.leaderboard.made_with import is_real, shortly
+from evaluator.leaderboard.made_with import count, shortly, text
 from evaluator.leaderboard.records import Citation, Interval
 
 FIELDS = ("name", "source", "values", "protocol", "n", "intervals", "level", "notes")
@@ -96,7 +97,7 @@ def _faults(row: Any, names: set[str]) -> Iterator[str]:
         if row.get(key) in (None, "", {}):
             yield f".{key}: expected {WORDS[key]}, got none"
     for key in ("name", "source", "protocol", "notes"):
-        if row.get(key) is not None and not isinstance(row[key], str):
+        if row.get(key) not in (None, "") and text(row[key]) is None:
             yield f".{key}: expected text, got {shortly(row[key])}; put it in quotes"
     name = row.get("name")
     if isinstance(name, str):
@@ -104,7 +105,7 @@ def _faults(row: Any, names: set[str]) -> Iterator[str]:
             yield f".name: expected a name of its own, got '{name}' again"
         names.add(name)
     n = row.get("n")
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+    if n is not None and (count(n) or 0) < 1:
         yield f".n: expected a whole number of at least 1, got {shortly(n)}"
     level = row.get("level")
     if level is not None and not (is_real(level) and 0 < level < 1):
@@ -118,7 +119,7 @@ def _faults_of_numbers(row: Mapping[str, Any]) -> Iterator[str]:
         yield f".values: expected {WORDS['values']}, got {shortly(values)}"
         return
     for metric, value in (values or {}).items():
-        if not isinstance(metric, str):
+        if text(metric) is None:
             yield f".values: expected the name of a metric, got {shortly(metric)}; put it in quotes"
         elif not is_real(value):
             hint = "; write 1.0e-4, not 1e-4" if _as_text(value) else ""

@@ -12,7 +12,7 @@ import yaml
 
 from evaluator.aggregate.asked import request_digest
 from evaluator.aggregate.summary import FORMAT, MetricRecord
-from evaluator.leaderboard.made_with import count, is_real, mapping, name_of, provenance_of
+from evaluator.leaderboard.made_with import count, mapping, name_of, provenance_of
 from evaluator.leaderboard.records import Provenance
 
 MAX_DEPTH = 3
@@ -182,13 +182,8 @@ def _metric_records(record: Mapping[str, Any]) -> tuple[tuple[MetricRecord, ...]
     damaged = 0
     for entry in record["metrics"]:
         try:
-            metric = MetricRecord(**entry)
-        except TypeError:
-            damaged += 1
-            continue
-        if _sound(metric):
-            found.append(metric)
-        else:
+            found.append(MetricRecord.from_record(entry))
+        except (TypeError, ValueError):
             damaged += 1
     if not found:
         raise _UnreadableError(
@@ -197,33 +192,6 @@ def _metric_records(record: Mapping[str, Any]) -> tuple[tuple[MetricRecord, ...]
     entries = "an entry" if damaged == 1 else f"{damaged} entries"
     warnings = [f"left out: {entries} of metrics.json that cannot be read"]
     return tuple(found), warnings * (damaged > 0)
-
-
-def _sound(metric: MetricRecord) -> bool:
-    """Whether the types are those of a number of ours; the file may have been edited."""
-    interval = metric.interval
-    return (
-        isinstance(metric.name, str)
-        and (metric.value is None or is_real(metric.value))
-        and all(
-            (count(n) or 0) >= 0 and count(n) is not None for n in (metric.n, metric.n_expected)
-        )
-        and metric.higher_is_better in (True, False, None)
-        and all(isinstance(t, str | None) for t in (metric.extractor, metric.fingerprint))
-        and isinstance(metric.reference, Mapping | None)
-        and isinstance(metric.group, Mapping | None)
-        and isinstance(metric.warnings, list)
-        and isinstance(metric.details, Mapping)
-        and (
-            interval is None
-            or (
-                isinstance(interval, Mapping)
-                and all(is_real(interval.get(end)) for end in ("low", "high", "level"))
-                and interval["low"] <= interval["high"]
-                and 0 < interval["level"] < 1
-            )
-        )
-    )
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

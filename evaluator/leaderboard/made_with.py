@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from evaluator.aggregate.summary import is_real, is_text
 from evaluator.leaderboard.records import Provenance
+from evaluator.text import without_secrets
 
 MAX_SETTINGS = 1_000
 """Settings of one configuration that are looked at."""
@@ -67,11 +67,14 @@ def name_of(config: Mapping[str, Any], path: Path) -> str:
 def settings_apart(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each configuration, the settings of model and generation that are not the same in all.
 
-    What is off or empty counts as not set.
+    What is off or empty counts as not set; what is secret is told nowhere.
     """
-    flat = [dict(islice(_leaves(_sections(c), ""), MAX_SETTINGS)) for c in configs]
+    flat = [
+        mapping(without_secrets(dict(islice(_leaves(_sections(c), ""), MAX_SETTINGS))))
+        for c in configs
+    ]
     paths = {path: None for each in flat for path in each}
-    apart = [p for p in paths if len({json.dumps(each.get(p)) for each in flat}) > 1]
+    apart = [p for p in paths if len({repr(each.get(p)) for each in flat}) > 1]
     return [{path: each.get(path) for path in apart} for each in flat]
 
 
@@ -88,11 +91,12 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         if path.count(".") >= MAX_NESTED:
             return
         for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif (isinstance(value, str | int) and value is not False) or is_real(value):
+            if text(name):
+                yield from _leaves(inner, f"{path}.{name}" if path else name)
+    elif text(value) or value is True or is_real(value):
         yield path, value
     elif value not in (None, False, [], ""):
-        yield path, shortly(value)
+        yield path, shortly(value) if not isinstance(value, int) else "too large a number"
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -101,18 +105,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """The value, or None where it is no text or empty."""
-    return value if isinstance(value, str) and value else None
-
-
-def is_real(value: Any) -> bool:
-    """Whether it is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
+    """The value, or None where it is no text, or empty, or nothing that a file can hold."""
+    return value if isinstance(value, str) and value and is_text(value) else None
 
 
 def real(value: Any) -> float | None:
@@ -121,5 +115,6 @@ def real(value: Any) -> float | None:
 
 
 def count(value: Any) -> int | None:
-    """The value, or None where it is no whole number."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """The value, or None where it is no whole number of 64 bits."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and -(2**63) <= value < 2**63 else None

@@ -20,6 +20,7 @@ from evaluator.errors import ConfigError
 from evaluator.leaderboard.collect import ReadRun
 from evaluator.leaderboard.made_with import count, mapping, text
 from evaluator.metrics.catalog import resolve
+from evaluator.text import without_secrets
 
 UNKNOWN = "unknown"
 """Content of a reference that the run does not tell."""
@@ -38,7 +39,7 @@ class Question:
     held_out: str | None
     """Fingerprint of the held-out set's content."""
     options: str
-    """JSON of the metric's options, defaults included."""
+    """JSON of the metric's options, defaults included; what is secret sets no question apart."""
     prompts: str | None
     """Fingerprint of the prompts; None where the images were made elsewhere."""
 
@@ -54,7 +55,7 @@ class Answer:
     reference: str | None
     """What the run calls the reference."""
     options: Mapping[str, Any]
-    """Options that the configuration set."""
+    """Options that the configuration set, without secrets."""
 
 
 def answers_of(run: ReadRun, place: int) -> list[Answer]:
@@ -74,10 +75,11 @@ def answers_of(run: ReadRun, place: int) -> list[Answer]:
             reference=_content(contents, called),
             reference_n=count(names.get("n")),
             held_out=_content(contents, text(names.get("held_out"))),
-            options=json.dumps(options, sort_keys=True, default=str),
+            options=json.dumps(without_secrets(dict(options)), sort_keys=True, default=str),
             prompts=prompts,
         )
-        found.append(Answer(place, question, record, called, given))
+        told = mapping(without_secrets(dict(given)))
+        found.append(Answer(place, question, record, called, told))
     return found
 
 

@@ -1,14 +1,15 @@
 """Ranks of one column as ranges, and draws of its values: by prompts where their scores are there.
 
-Means over the same prompts are compared prompt by prompt. All other values are compared by the
-standard errors behind their intervals, as if the runs were independent; where they share prompts
-that is too careful, never too bold.
+Means over the same prompts are compared prompt by prompt, numbers of whole sets by the groups of
+prompts that their jackknives left out; columns draw the same prompts, or groups, together: a set
+that is lucky in one metric is so in others. All other values are compared by the standard errors
+behind their intervals, as if the runs were independent, and in all their columns a run is lucky at
+once; where they share prompts that is too careful.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from evaluator.leaderboard.collect import ReadRun
 from evaluator.leaderboard.columns import Draft, excluded_alone
+from evaluator.leaderboard.jackknives import Grouped, grouped
 from evaluator.leaderboard.questions import Answer
 from evaluator.leaderboard.records import RankRange
 from evaluator.leaderboard.samples import PromptNumbers, influence_of, tables_of
@@ -28,6 +30,7 @@ from evaluator.statistics.standings import drawn_values, resampled_means
 Floats = NDArray[np.float64]
 
 PAIRED = "paired by prompt"
+GROUPED = "paired by groups of prompts"
 UNPAIRED = "from the intervals"
 NOT_RANKED = "not ranked"
 
@@ -49,7 +52,7 @@ class Ranked:
     draws: Floats
     """(B, R) values in resamples."""
     compared: str
-    """`PAIRED`, `UNPAIRED` or `NOT_RANKED`."""
+    """`PAIRED`, `GROUPED`, `UNPAIRED` or `NOT_RANKED`."""
     remarks: tuple[str, ...]
 
 
@@ -97,21 +100,27 @@ def rank(draft: Draft, tables: Tables, *, level: float, num_resamples: int, seed
             "the same prompts is not known"
         )
     errors = np.array([_error(answer) for answer in answers])
+    compared = PAIRED
     if influence is not None:
-        extra = np.where(np.abs(influence).sum(axis=1) > 0, 0.0, [e.size for e in _named(errors)])
+        extra = np.where(np.abs(influence).sum(axis=1) > 0, 0.0, errors[:, 0])
+    elif (sets := _grouped(draft, answers)) is not None:
+        compared, influence = GROUPED, sets.influence
+        extra = np.where(sets.still, errors[:, 0], np.sqrt(sets.extra))
+    if influence is not None:
         ranges = paired_ranges(
             values, influence, higher_is_better=higher, extra_errors=extra, level=level, seed=seed
         )
-        draws = resampled_means(values, influence, num_resamples=num_resamples, seed=seed)
-        draws += drawn_values(0.0 * values, extra, num_resamples=num_resamples, seed=seed + 1)
+        # groups are few: what is drawn of them has their whole variance, G/(G - 1)
+        groups = influence.shape[1] if compared == GROUPED else np.inf
+        shares = influence / np.sqrt(1.0 - 1.0 / groups)
+        draws = resampled_means(values, shares, num_resamples=num_resamples, seed=seed)
+        draws += _lucky(runs, extra, higher, num_resamples, seed)
     else:
-        sizes, degrees = errors[:, 0], errors[:, 1]
+        compared, sizes = UNPAIRED, errors[:, 0]
         ranges = unpaired_ranges(
-            values, sizes, degrees, higher_is_better=higher, level=level, seed=seed
+            values, sizes, errors[:, 1], higher_is_better=higher, level=level, seed=seed
         )
-        # another seed for each metric: sets that are resampled apart are independent
-        own = seed + zlib.crc32(draft.id.encode())
-        draws = drawn_values(values, sizes, num_resamples=num_resamples, seed=own)
+        draws = values + _lucky(runs, sizes, higher, num_resamples, seed)
     found = places(values, higher_is_better=higher)
     return Ranked(
         runs,
@@ -119,9 +128,29 @@ def rank(draft: Draft, tables: Tables, *, level: float, num_resamples: int, seed
         {run: int(place) for run, place in zip(runs, found, strict=True)},
         values,
         draws,
-        UNPAIRED if influence is None else PAIRED,
+        compared,
         tuple(remarks),
     )
+
+
+def _lucky(
+    runs: Sequence[int], errors: Floats, higher: bool, num_resamples: int, seed: int
+) -> Floats:
+    """(B, R) normal errors: what makes a run better, or worse, does so in every column."""
+    drawn = [
+        drawn_values([0.0], [error], num_resamples=num_resamples, seed=seed + 1 + run)
+        for run, error in zip(runs, errors, strict=True)
+    ]
+    lucky = np.concatenate(drawn, axis=1)
+    return lucky if higher else -lucky
+
+
+def _grouped(draft: Draft, answers: Sequence[Answer]) -> Grouped | None:
+    """The jackknives of a column of sets over the same prompts; None where one lacks them."""
+    known = draft.question.prompts is not None
+    if not known or any(answer.question.prompts is None for answer in answers):
+        return None
+    return grouped([answer.record for answer in answers])
 
 
 class _Error(NamedTuple):
@@ -129,10 +158,6 @@ class _Error(NamedTuple):
     """Standard error."""
     degrees: float
     """Its degrees of freedom."""
-
-
-def _named(errors: Floats) -> list[_Error]:
-    return [_Error(*row) for row in errors]
 
 
 def _ranges(found: Ranges) -> list[RankRange]:

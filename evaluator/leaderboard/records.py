@@ -140,7 +140,8 @@ class Column:
     options: Mapping[str, Any]
     """Options of the metric that the configurations set, such as k."""
     compared: str
-    """How differences were judged: `paired by prompt`, `from the intervals`, or why not at all."""
+    """How differences were judged: `paired by prompt`, `paired by groups of prompts`, `from the
+    intervals`, or why not at all."""
     n: int | None
     """Generated samples of the ranked cells: of sets, they share it; of means, the most."""
     n_ranked: int

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluator.aggregate.summary import is_real
 from evaluator.errors import EvaluatorError
-from evaluator.leaderboard.made_with import is_real, mapping
+from evaluator.leaderboard.made_with import mapping
 from evaluator.statistics.ranking import influences
 
 if TYPE_CHECKING:

@@ -86,6 +86,8 @@ class ClipScore(MeanScore):
             return self._refused(str(error), len(self._joined("fake_values")))
         if self.variant != "clamped" or result.value is None:
             return (result,)
+        if result.value < 0.0 and self._rows is not None:
+            self._rows = replace(self._rows, means={})  # 0 is not the mean of the scores
         interval = result.interval and replace(
             result.interval,
             low=max(result.interval.low, 0.0),

@@ -215,7 +215,7 @@ def _backend_of(module: Any) -> str:
     if not hasattr(processor, "_attention_backend"):
         return ""
     chosen = processor._attention_backend or _AttentionBackendRegistry.get_active_backend()[0]
-    return str(chosen.value)
+    return str(getattr(chosen, "value", chosen))  # a name, or a member of diffusers' enumeration
 
 
 def image_grid(denoiser: Any, latents: Any, inputs: Mapping[str, Any]) -> Grid:

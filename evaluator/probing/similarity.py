@@ -15,6 +15,7 @@ from evaluator.probing.inputs import ProbedModel, load_texts
 from evaluator.probing.outputs import ProbeFolder
 from evaluator.probing.pictures import number_map
 from evaluator.records import Prompt
+from evaluator.text import formula_safe, visible, without_escapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,8 +80,9 @@ def write_similarity(folder: ProbeFolder, prompts: Sequence[str], alike: Similar
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["prompt", "other", "cosine", "centred"])
-    for i, prompt in enumerate(prompts):
-        for j, other in enumerate(prompts):
+    cells = [formula_safe(visible(without_escapes(prompt))) for prompt in prompts]
+    for i, prompt in enumerate(cells):
+        for j, other in enumerate(cells):
             writer.writerow([prompt, other, float(alike.cosine[i, j]), float(alike.centred[i, j])])
     folder.write("similarity.csv", text.getvalue().encode())
     # without their mean two embeddings are opposite, whatever they are

@@ -56,7 +56,8 @@ def require_ours(final: Path, *, record: str, generator: str) -> None:
     page_is_ours = PAGE not in names or _made_by(final / PAGE, generator)
     if not others and page_is_ours and names & {record, PAGE}:
         return
-    found = f"other files ({', '.join(sorted(names)[:3])})" if entries else "a file"
+    strange = sorted(others or (names - {record} if page_is_ours else {PAGE}))
+    found = "a file" if not final.is_dir() else f"other files ({', '.join(strange[:3])})"
     raise RunDirectoryError(
         f"{final}: expected a new folder, an empty one or one that `{generator}` wrote, got "
         f"{found}, among which a page would be lost. Choose another --output."

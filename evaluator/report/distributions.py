@@ -12,13 +12,14 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.metrics.intervals import clustered_mean_interval
+from evaluator.metrics.intervals import interval_over_prompts
 from evaluator.report.listing import SampleList
 from evaluator.report.scores import SECONDS, Score, Scores
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import formula_safe, number, plain
 
 NUM_BINS = 30
+LEVEL = 0.95
 MAX_GROUPS = 24
 """Values of a tag up to which it is shown; a tag with more is in no table here."""
 HEADER = ("score", "table", "column", "tag", "value", "n", "mean", "low", "high", "p10",
@@ -38,7 +39,8 @@ class Spread(NamedTuple):
     num: int
     mean: float
     low: float
-    """Of the 95 % interval of the mean, clustered by prompt; NaN below two prompts."""
+    """Of the 95 % interval of the mean, clustered by prompt, or of the share where the score is yes
+    or no, which has width at 0 and 1; NaN below two prompts."""
     high: float
     p10: float
     median: float
@@ -70,6 +72,7 @@ def distributions(samples: SampleList, scores: Scores, prompts: NDArray[np.int64
         distinct = np.unique(values[:100_000])
         edges = np.histogram_bin_edges(values, min(NUM_BINS, max(2, len(distinct))))
         counts = np.histogram(values, edges)[0]
+        share = bool(np.isin(values, (0.0, 1.0)).all())
         groups = []
         for name, tag in sorted(samples.tags.items()):
             if not 1 < len(tag.values) <= MAX_GROUPS:
@@ -77,16 +80,18 @@ def distributions(samples: SampleList, scores: Scores, prompts: NDArray[np.int64
             codes = tag.codes[finite]
             for value, code in sorted(tag.values.items()):
                 if (inside := codes == code).any():
-                    groups.append(_spread(name, value, values[inside], clusters[inside]))
-        overall = _spread("", "", values, clusters)
+                    groups.append(_spread(name, value, values[inside], clusters[inside], share))
+        overall = _spread("", "", values, clusters, share)
         found.append(Distribution(score, edges, counts, overall, groups))
     return found
 
 
-def _spread(tag: str, value: str, values: Values, clusters: NDArray[np.int64]) -> Spread:
+def _spread(
+    tag: str, value: str, values: Values, clusters: NDArray[np.int64], share: bool
+) -> Spread:
     low = high = float("nan")
-    if len(np.unique(clusters)) > 1:
-        interval = clustered_mean_interval(values, clusters)
+    interval, _ = interval_over_prompts(values, clusters, level=LEVEL, share=share)
+    if interval is not None:
         low, high = interval.low, interval.high
     p10, median, p90 = (float(q) for q in np.quantile(values, (0.1, 0.5, 0.9)))
     shown = plain(tag, limit=60), plain(value, limit=200)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.durable import explained, write_atomically
-from evaluator.errors import RunDirectoryError
 from evaluator.leaderboard import Board
-from evaluator.report.board import write_board
+from evaluator.report.beside import require_ours
+from evaluator.report.board import GENERATOR, RECORD, write_board
 from evaluator.report.leaderboard_tables import as_csv, as_markdown, tidy_rows
-from evaluator.report.text import redacted
+from evaluator.text import without_secrets
 
 NAME = "leaderboard"
 
@@ -41,33 +41,24 @@ def write_leaderboard(board: Board, folder: Path) -> list[Path]:
 
 
 def require_leaderboard_folder(folder: Path) -> None:
-    """Refuse a folder that is no leaderboard's: an evaluation may lie there."""
-    if not folder.exists() or (folder / f"{NAME}.json").is_file():
-        return
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    raise RunDirectoryError(
-        f"{folder}: expected a new or empty folder or an older leaderboard, got something else. "
-        "Choose another --output."
-    )
+    """Refuse a folder that is no leaderboard's, before anything is written into it."""
+    with explained("look into", folder):
+        require_ours(folder.resolve(), record=RECORD, generator=GENERATOR)
 
 
 def as_json(board: Board) -> str:
     """What leaderboard.json holds: the board, without secrets in what others wrote."""
-    record = _without_secrets(board.record())
+    record = _finite(without_secrets(board.record()))
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, str):
-        return redacted(value)
+def _finite(value: Any) -> Any:
+    """None for numbers that JSON does not have, such as an option of somebody's configuration."""
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # an option of somebody's configuration: JSON has no such number
+        return None
     if isinstance(value, Mapping):
-        return {key: _without_secrets(inner) for key, inner in value.items()}
-    return (
-        [_without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
-    )
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _parquet(board: Board) -> bytes:

@@ -95,8 +95,8 @@ def ranks_meaning(board: Board) -> list[str]:
         "of one column hold together, over prompts and noise drawn like these (of many columns, up "
         "to one in twenty may err); runs that share a rank are not told apart by this metric.",
         "win rate: share of the other runs that a run beats, averaged over its metrics, and what "
-        "95 % of the resamples give (for means, prompts are drawn anew; numbers of sets are drawn "
-        "from their intervals, each by itself).",
+        "95 % of the resamples give (prompts are drawn anew, for numbers of sets groups of them; "
+        "numbers that are not paired are drawn from their intervals).",
     ]
 
 

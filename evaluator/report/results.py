@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evaluator.aggregate.summary import FORMAT, is_count, is_real
 from evaluator.report.text import decimals, formula_safe, number, plain
-
-FORMAT = 1
-"""Newest version of metrics.json that this module reads."""
 
 CSV_HEADER = (
     "metric", "value", "direction", "low", "high", "level", "interval", "n", "n_expected",
@@ -144,6 +141,7 @@ def _result(entry: Mapping[str, Any]) -> Result:
     reference = reference if isinstance(reference, Mapping) else {}
     better = entry.get("higher_is_better")
     details = entry.get("details")
+    warnings = said if isinstance(said := entry.get("warnings"), list) else ()
     pairs = details.items() if isinstance(details, Mapping) else ()
     group = _group(entry.get("group"))
     return Result(
@@ -157,7 +155,7 @@ def _result(entry: Mapping[str, Any]) -> Result:
         fingerprint=plain(entry.get("fingerprint") or ""),
         reference=plain(reference.get("name") or ""),
         reference_num=_count(reference.get("n")),
-        warnings=tuple(plain(warning) for warning in entry.get("warnings") or ()),
+        warnings=tuple(plain(warning) for warning in warnings),
         details=tuple((plain(k), v) for k, x in pairs if (v := _real(x)) is not None),
         metric=plain(entry.get("name", "?")),
         group=group,
@@ -187,13 +185,11 @@ def _interval(entry: Any) -> Interval | None:
 
 
 def _real(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        return None
-    return float(value)
+    return float(value) if is_real(value) else None
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if is_count(value) else None
 
 
 def as_csv(results: Iterable[Result]) -> str:

@@ -48,7 +48,7 @@ class SweptPoint:
     prompts: str | None
     """Fingerprint of the prompts."""
     trouble: str = ""
-    """Why numbers are missing; empty when all are there."""
+    """Why numbers are missing, or not shown; empty when all are there."""
 
     @property
     def label(self) -> str:
@@ -82,9 +82,13 @@ class SweepResults:
         return low, high
 
     def higher_is_better(self, metric: MetricKey) -> bool | None:
-        """The direction of a metric; None where neither is better."""
+        """The direction of a metric, which a number that failed does not tell.
+
+        None where neither is better.
+        """
         found = (point.results.get(metric) for point in self.points)
-        return next((result.higher_is_better for result in found if result is not None), None)
+        said = (result.higher_is_better for result in found if result is not None)
+        return next((each for each in said if each is not None), None)
 
     def arrow(self, metric: MetricKey) -> str:
         """↑, ↓ or nothing."""
@@ -154,16 +158,24 @@ def _read_point(path: Path, folder: str, settings: Mapping[str, Any]) -> SweptPo
     results = parse_results(entries)
     several = len({result.reference for result in results if result.reference}) > 1
     whole: dict[MetricKey, Result] = {}
+    again: list[str] = []
     groups: dict[tuple[MetricKey, GroupKey], Result] = {}
     for entry, result in zip(entries, results, strict=True):
         key = MetricKey(plain(entry.get("name", "?")), result.reference if several else "")
         group = entry.get("group")
         if isinstance(group, Mapping) and group:
             tag, value = next(iter(group.items()))
-            groups[key, GroupKey(plain(tag, limit=40), plain(value, limit=40))] = result
+            found = GroupKey(plain(tag, limit=40), plain(value, limit=40))
+            groups.setdefault((key, found), result)
         else:
+            again += [key.label] if key in whole else []
             whole.setdefault(key, result)
-    return SweptPoint(folder, settings, whole, groups, _prompts(path), _trouble(path, metrics))
+    trouble = _trouble(path, metrics)
+    if again and not trouble:
+        trouble = (
+            f"{', '.join(dict.fromkeys(again))} stands in its numbers again; the first counts."
+        )
+    return SweptPoint(folder, settings, whole, groups, _prompts(path), trouble)
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:

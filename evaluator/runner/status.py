@@ -135,7 +135,7 @@ def _numbers(run: RunDirectory) -> Summary | None:
     if summary is None or not summary.complete:
         return None
     try:
-        asked = json.loads((run.path / "asked.json").read_bytes())["request"]
+        asked = dict(json.loads((run.path / "asked.json").read_bytes())["request"])
     except (OSError, ValueError, KeyError, TypeError):
         return summary  # a copy that was pulled; nobody asks anything of it
     return summary if summary.request in (None, request_digest(asked)) else None

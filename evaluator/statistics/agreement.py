@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 MISSING = -1
 """The label of an answer that was not given."""
 
-COVERS_ITEMS = "the coefficient over items drawn like these, with these raters"
+COVERS_ITEMS = "the coefficient over prompts drawn like these, with these raters"
 COVERS_SHARE = "the share over items and raters drawn like these"
 
 
@@ -116,15 +116,23 @@ def _beyond_chance(observed: float, expected: float) -> float | None:
 
 
 def rater_agreement(
-    answers: ArrayLike, *, groups: int = 20, seed: int = 0, level: float = 0.95
+    answers: ArrayLike,
+    *,
+    prompts: ArrayLike | None = None,
+    groups: int = 20,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Agreement:
     """Krippendorff's alpha of answers (items, raters) with its interval.
 
-    The interval is the delete-a-group jackknife of `evaluator.metrics.intervals` over items:
-    seeded, and free of the duplicated items of a bootstrap.
+    The interval is the delete-a-group jackknife of `evaluator.metrics.intervals` over `prompts`
+    (items,), each item its own without them: seeded, and free of the duplicated items of a
+    bootstrap.
     """
     table = np.asarray(answers, dtype=np.int64)
-    kept = table[(table != MISSING).sum(axis=1) >= 2] if table.ndim == 2 else table[:0]
+    enough = (table != MISSING).sum(axis=1) >= 2 if table.ndim == 2 else np.zeros(0, np.bool_)
+    kept = table[enough] if table.ndim == 2 else table[:0]
+    labels = None if prompts is None else np.asarray(prompts)[enough]
     num = int((kept != MISSING).sum())
     value = krippendorff_alpha(kept)
     if value is None:
@@ -135,37 +143,54 @@ def rater_agreement(
         )
         return Agreement(None, None, len(kept), num, remark)
     interval, remark = _over_items(
-        lambda chosen: krippendorff_alpha(kept[chosen]), len(kept), value, groups, seed, level
-    )
+        lambda chosen: krippendorff_alpha(kept[chosen]),
+        _clusters(labels, len(kept)), value, groups, seed, level,
+    )  # fmt: skip
     return Agreement(value, interval, len(kept), num, remark)
 
 
 def pair_agreement(
-    first: ArrayLike, second: ArrayLike, *, groups: int = 20, seed: int = 0, level: float = 0.95
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    prompts: ArrayLike | None = None,
+    groups: int = 20,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Agreement:
-    """Cohen's kappa of two answers to each item, with its interval over items, as above.
+    """Cohen's kappa of two answers to each item, with its interval over `prompts` (N,), as above.
 
-    Two raters on the same items, or one rater who met the items twice.
+    Two raters on the same items, or raters who met items twice: those of several raters to one
+    item are alike, and belong to one prompt.
     """
     a, b = np.asarray(first), np.asarray(second)
     value = cohen_kappa(a, b)
     if value is None:
         return Agreement(None, None, a.size, 2 * a.size, "all answers are the same")
     interval, remark = _over_items(
-        lambda chosen: cohen_kappa(a[chosen], b[chosen]), a.size, value, groups, seed, level
-    )
+        lambda chosen: cohen_kappa(a[chosen], b[chosen]),
+        _clusters(prompts, a.size), value, groups, seed, level,
+    )  # fmt: skip
     return Agreement(value, interval, a.size, 2 * a.size, remark)
+
+
+def _clusters(prompts: ArrayLike | None, num: int) -> Integers:
+    """(N,) number of each item's prompt; its own where prompts are not told."""
+    if prompts is None:
+        return np.arange(num)
+    return np.unique(np.asarray(prompts), return_inverse=True)[1].astype(np.int64)
 
 
 def _over_items(
     statistic: Callable[[Integers], float | None],
-    num: int,
+    clusters: Integers,
     value: float,
     groups: int,
     seed: int,
     level: float,
 ) -> tuple[Interval | None, str]:
-    """The interval over items, or None and why."""
+    """The interval over clusters (N,) of items, or None and why."""
+    num = len(np.unique(clusters))
 
     def defined(chosen: Integers) -> float:
         found = statistic(chosen)
@@ -174,12 +199,12 @@ def _over_items(
         return found
 
     if num < 2:
-        return None, "no interval: expected at least 2 items"
+        return None, "no interval: expected items of at least 2 prompts"
     if value >= 1.0:
         return None, "no interval: everybody agreed everywhere"
     try:
         found = grouped_jackknife(
-            defined, np.arange(num), covers=COVERS_ITEMS, groups=min(groups, num), seed=seed,
+            defined, clusters, covers=COVERS_ITEMS, groups=min(groups, num), seed=seed,
             level=level, bounds=(-1.0, 1.0),
         )  # fmt: skip
     except MetricError:

@@ -40,14 +40,15 @@ def win_shares(values: ArrayLike, *, higher_is_better: bool) -> Floats:
 def mean_win_rates(shares: ArrayLike) -> Floats:
     """(…, R) mean over the metrics of win shares (M, …, R) (Liang et al. 2023, HELM).
 
-    A metric that a run lacks is left out of its mean; NaN where it lacks all.
+    A metric that a run lacks is left out of its mean; NaN where it lacks all. Rounded to 12 digits,
+    so that equal rates are equal whatever the order of the metrics: 0.1 + 0.2 is 0.3 + 0.
     """
     parts = np.asarray(shares, np.float64)
     known = ~np.isnan(parts)
     counts = known.sum(axis=0)
     sums = np.where(known, parts, 0.0).sum(axis=0)
     means: Floats = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    return means
+    return np.asarray(np.round(means, 12), np.float64)
 
 
 def kendall_tau(first: ArrayLike, second: ArrayLike) -> float | None:

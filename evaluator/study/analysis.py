@@ -176,7 +176,8 @@ def _agreement(study: Study, main: Sequence[Answer]) -> Agreement:
     table = np.full((len(study.items), len(place)), MISSING)
     for one in main:
         table[one.trial.item, place[one.rater]] = _label(one)
-    return rater_agreement(table, seed=study.seed)
+    prompts = [item.images[0].key for item in study.items]
+    return rater_agreement(table, prompts=prompts, seed=study.seed)
 
 
 def _twice(answers: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
@@ -196,8 +197,10 @@ def _self_agreement(answers: Sequence[Answer]) -> tuple[Share | None, Agreement 
         return None, None
     labels = np.array([(_label(first), _label(second)) for first, second in both])
     same = (labels[:, 0] == labels[:, 1]).astype(np.float64)
-    share = _share(same.tolist(), [second for _, second in both])
-    return share, pair_agreement(labels[:, 0], labels[:, 1])
+    again = [second for _, second in both]
+    prompts = [one.item.images[0].key for one in again]
+    share = _share(same.tolist(), again)
+    return share, pair_agreement(labels[:, 0], labels[:, 1], prompts=prompts)
 
 
 def _bias(answers: Sequence[Answer]) -> Share | None:

@@ -32,9 +32,11 @@ def cited_rows(found: StudyResults) -> list[dict[str, Any]]:
         f"{found.kind}: “{plain(found.question)}”; {answered} raters, {found.n} of "
         f"{found.n_expected} answers"
     )
+    # strengths are about the average of a tier: of two tiers they are two scales
+    one_scale = len({run.tier for run in found.runs if run.elo is not None}) == 1
     rows = []
     for run in found.runs:
-        values, intervals = _numbers(run)
+        values, intervals = _numbers(run, one_scale)
         if values:
             rows.append({
                 "name": f"{plain(run.name)} (human study)",
@@ -44,12 +46,13 @@ def cited_rows(found: StudyResults) -> list[dict[str, Any]]:
     return rows
 
 
-def _numbers(run: RunResult) -> tuple[dict[str, float], dict[str, list[float]]]:
+def _numbers(run: RunResult, one_scale: bool) -> tuple[dict[str, float], dict[str, list[float]]]:
     share = TAKEN_FOR_REAL if run.tier is None else WIN_RATE
     named: list[tuple[str, float | None, Interval | None]] = [
         (share, run.score, run.interval),
         (ELO, run.elo, run.elo_interval),
     ]
+    named = named if one_scale else named[:1]
     values = {name: value for name, value, _ in named if value is not None}
     intervals = {name: [span.low, span.high] for name, _, span in named if span is not None}
     return values, intervals

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.durable import write_atomically
+from evaluator.durable import replacing, write_atomically
 from evaluator.study.analysis import analyse
 from evaluator.study.answers import Answer, find_answers, read_answers
 from evaluator.study.records import Study, read_study
@@ -77,4 +77,5 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Replace the table of answers."""
     from evaluator.store import schemas
 
-    schemas.write_table(table, path, kind="study_answers")
+    with replacing(path) as aside:
+        schemas.write_table(table, aside, kind="study_answers")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from evaluator.aggregate.summary import is_count, is_text
 from evaluator.durable import explained
 from evaluator.errors import InputError
 
@@ -17,6 +18,9 @@ FORMAT = 1
 
 KEY_FILE = "study.json"
 """Which image is whose. Raters must not see it."""
+
+MAX_KEY_BYTES = 256 * 2**20
+"""Of study.json: some hundred bytes a trial, so this is far above any study."""
 
 FORMS = "forms"
 """The folder of the pages, one for each rater."""
@@ -139,6 +143,7 @@ class Study:
         )
         if study.id != record["id"]:
             raise ValueError(f"the id {record['id']!r} is not that of its content")
+        _require_sound(study)
         return study
 
 
@@ -150,13 +155,44 @@ def read_study(folder: Path) -> Study:
             f"{folder}: expected the folder of a study (made by `evaluator study make`), got no "
             f"{KEY_FILE} in it. Check the path."
         )
-    with explained("read", path):
-        content = path.read_bytes()
+    with explained("read", path), path.open("rb") as file:
+        content = file.read(MAX_KEY_BYTES + 1)
     try:
+        if len(content) > MAX_KEY_BYTES:
+            raise ValueError(f"more than {MAX_KEY_BYTES >> 20} MiB")
         return Study.from_record(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path}: expected the key of a study, format {FORMAT}, as it was written, got "
             f"something else ({type(error).__name__}: {error}). Restore the file: without it "
             "nothing can be decoded."
         ) from error
+
+
+def _require_sound(study: Study) -> None:
+    """Raise ValueError unless every part is of its type and refers to what is there."""
+    shown = [image for item in study.items for image in item.images]
+    trials = [trial for rater in study.raters for trial in rater.trials]
+    texts = [study.question, *(source.name for source in study.sources)]
+    texts += [source.path for source in study.sources] + [rater.name for rater in study.raters]
+    texts += [image.key for image in shown]
+    flags = [study.ties, *(source.real for source in study.sources)]
+    flags += [image.spoilt for image in shown]
+    flags += [flag for trial in trials for flag in (trial.swapped, trial.repeat)]
+    places = [(trial.item, len(study.items)) for trial in trials]
+    places += [(image.source, len(study.sources)) for image in shown]
+    places += [(image.image_index, 2**31) for image in shown]
+    places += [(study.seed, 2**63), (study.side, 2**31)]
+    names = [[source.name for source in study.sources], [rater.name for rater in study.raters]]
+    sound = {
+        "texts": all(isinstance(text, str) and is_text(text) for text in texts),
+        "flags": all(isinstance(flag, bool) for flag in flags),
+        "numbers": all(is_count(place) and place < end for place, end in places),
+        "names, each once": all(each and len(set(each)) == len(each) for each in names),
+        "images of each item": bool(study.items)
+        and {len(item.images) for item in study.items} == {2 if study.kind == "pairs" else 1},
+    }
+    if not all(sound.values()):
+        raise ValueError(f"no {', no '.join(name for name, is_so in sound.items() if not is_so)}")

@@ -46,7 +46,7 @@ class Case(NamedTuple):
 def digits_case() -> Case:
     """The trained UNet of the digits world: batch 8, guidance, 50 steps."""
     pipeline = DiffusionPipeline.from_pretrained(str(DIGITS), local_files_only=True)
-    return _case(pipeline, TEXTS["digits"], steps=50, guidance_scale=3.0)
+    return case_of(pipeline, TEXTS["digits"], steps=50, guidance_scale=3.0)
 
 
 def flux_case(name: str) -> Case:
@@ -68,10 +68,10 @@ def flux_case(name: str) -> Case:
         ).eval()
     )
     side = {"height": 128, "width": 128, "max_sequence_length": 256, "output_type": "latent"}
-    return _case(pipeline, TEXTS[name], steps=10, **side)
+    return case_of(pipeline, TEXTS[name], steps=10, **side)
 
 
-def _case(pipeline: Any, texts: list[str], *, steps: int, **arguments: Any) -> Case:
+def case_of(pipeline: Any, texts: list[str], *, steps: int, **arguments: Any) -> Case:
     pipeline.set_progress_bar_config(disable=True)
 
     def generate() -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evaluator.comparison.differences import Frame, Settings, judged, of_scores
+from evaluator.comparison.records import Difference
 from evaluator.comparison.values import Scores
 
 FRAME = Frame(None, None, None, None, ("A", "B"))
@@ -64,3 +65,27 @@ def test_the_direction_of_a_score_decides_what_is_better(higher, verdict):
     scores = Scores("score", higher, (values, values - 1.0), marks=False)
     draft = of_scores(scores, np.arange(12), np.ones(12, np.bool_), FRAME, SETTINGS)
     assert judged([draft], 0.95)[0].verdict == verdict
+
+
+def of_marks(first: list[int], second: list[int], *, higher: bool | None) -> Difference:
+    values = np.array(first, np.float64), np.array(second, np.float64)
+    count = len(first)
+    scores = Scores("marks", higher, values, marks=True)
+    everyone = np.ones(count, np.bool_)
+    return of_scores(scores, np.arange(count), everyone, FRAME, SETTINGS).difference
+
+
+@pytest.mark.parametrize("second", [[0] * 9, [1] * 9])
+def test_prompts_that_all_differ_alike_have_no_interval_that_is_certain(second):
+    found = of_marks([0] * 9, second, higher=False)
+    assert found.difference == second[0]
+    assert found.interval is None
+    assert any("no interval: leaving any prompts out" in each for each in found.warnings)
+
+
+@pytest.mark.parametrize(("higher", "both", "neither"), [(True, 1, 3), (False, 3, 1), (None, 1, 3)])
+def test_to_pass_is_the_better_mark(higher, both, neither):
+    found = of_marks([1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1], higher=higher)
+    assert found.agreement is not None
+    assert (found.agreement.both, found.agreement.neither) == (both, neither)
+    assert (found.agreement.only_baseline, found.agreement.only_other) == (1, 1)

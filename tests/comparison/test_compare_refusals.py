@@ -250,3 +250,34 @@ def test_names_become_a_folder_without_leaving_this_one():
 def test_a_folder_without_a_comparison_is_said(tmp_path):
     with pytest.raises(InputError, match=r"expected comparison.json, which `evaluator compare`"):
         read_comparison(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [{"fingerprints": 1.5}, {"request": 2.5}, {"references": []}])
+def test_what_was_asked_may_be_damaged_in_any_way(compared, runs, tmp_path, damage):
+    shutil.copytree(runs / "b", runs / "damaged-asked", dirs_exist_ok=True)
+    path = runs / "damaged-asked" / "asked.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | damage))
+    ended, said = compared("a", "damaged-asked")
+    assert ended.status != 0
+    assert "expected asked.json" in said
+
+
+def test_settings_that_are_no_finite_numbers_are_not_known(compared, runs, tmp_path):
+    shutil.copytree(runs / "b", runs / "endless", dirs_exist_ok=True)
+    path = runs / "endless" / "init" / "config.yaml"
+    path.write_text(path.read_text() + "\ngeneration: {guidance_scale: .inf}\n")
+    ended, _ = compared("a", "endless")
+    assert ended.status == 0
+    assert read_comparison(tmp_path / "out").runs[1].guidance_scale is None
+
+
+def test_a_folder_with_a_link_in_it_is_refused_and_the_link_not_followed(compared, tmp_path):
+    assert compared("a", "b")[0].status == 0
+    mine, table = tmp_path / "mine.txt", tmp_path / "out" / "samples.parquet"
+    mine.write_text("mine")
+    table.unlink()
+    table.symlink_to(mine)
+    ended, said = compared("a", "b")
+    assert ended.status == 2
+    assert "got other files (samples.parquet)" in said
+    assert mine.read_text() == "mine"

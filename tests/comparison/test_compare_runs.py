@@ -120,6 +120,12 @@ def test_runs_that_differ_by_seed_alone_are_not_told_apart(make):
     assert pairing.settings == (("seed", "0", "1"),)
 
 
+def test_a_score_is_pass_or_fail_only_where_it_is_so_in_both_runs(make):
+    marks, numbers = make("a", cosines="marks"), make("b")
+    for pair in ((marks, numbers), (numbers, marks)):
+        assert of(only(*pair)[0], "clip_score_toy").agreement is None
+
+
 def test_tables_and_shards_give_the_same_scores(make):
     a, b = make("a"), make("b", seed=1, failed=[key_of(3)])
     before = of(only(a, b)[0], "clip_score_toy")

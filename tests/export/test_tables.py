@@ -12,12 +12,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.errors import CorruptShardError, StorageError
+from evaluator.errors import CorruptShardError, EvaluatorError, StorageError
 from evaluator.export.csv_tables import as_csv
 from evaluator.export.json_tables import as_json, as_lines
 from evaluator.export.tidy import RESULTS
 from evaluator.export.write import export_runs
-from evaluator.runs import find_runs
+from evaluator.runs import find_runs, open_run
 from tests.small_runs import HOSTILE_NAME, METRICS, PROMPTS, build_run
 
 
@@ -172,3 +172,21 @@ def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_go(tmp_path, t
     assert len(exported.files) == (1 if target == "tensorboard" else 2)
     with pytest.raises(CorruptShardError, match="expected a file that was committed"):
         export_runs(find_runs([tmp_path / "broken"]), target, tmp_path / "other")
+
+
+@pytest.mark.parametrize("damage", [{"warnings": 5}, {"reference": 1.5}, {"n": []}])
+@pytest.mark.parametrize("target", ["csv", "parquet", "model-card"])
+def test_damaged_numbers_are_said_and_the_samples_are_exported(tmp_path, target, damage):
+    run = build_run(tmp_path / "run")
+    path = run.path / "metrics.json"
+    record = json.loads(path.read_bytes())
+    record["metrics"][0] |= damage
+    path.write_text(json.dumps(record))
+    runs, folder = {"run": open_run(run.path)}, tmp_path / "out"
+    if target == "model-card":
+        with pytest.raises(EvaluatorError, match="expected numbers, got none"):
+            export_runs(runs, target, folder)
+    else:
+        found = export_runs(runs, target, folder)
+        assert "samples" in [path.stem for path in found.files]
+        assert "does not hold them" in found.left_out[0]

@@ -203,3 +203,14 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(tmp_path, monk
     with pytest.raises(ConfigError, match=message):
         module.write([], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["doubled", "itself", "deep"])
+def test_settings_that_refer_to_themselves_are_not_told(tmp_path, form):
+    run = build_run(tmp_path / "run")
+    doubled = ["x0: &x0 [a, a, a, a, a, a, a, a]"]
+    doubled += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 8)}]" for i in range(1, 30)]
+    texts = {"doubled": "\n".join(doubled), "itself": "x: &x [*x]", "deep": "x: " + "[" * 5000}
+    (run.path / "init" / "config.yaml").write_text(texts[form])
+    config = tracked("run", open_run(run.path), ExportOptions()).settings()
+    assert "expected names and values, got" in config["config.unreadable"]

@@ -34,6 +34,10 @@ class SetNumber:
     n: int | None = None
     group: dict[str, str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Sequence[float] | None = None
+    """The number without each group of prompts."""
+    sizes: Sequence[int] | None = None
+    """Samples in each group; groups of one size by default."""
 
 
 @dataclass(frozen=True)
@@ -165,5 +169,14 @@ def _record(
         number.name, number.value, total if number.n is None else number.n, total,
         number.higher_is_better, interval, number.extractor, number.fingerprint,
         {"name": called, "n": 500}, [] if number.value is not None else ["it did not work"],
-        {}, number.group,
+        {}, number.group, _replicates(number, total),
     )  # fmt: skip
+
+
+def _replicates(number: SetNumber, total: int) -> dict[str, Any] | None:
+    if number.left_out is None:
+        return None
+    count = len(number.left_out)
+    sizes = list(number.sizes or [total // count] * count)
+    return {"value": number.value, "left_out": list(number.left_out), "sizes": sizes,
+            "extra_variance": 0.0}  # fmt: skip

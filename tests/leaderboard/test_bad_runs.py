@@ -204,3 +204,17 @@ def test_numbers_that_no_float_holds_are_damage(runs: Path) -> None:
     record["metrics"][0]["value"] = 10**400
     path.write_text(json.dumps(record))
     assert board_of(runs).cell("b", "fid") is None
+
+
+def test_whole_numbers_beyond_64_bits_are_damage_and_no_settings(runs: Path) -> None:
+    path = runs / "b/metrics.json"
+    record = json.loads(path.read_bytes())
+    record["metrics"][0] |= {"n": 2**70, "n_expected": 2**70}
+    path.write_text(json.dumps(record))
+    vast = "0x" + "f" * 5000  # Python does not write numbers of so many digits
+    (runs / "c/init/config.yaml").write_text(f"name: c\ngeneration: {{seed: {vast}}}\n")
+    board = board_of(runs)
+    assert board.cell("b", "fid") is None
+    (row,) = [row for row in board.rows if row.name == "c"]
+    assert row.provenance.seed is None
+    assert row.settings["generation.seed"] == "too large a number"

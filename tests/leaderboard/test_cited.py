@@ -131,3 +131,16 @@ def test_what_is_no_citation_file_is_said(tmp_path: Path, text: str, says: str) 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a citation file \\(YAML\\), got nothing there"):
         read_citations(tmp_path / "none.yaml")
+
+
+def test_half_a_surrogate_pair_and_vast_counts_are_faults(tmp_path: Path) -> None:
+    path = tmp_path / "cited.yaml"
+    path.write_text(
+        'rows: [{name: "a\\uD800", source: s, values: {"f\\uDFFF": 1.0}, n: 99999999999999999999}]'
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_citations(path)
+    said = str(caught.value)
+    for place in ("rows.0.name", "rows.0.values", "rows.0.n"):
+        assert place in said
+    said.encode()

@@ -81,4 +81,6 @@ def test_no_run_at_all_is_bad_usage(call, tmp_path):
 def test_folder_of_others_is_refused_before_anything_is_read(call, runs, tmp_path):
     done = call("leaderboard", str(runs), "--output", str(runs))
     assert done.status == 2
-    assert "expected a new or empty folder or an older leaderboard" in done.err
+    assert (
+        "expected a new folder, an empty one or one that `evaluator leaderboard` wrote" in done.err
+    )

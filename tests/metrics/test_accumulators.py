@@ -417,6 +417,7 @@ def test_the_clamped_clip_score_and_its_interval_end_at_zero() -> None:
     metric.update(-torch.rand(20), torch.arange(20), torch.arange(20))
     (result,) = metric.compute()
     assert (result.value, result.interval.low, result.interval.high) == (0.0, 0.0, 0.0)
+    assert metric.sample_rows().means == {}, "0 is not the mean of what samples scored"
 
 
 @pytest.mark.parametrize(

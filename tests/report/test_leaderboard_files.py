@@ -39,7 +39,7 @@ def test_files_of_the_folder_hold_the_same_numbers(board: Board, tmp_path: Path)
     names = [path.name for path in write_leaderboard(board, folder)]
     assert names[:4] == [f"leaderboard.{end}" for end in ("json", "csv", "md", "parquet")]
     assert names[4:] == ["index.html"]
-    assert {path.name for path in folder.iterdir() if path.suffix != ".svg"} == set(names)
+    assert {path.name for path in folder.iterdir()} == {*names, "drawings"}
     record = json.loads((folder / "leaderboard.json").read_bytes())
     assert Board.from_record(record).cells == board.cells
     rows = pq.read_table(folder / "leaderboard.parquet").to_pylist()
@@ -120,9 +120,7 @@ def test_ties_of_an_order_are_shown_as_such(tmp_path: Path) -> None:
 def test_folder_with_something_else_is_left_alone(board: Board, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").touch()
-    with pytest.raises(
-        RunDirectoryError, match="expected a new or empty folder or an older leader"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"got other files \(chapter\.tex\)"):
         write_leaderboard(board, tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
@@ -132,3 +130,32 @@ def test_older_leaderboard_is_replaced(board: Board, tmp_path: Path) -> None:
     first = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     write_leaderboard(board, tmp_path / "out")
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+
+
+def test_no_secret_that_sets_runs_apart_is_told_anywhere(tmp_path: Path) -> None:
+    """Neither settings of models nor options of metrics: names and values meet only in the board."""
+    for name in "abcd":
+        options = {"api_key": f"sk-s3cret-{name}"} if name < "c" else {"subsets": 7, "size": 5}
+        make_run(
+            tmp_path / "runs" / name,
+            [SetNumber("team.judge", 1.0, options=options), SetNumber("kid", 1.0, options=options)],
+            model={"hub_token": f"hf_s3cret_{name}", "id": f"https://u:s3cret{name}@example.org/x"},
+        )
+    board = leaderboard([tmp_path / "runs"], num_resamples=20)
+    paths = write_leaderboard(board, tmp_path / "out")
+    shown = [path.read_text() for path in paths if path.suffix != ".parquet"]
+    shown += [str(pq.read_table(path).to_pylist()) for path in paths if path.suffix == ".parquet"]
+    for text in (*shown, as_text(board), repr(board.columns), repr(board.cells)):
+        assert "s3cret" not in text
+
+
+def test_a_leaderboard_among_files_of_others_is_refused_before_anything_is_written(
+    board: Board, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    write_leaderboard(board, folder)
+    (folder / "plots").mkdir()
+    (folder / "leaderboard.csv").write_text("older")
+    with pytest.raises(RunDirectoryError, match=r"got other files \(plots\)"):
+        write_leaderboard(board, folder)
+    assert (folder / "leaderboard.csv").read_text() == "older"

@@ -186,6 +186,19 @@ def test_images_of_one_prompt_widen_the_interval() -> None:
     assert together.high - together.low > 1.8 * (apart.high - apart.low)
 
 
+def test_a_group_in_which_all_say_no_has_an_interval_with_width() -> None:
+    """As `clustered_share_interval`: none of 50 prompts leaves 1 - 0.025^(1/50) open."""
+    marks = np.zeros(NUM)
+    marks[::4] = np.arange(NUM // 4) % 2  # red ones alone
+    (found,) = distributions(listed(), scored(marks), np.arange(NUM))
+    blue = next(spread for spread in found.groups if spread.value == "blue")
+    assert (blue.num, blue.mean, blue.low) == (50, 0.0, 0.0)
+    assert blue.high == pytest.approx(1.0 - 0.025 ** (1 / 50), rel=1e-9)
+    n, passed = found.overall.num, int(marks.sum())
+    exact = stats.binomtest(passed, n).proportion_ci(0.95)
+    assert (found.overall.low, found.overall.high) == pytest.approx((exact.low, exact.high), 1e-2)
+
+
 def test_tables_of_distributions_hold_no_formula() -> None:
     found = distributions(listed(), scored(uneven()), np.arange(NUM))
     rows = list(csv.DictReader(io.StringIO(spreads_csv(found))))
@@ -208,3 +221,20 @@ def test_groups_become_one_table_a_tag() -> None:
     assert [head.metric for head in region.metrics] == ["fid", "cs"]
     values = [[None if r is None else r.value for r in row] for _, row in region.rows]
     assert values == [[0.0, None], [1.0, 2.0]]
+
+
+def test_groups_against_two_references_have_a_column_each() -> None:
+    entries = [
+        {"name": "fid", "value": value, "n": 1, "n_expected": 1, "group": {"colour": "red"},
+         "reference": {"name": reference, "n": 5}, "higher_is_better": better}
+        for value, reference, better in (
+            (1.0, "coco", None), (2.0, "photos", False), (3.0, "coco", False)
+        )
+    ]  # fmt: skip
+    (table,) = group_tables(parse_results(entries))
+    assert [head.metric for head in table.metrics] == [
+        "fid against coco", "fid against photos", "fid against coco (2)",
+    ]  # fmt: skip
+    ((value, row),) = table.rows
+    assert value == "red"
+    assert [each.value for each in row if each] == [1.0, 2.0, 3.0]

@@ -182,6 +182,29 @@ def test_what_is_missing_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     assert "10.000 ± 0.400" in table
 
 
+def test_a_number_that_failed_at_the_first_point_leaves_its_metric_on_the_front(
+    tmp_path: Path,
+) -> None:
+    """metrics.json says no direction of a number that could not be computed."""
+
+    def some(i: int) -> Numbers:
+        failed = SetNumber("fd_digits", None, higher_is_better=None)
+        return [failed, *traded(i)[1:]] if i == 0 else traded(i)
+
+    sweep = read_sweep(make_sweep(tmp_path / "runs", GUIDANCE, some))
+    first = sweep.metrics[[m.name for m in sweep.metrics].index("fd_digits")]
+    assert sweep.higher_is_better(first) is False
+    assert "fd_digits" in [m.name for m in weighed(sweep)]
+
+
+def test_a_metric_that_was_asked_twice_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    twice = [SetNumber("kd_digits", value, reach=0.1) for value in (1.0, 2.0)]
+    sweep = read_sweep(make_sweep(tmp_path / "runs", GUIDANCE[:2], lambda i: twice))
+    assert sweep.values(sweep.metrics[0]) == [1.0, 1.0]
+    said = "guidance_scale 1: kd_digits stands in its numbers again; the first counts."
+    assert said in sweep.remarks
+
+
 def test_a_sweep_without_any_number_has_a_page(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "runs", GUIDANCE, lambda i: None)
     assert "0 of 4 points have all their numbers." in write_sweep(folder).read_text()

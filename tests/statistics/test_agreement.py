@@ -150,6 +150,30 @@ def test_intervals_cover_a_known_kappa() -> None:
     assert 0.915 <= np.mean(held) <= 0.985
 
 
+def test_raters_who_met_the_same_items_twice_do_not_make_more_items() -> None:
+    """Half of the items are clear, the others guesses: kappa 1/2 over items, five raters each."""
+    generator = np.random.default_rng(11)
+    held = []
+    for _ in range(300):
+        clear, truth = generator.integers(0, 2, (2, 40))
+        told = [
+            np.where(clear[:, None] == 1, truth[:, None], generator.integers(0, 2, (40, 5)))
+            for _ in range(2)
+        ]
+        found = pair_agreement(*(t.ravel() for t in told), prompts=np.repeat(np.arange(40), 5))
+        held.append(found.interval.low <= 0.5 <= found.interval.high)
+    assert 0.915 <= np.mean(held) <= 0.985
+
+
+def test_items_of_one_prompt_are_left_out_together() -> None:
+    table = np.random.default_rng(12).integers(0, 2, (20, 3))
+    twice, prompts = np.repeat(table, 2, axis=0), np.repeat(np.arange(20), 2)
+    once, both = rater_agreement(table), rater_agreement(twice, prompts=prompts)
+    width = [found.interval.high - found.interval.low for found in (once, both)]
+    assert width[1] == pytest.approx(width[0], rel=0.05)
+    assert both.num_items == 40
+
+
 def test_same_data_and_seed_give_the_same_interval() -> None:
     table = np.random.default_rng(2).integers(-1, 3, (30, 4))
     assert rater_agreement(table, seed=5) == rater_agreement(table, seed=5)

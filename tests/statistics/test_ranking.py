@@ -70,6 +70,17 @@ def test_ties_of_all_runs_are_found_different_in_one_case_of_twenty() -> None:
     assert 0.025 * 400 <= found <= 0.085 * 400
 
 
+@pytest.mark.parametrize(("runs", "prompts"), [(20, 20), (12, 60), (4, 240)])
+def test_however_few_prompts_there_are_ties_are_rarely_told_apart(runs: int, prompts: int) -> None:
+    """5 %, and three standard errors of 300 rounds."""
+    found = 0
+    for trial in range(300):
+        table = np.random.default_rng(trial).normal(size=(runs, prompts))
+        ranges = paired_ranges(table.mean(axis=1), influence_of(table), higher_is_better=True)
+        found += bool(ranges.better.any())
+    assert found <= (0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)) * 300
+
+
 def test_critical_value_is_that_of_the_studentised_range() -> None:
     """Equal errors with many degrees of freedom are Tukey's case: q / sqrt(2)."""
     ranges = unpaired_ranges(np.zeros(8), np.ones(8), 1e9, higher_is_better=True)

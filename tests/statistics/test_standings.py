@@ -43,6 +43,11 @@ def test_win_rates_leave_out_what_a_run_lacks() -> None:
     np.testing.assert_allclose(mean_win_rates(shares), [0.75, 0.5, np.nan])
 
 
+def test_equal_win_rates_are_equal_in_every_order_of_the_metrics() -> None:
+    rates = mean_win_rates([[0.1, 0.3, 0.0], [0.2, 0.0, 0.1], [0.0, 0.0, 0.2]])
+    assert rates[0] == rates[1] == rates[2]
+
+
 def test_kendall_is_scipys() -> None:
     generator = np.random.default_rng(1)
     for _ in range(50):

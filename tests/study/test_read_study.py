@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from evaluator.errors import InputError
 from evaluator.study import MadeStudy, Study, StudyRequest, make_study, read_back, read_study
 from evaluator.study.answers import MAX_BYTES, read_answers
-from evaluator.study.cited import write_cited
+from evaluator.study.cited import cited_rows, write_cited
 from evaluator.study.records import Trial
 from evaluator.study.results import results_lines
 from tests.study.runs import Rule, always, answers_of, make_run, prefer, put_answers
@@ -215,6 +217,15 @@ def test_the_citation_file_has_a_row_for_each_run(pairs: Pairs, tmp_path: Path) 
         assert set(row) == {"name", "source", "protocol", "n", "values", "intervals", "level"}
 
 
+def test_strengths_of_two_tiers_are_not_cited_in_one_column(pairs: Pairs) -> None:
+    found = read_back(answered(pairs, prefer("alpha"), always("tie"), prefer("beta"))).results
+    assert all("human_elo" in row["values"] for row in cited_rows(found))
+    tiers = tuple(replace(run, tier=place // 2) for place, run in enumerate(found.runs))
+    rows = cited_rows(replace(found, runs=tiers))
+    assert all(list(row["values"]) == ["human_win_rate"] for row in rows)
+    assert all(list(row["intervals"]) == ["human_win_rate"] for row in rows)
+
+
 Damage = Callable[[dict[str, Any]], Any]
 
 
@@ -344,6 +355,36 @@ def test_a_key_that_was_changed_decodes_nothing(pairs: Pairs, damage: str) -> No
     with pytest.raises(
         InputError, match="expected the key of a study, format 1, as it was written"
     ):
+        read_study(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("raters",), []), (("raters", 1, "name"), "rater-01"), (("raters", 0, "name"), {}),
+        (("raters", 0, "trials", 0, "item"), 10**6), (("raters", 0, "trials", 0, "item"), True),
+        (("raters", 0, "trials", 0, "swapped"), 1), (("items",), []), (("question",), None),
+        (("items", 0, "images"), []), (("items", 0, "images", 0, "source"), -1),
+        (("items", 0, "images", 0, "key"), 10**400), (("sources", 0, "path"), "\ud800"),
+        (("sources", 1, "real"), float("nan")), (("side",), float("inf")),
+    ],
+)  # fmt: skip
+def test_a_key_of_others_that_agrees_with_itself_is_looked_through(
+    pairs: Pairs, place: tuple[str | int, ...], value: Any
+) -> None:
+    """Whoever writes such a file can compute its id as well."""
+    _, folder = pairs
+    path = folder / "study.json"
+    record: Any = json.loads(path.read_text())
+    inner = record
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    content = {name: part for name, part in record.items() if name not in ("format", "id")}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    record["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="expected the key of a study"):
         read_study(folder)
 
 
