@@ -54,8 +54,8 @@ def test_cited_rows_stand_beside_the_measured_ones_and_are_never_ranked(tmp_path
 def test_a_cited_value_is_in_no_column_where_runs_measured_it_in_several_ways(
     tmp_path: Path,
 ) -> None:
-    make_run(tmp_path / "runs/x", [SetNumber("fid", 10.0)])
-    make_run(tmp_path / "runs/y", [SetNumber("fid", 12.0, fingerprint="e" * 64)])
+    for i, name in enumerate("wxyz"):
+        make_run(tmp_path / "runs" / name, [SetNumber("fid", 10.0 + i)], prompts="ac"[i // 2] * 64)
     board = leaderboard([tmp_path / "runs"], cited=written(tmp_path, GOOD), num_resamples=20)
     fids = [column for column in board.columns if column.metric == "fid"]
     assert [column.cited_only for column in fids] == [False, False, True]
