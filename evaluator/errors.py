@@ -8,6 +8,7 @@ EvaluatorError                what went wrong, then how to mend it; never shown 
 ├── RunDirectoryError (2)     the run directory belongs to another evaluation, or is no run at all
 ├── StorageError     (1)      the file system refused: full, read-only, gone
 ├── CorruptShardError (1)     a committed file does not match its checksum
+│   └── NewerTableError       it is sound, and of a newer evaluator: nothing to make again
 ├── GenerationError  (1)      the model failed, or drew noise that no seed controls
 ├── ProbeError       (1)      a probe saw nothing, or cannot observe under these settings
 ├── MetricError      (1)      a metric cannot be computed from what there is
@@ -69,6 +70,10 @@ class CorruptShardError(EvaluatorError, ValueError):
     def __init__(self, message: str, shard: Path | None = None) -> None:
         self.shard = shard
         super().__init__(message)
+
+
+class NewerTableError(CorruptShardError):
+    """A committed file is of a format that this evaluator does not know: a newer one wrote it."""
 
 
 class GenerationError(EvaluatorError, RuntimeError):

@@ -94,7 +94,18 @@ def pair(baseline: OpenedRun, other: OpenedRun) -> Pairs:
             f"compared on the {len(a):,} samples that both have, so that n is equal: {only[0]:,} "
             f"of {baseline.letter} and {only[1]:,} of {other.letter} have no partner"
         )
+    if len(a) and _same_images(baseline, other, a, b):
+        warnings.append(
+            f"every image of {other.letter} is that of {baseline.letter} to the bit: is one a copy "
+            "of the other?"
+        )
     return Pairs((a, b), prompts, keys, indices, only, tuple(refusals), tuple(warnings))
+
+
+def _same_images(baseline: OpenedRun, other: OpenedRun, a: Integers, b: Integers) -> bool:
+    """Whether all pairs have the same pixels; not where a hash is missing."""
+    hashes = _both("pixels_sha256", baseline, other, a, b)
+    return all(mine is not None and mine == theirs for mine, theirs in hashes)
 
 
 def _starts(keys: pa.Array) -> Booleans:

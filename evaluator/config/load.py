@@ -199,6 +199,8 @@ def _describe(fault: ErrorDetails) -> str:
     path = ".".join(str(part) for part in location) or "the file"
     if fault["type"] == "extra_forbidden":
         known = list(_fields_at(RunConfig, location[:-1]))
+        if location[:-1] == ["sweep"] and "." in str(location[-1]):
+            return f"{path}: unknown key; write settings under grid: `sweep: {{grid: {{…: […]}}}}`"
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known)}"
         return f"{path}: unknown key; {hint}"

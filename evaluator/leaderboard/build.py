@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -225,11 +226,13 @@ def _cited(
     columns: Sequence[Column],
     measured: Sequence[str],
 ) -> _Extra:
-    """Cited rows; a metric that no run measured gets a column without ranks."""
+    """Cited rows; a metric that no run measured gets a column without ranks.
+
+    So does one that runs measured in several ways: nobody knows to which the cited value belongs.
+    """
     extra = _Extra()
-    by_metric: dict[str, Column] = {}
-    for column in columns:
-        by_metric.setdefault(column.metric, column)
+    counts = Counter(column.metric for column in columns)
+    by_metric = {column.metric: column for column in columns if counts[column.metric] == 1}
     for row in citations:
         name = row.name
         while name in taken:
@@ -240,9 +243,10 @@ def _cited(
             if metrics is not None and metric not in metrics:
                 continue
             if metric not in by_metric:
-                by_metric[metric] = _unmeasured(metric)
+                by_metric[metric] = _unmeasured(metric, "[cited]" if counts[metric] else "")
                 extra.columns.append(by_metric[metric])
-                if near := difflib.get_close_matches(metric, measured, n=1):
+                near = difflib.get_close_matches(metric, measured, n=1)
+                if near and not counts[metric]:
                     extra.remarks.append(
                         f"{name}: no run measured the cited '{metric}'; did you mean '{near[0]}'?"
                     )
@@ -252,11 +256,12 @@ def _cited(
     return extra
 
 
-def _unmeasured(metric: str) -> Column:
+def _unmeasured(metric: str, remark: str) -> Column:
+    label = f"{metric} {remark}".rstrip()
     return Column(
-        id=metric,
+        id=label,
         metric=metric,
-        label=metric,
+        label=label,
         higher_is_better=_direction(metric),
         extractor=None,
         fingerprint=None,

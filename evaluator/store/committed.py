@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from evaluator.durable import explained, sha256_file
-from evaluator.errors import CorruptShardError
+from evaluator.errors import CorruptShardError, NewerTableError
 from evaluator.store import schemas
 
 COMMIT_FORMAT = 1
@@ -69,8 +69,16 @@ class CommittedShard:
             with explained("read", path):
                 content = path.read_bytes() if path.is_file() else b""
             record = json.loads(content)
+            if isinstance(found := record.get("format", 1), int) and found > COMMIT_FORMAT:
+                raise NewerTableError(
+                    f"{path}: expected format {COMMIT_FORMAT} or older, got {found}. A newer "
+                    "evaluator may have written it: use that one.",
+                    self.path,
+                )
             return Commit(record["rows"], record["sha256"])
-        except (ValueError, KeyError, TypeError) as error:
+        except NewerTableError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(
                 f"{path}: expected the record of a committed shard, got {error!r}."
             ) from error
@@ -109,7 +117,7 @@ class CommittedShard:
             with explained("list", self.path):
                 return not expected <= set(os.listdir(self.path))
         except CorruptShardError:
-            return True
+            return True  # `damage` says what is wrong with it
         except FileNotFoundError:
             return False  # somebody set it apart just now
 
@@ -117,6 +125,8 @@ class CommittedShard:
         """File → what is wrong with it; everything is read, the images only with `images`."""
         try:
             committed = self.record
+        except NewerTableError:
+            return {}  # nothing that making the shard again would mend
         except CorruptShardError as error:
             return {COMMIT: str(error)}
         found: dict[str, str] = {}
@@ -154,6 +164,8 @@ class CommittedShard:
         try:
             kind = str(schemas.table_note(self.path / name).get("kind"))
             self.read(name, kind=kind)
+        except NewerTableError:
+            return None
         except CorruptShardError as error:
             return str(error).removesuffix(f" {MEND}")
         return None
@@ -166,6 +178,8 @@ class CommittedShard:
         except FileNotFoundError:
             self.require_never_there(name)
             raise
+        except NewerTableError as error:
+            raise NewerTableError(str(error), self.path) from error
         except CorruptShardError as error:
             raise self._damaged(str(error)) from error
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluator.durable import explained
-from evaluator.errors import CorruptShardError
+from evaluator.errors import CorruptShardError, NewerTableError
 
 VERSION = 2
 """Version of all schemas here; a reader refuses a newer one, and fills in what an older one lacks.
@@ -160,7 +160,8 @@ def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
             note = schema_note(file.schema_arrow)
             version = note.get("version", 0)
             if note.get("kind") != kind or not isinstance(version, int) or version > VERSION:
-                raise CorruptShardError(
+                newer = note.get("kind") == kind and isinstance(version, int)
+                raise (NewerTableError if newer else CorruptShardError)(
                     f"{path}: expected a table '{kind}' of version {VERSION} or older, got "
                     f"'{note.get('kind')}' of version {version}. A newer evaluator may have "
                     "written it: use that one."

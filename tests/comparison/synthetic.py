@@ -151,6 +151,10 @@ def _commit(run: RunDirectory, shard: int, toy: Toy, rows: list[tuple[str, int, 
         "prompt": [toy.text.get(key, f"prompt of {key}") for key, _, _ in rows],
         "tags": [tags_of(number) if toy.tagged else None for _, _, number in rows],
         "error": errors,
+        "pixels_sha256": [
+            None if errors[i] else f"{toy.seed}/{key}/{image}"
+            for i, (key, image, _) in enumerate(rows)
+        ],
     }
     columns = [samples.get(f.name, [None] * len(rows)) for f in schemas.SAMPLES]
     arrays = [pa.array(c, f.type) for c, f in zip(columns, schemas.SAMPLES, strict=True)]

@@ -57,6 +57,15 @@ def stacked(toy: Toy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return features, scores, np.repeat(np.arange(toy.prompts), toy.images)
 
 
+def test_a_copy_of_a_run_is_called_one(make):
+    copied = "every image of B is that of A to the bit"
+    again, other = make("b", backwards=True, failed=(key_of(3),)), make("c", seed=1)
+    _, same = only(make("a"), again, permutations=99)
+    assert any(copied in warning for warning in same.warnings)
+    _, differs = only(again, other, permutations=99)
+    assert not any(copied in warning for warning in differs.warnings)
+
+
 def test_values_and_intervals_are_those_of_the_formulas(make):
     toys = Toy(), Toy(seed=1, shift=0.6, bonus=0.02)
     comparison, pairing = only(make("a"), make("b", seed=1, shift=0.6, bonus=0.02))
@@ -246,7 +255,7 @@ def test_existing_images_are_paired_by_their_names(make):
     _, pairing = only(a, make("b", seed=1, content=theirs, config=images))
     assert (pairing.n, pairing.refusals, pairing.warnings) == (48, (), ())
     without = dict.fromkeys(keys)
-    _, pairing = only(make("c"), make("d", content=theirs, config=images, text=without))
+    _, pairing = only(make("c"), make("d", seed=1, content=theirs, config=images, text=without))
     assert (pairing.n, pairing.refusals) == (48, ())
     assert pairing.warnings == (
         "48 samples have no prompt in one of the runs: paired by their keys alone",

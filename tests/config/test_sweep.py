@@ -37,6 +37,12 @@ def faults_of(sweep: Any, *overrides: str, **changes: Any) -> tuple[str, ...]:
     return caught.value.faults
 
 
+def test_settings_beside_the_forms_are_told_where_they_belong() -> None:
+    (fault,) = faults_of({"generation.steps": [1, 2]})
+    assert fault.startswith("sweep.generation.steps: unknown key; write settings under grid: ")
+    assert "sweep: {grid: {" in fault
+
+
 NUMBERS = st.lists(
     st.one_of(st.integers(1, 500), st.floats(0.25, 500, allow_nan=False)),
     min_size=1, max_size=6, unique_by=float,

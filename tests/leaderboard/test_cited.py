@@ -51,6 +51,21 @@ def test_cited_rows_stand_beside_the_measured_ones_and_are_never_ranked(tmp_path
     )  # fmt: skip
 
 
+def test_a_cited_value_is_in_no_column_where_runs_measured_it_in_several_ways(
+    tmp_path: Path,
+) -> None:
+    for i, name in enumerate("wxyz"):
+        make_run(tmp_path / "runs" / name, [SetNumber("fid", 10.0 + i)], prompts="ac"[i // 2] * 64)
+    board = leaderboard([tmp_path / "runs"], cited=written(tmp_path, GOOD), num_resamples=20)
+    fids = [column for column in board.columns if column.metric == "fid"]
+    assert [column.cited_only for column in fids] == [False, False, True]
+    assert fids[2].label == "fid [cited]"
+    for name, value in (("SD 2.1 (paper)", 1.5), ("a", 9.0)):
+        cells = [board.cell(name, column.id) for column in fids]
+        assert [cell and cell.value for cell in cells] == [None, None, value]
+    assert not any("no run measured the cited 'fid'" in remark for remark in board.remarks)
+
+
 def test_a_cited_metric_that_no_run_has_gets_a_column_with_its_direction(tmp_path: Path) -> None:
     make_run(tmp_path / "runs/a", [SetNumber("fid", 10.0)])
     board = leaderboard([tmp_path / "runs"], cited=written(tmp_path, GOOD), num_resamples=20)

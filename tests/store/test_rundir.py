@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluator.durable import explained, publish_directory, publish_file, write_atomically
-from evaluator.errors import CorruptShardError, RunDirectoryError, StorageError
+from evaluator.errors import CorruptShardError, NewerTableError, RunDirectoryError, StorageError
 from evaluator.store import schemas
+from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
 
 
@@ -140,6 +141,28 @@ def test_a_damaged_table_is_found_when_it_is_read(run: RunDirectory, damage: str
     path.write_bytes(bytes(content))
     with pytest.raises(CorruptShardError, match="samples"):
         run.read(0, "samples.parquet", kind="samples")
+
+
+def test_a_shard_of_a_newer_evaluator_is_refused_and_never_made_again(run: RunDirectory) -> None:
+    assert commit(run, 0)
+    record = run.shard_path(0) / "commit.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(NewerTableError, match=r"format 1 or older, got 9.*use that one\.$"):
+        run.files(0).require_never_there("other.parquet")
+    assert run.files(0).damage() == {}
+    assert not set_apart_shard(run, 0)
+    assert run.committed() == [0]
+
+
+def test_a_table_of_a_newer_evaluator_is_not_said_to_be_damaged(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(schemas, "VERSION", schemas.VERSION + 1)
+        assert commit(run, 0)
+    with pytest.raises(NewerTableError, match=r"or older, got .*use that one\.$"):
+        run.read(0, "samples.parquet", kind="samples")
+    assert run.files(0).fault_of_table("samples.parquet") is None
 
 
 def test_a_table_of_another_kind_or_newer_version_is_refused(run: RunDirectory) -> None:
