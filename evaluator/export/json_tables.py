@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from evaluator.durable import write_atomically
+from evaluator.errors import ConfigError
 from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
 
@@ -46,9 +47,19 @@ def as_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def records(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Column → value of each row; maps come as objects."""
+    """Column → value of each row; maps come as objects.
+
+    Raises ConfigError where a value is beyond what Python holds: a date after the year 9999.
+    """
     maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
-    for record in table.to_pylist():
+    try:
+        rows = table.to_pylist()
+    except OverflowError as error:
+        raise ConfigError(
+            f"expected values that Python can hold, got another ({error}); CAST it to VARCHAR in "
+            "the SELECT, or write --parquet, which holds it."
+        ) from error
+    for record in rows:
         for name in maps:
             record[name] = None if record[name] is None else dict(record[name])
         yield record

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluator.errors import EvaluatorError
-from evaluator.report.results import Metrics, Result, parse_results, read_metrics
+from evaluator.report.results import Metrics, Result, read_metrics
 from evaluator.report.text import number, plain
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.sweeps import read_points
@@ -154,17 +154,14 @@ def read_sweep(folder: Path) -> SweepResults:
 
 def _read_point(path: Path, folder: str, settings: Mapping[str, Any]) -> SweptPoint:
     metrics = read_metrics(path / "metrics.json")
-    entries = _entries(path) if metrics.results else []
-    results = parse_results(entries)
-    several = len({result.reference for result in results if result.reference}) > 1
+    several = len({result.reference for result in metrics.results if result.reference}) > 1
     whole: dict[MetricKey, Result] = {}
     again: list[str] = []
     groups: dict[tuple[MetricKey, GroupKey], Result] = {}
-    for entry, result in zip(entries, results, strict=True):
-        key = MetricKey(plain(entry.get("name", "?")), result.reference if several else "")
-        group = entry.get("group")
-        if isinstance(group, Mapping) and group:
-            tag, value = next(iter(group.items()))
+    for result in metrics.results:
+        key = MetricKey(result.metric, result.reference if several else "")
+        if result.group:
+            tag, value = result.group[0]
             found = GroupKey(plain(tag, limit=40), plain(value, limit=40))
             groups.setdefault((key, found), result)
         else:
@@ -176,11 +173,6 @@ def _read_point(path: Path, folder: str, settings: Mapping[str, Any]) -> SweptPo
             f"{', '.join(dict.fromkeys(again))} stands in its numbers again; the first counts."
         )
     return SweptPoint(folder, settings, whole, groups, _prompts(path), trouble)
-
-
-def _entries(path: Path) -> list[Mapping[str, Any]]:
-    record = json.loads((path / "metrics.json").read_bytes())
-    return [entry for entry in record["metrics"] if isinstance(entry, Mapping)]
 
 
 def _trouble(path: Path, metrics: Metrics) -> str:

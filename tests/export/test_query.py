@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluator.errors import ConfigError, CorruptShardError
-from evaluator.export.query import Query
+from evaluator.export.json_tables import as_lines
+from evaluator.export.parquet_tables import write_parquet
+from evaluator.export.query import Query, shown
 from evaluator.runs import find_runs
 from tests.small_runs import FAILED, PROMPTS, build_run
 
@@ -31,6 +33,19 @@ def test_every_table_is_a_view(database):
     assert "features FLOAT[3]" in columns["features_clip"]
     assert "mass FLOAT" in columns["attention"]
     assert "warnings VARCHAR[]" in columns["metrics"]
+
+
+@pytest.mark.parametrize("value", ["DATE '20000-01-01'", "TIMESTAMP '290000-01-01'"])
+def test_a_date_beyond_pythons_is_refused_with_the_remedy(database, tmp_path, value):
+    found = database.run(f"SELECT {value} AS late")
+    with pytest.raises(ConfigError, match="CAST it to VARCHAR in the SELECT, or write --parquet"):
+        shown(found, limit=1)
+    with pytest.raises(ConfigError, match="CAST it to VARCHAR"):
+        as_lines(found)
+    write_parquet(found, tmp_path / "late.parquet")
+    assert pq.read_table(tmp_path / "late.parquet").equals(found)
+    [[text]] = shown(database.run(f"SELECT CAST({value} AS VARCHAR) AS late"), limit=1)
+    assert text.startswith(value.split("'")[1])
 
 
 def test_a_join_over_shards_gives_what_python_computes(database):
