@@ -37,6 +37,9 @@ NO_WIDTH = (
     "would vary"
 )
 
+ONE_PROMPT = "not tested: expected at least 2 prompts, got 1; evaluate more prompts"
+"""Nothing is known of how one prompt's difference would vary."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -80,21 +83,19 @@ def of_scores(
         return Draft(not_comparable(scores.name, scores.higher_is_better, why, frame))
     first, second = a[both], b[both]
     differences = second - first
-    tested = sign_flip_test(
-        sums_by_prompt(differences, clusters),
-        permutations=settings.permutations,
-        seed=settings.seed,
-    )
-    warnings, span, count = [], None, len(np.unique(clusters))
+    warnings, span, tested, count = [], None, None, len(np.unique(clusters))
     if count > 1:
+        tested = sign_flip_test(
+            sums_by_prompt(differences, clusters),
+            permutations=settings.permutations,
+            seed=settings.seed,
+        )
         around = paired_mean_interval(differences, clusters, level=settings.level)
         largest = float(max(np.abs(first).max(), np.abs(second).max()))
         if around.high - around.low > ROUNDING * largest:
             span = _span(around)
         else:
             warnings.append(NO_WIDTH)
-    else:
-        warnings.append("no interval: expected at least 2 prompts, got 1; evaluate more prompts")
     if left := int(members.sum()) - n:
         warnings.append(f"{left:,} pairs are left out: one of their samples has no finite score")
     found = _draft(scores.name, scores.higher_is_better, frame)
@@ -107,12 +108,13 @@ def of_scores(
             n=n,
             num_prompts=count,
             interval=span,
-            p=tested.p,
-            test=tested.method,
+            p=tested.p if tested else None,
+            test=tested.method if tested else "",
+            why="" if tested else ONE_PROMPT,
             agreement=_agreement(scores, first, second) if scores.marks else None,
             warnings=tuple(warnings),
         ),
-        tested.least,
+        tested.least if tested else 0.0,
     )
 
 

@@ -89,3 +89,16 @@ def test_to_pass_is_the_better_mark(higher, both, neither):
     assert found.agreement is not None
     assert (found.agreement.both, found.agreement.neither) == (both, neither)
     assert (found.agreement.only_baseline, found.agreement.only_other) == (1, 1)
+
+
+def test_one_prompt_is_not_tested_and_counts_in_no_family():
+    one, four = np.zeros(2, np.int64), np.arange(4)
+    alone = Scores("alone", True, (np.array([0.1, 0.2]), np.array([0.3, 0.5])), marks=False)
+    others = Scores("others", True, (np.zeros(4), np.array([0.1, 0.2, 0.3, 0.5])), marks=False)
+    drafts = [of_scores(alone, one, np.ones(2, np.bool_), FRAME, SETTINGS),
+              of_scores(others, four, np.ones(4, np.bool_), FRAME, SETTINGS)]  # fmt: skip
+    untested, tested = judged(drafts, 0.95)
+    assert (untested.verdict, untested.p, untested.interval) == ("not tested", None, None)
+    assert untested.why == "not tested: expected at least 2 prompts, got 1; evaluate more prompts"
+    assert untested.difference == pytest.approx(0.25)
+    assert tested.family == 1
