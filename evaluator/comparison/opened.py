@@ -18,6 +18,7 @@ from evaluator.aggregate.asked import Asked, request_digest
 from evaluator.aggregate.summary import FORMAT, MetricRecord, Summary, is_real
 from evaluator.comparison.records import RunFacts
 from evaluator.errors import ConfigError, EvaluatorError, RunDirectoryError
+from evaluator.store.naming import distinct_names
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.schemas import features_name
 
@@ -178,25 +179,11 @@ def open_runs(paths: Sequence[Path]) -> list[OpenedRun]:
         raise RunDirectoryError(faults[0])
     if faults:
         raise ConfigError("these runs cannot be compared:", tuple(faults))
-    names = distinct_names(list(opened))
+    names = distinct_names([(path.name or str(path), path) for path in opened])
     return [
         OpenedRun(run, LETTERS[place], name)
         for place, (run, name) in enumerate(zip(opened.values(), names, strict=True))
     ]
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path; with as many parts before it as tell equal ones apart."""
-    names = [path.name or str(path) for path in paths]
-    for depth in range(2, max((len(path.parts) for path in paths), default=0) + 1):
-        repeated = {name for name in names if names.count(name) > 1}
-        if not repeated:
-            break
-        names = [
-            "/".join(path.parts[-depth:]) if name in repeated else name
-            for path, name in zip(paths, names, strict=True)
-        ]
-    return names
 
 
 def _section(record: Any, name: str) -> Mapping[str, Any]:

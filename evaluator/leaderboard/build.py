@@ -11,13 +11,14 @@ from typing import Any
 
 from evaluator.errors import ConfigError, InputError
 from evaluator.leaderboard.cited import CitedRow, read_citations
-from evaluator.leaderboard.collect import ReadRun, collect, distinct_names
+from evaluator.leaderboard.collect import ReadRun, collect
 from evaluator.leaderboard.columns import Draft, asked_options, draft_columns
 from evaluator.leaderboard.made_with import settings_apart
 from evaluator.leaderboard.questions import answers_of
 from evaluator.leaderboard.ranks import NOT_RANKED, Ranked, Tables, rank
 from evaluator.leaderboard.records import Board, Cell, Column, Interval, Provenance, Row
 from evaluator.leaderboard.standing import Ranking, standing_remarks, standings_of
+from evaluator.store.naming import distinct_names
 
 LEVEL = 0.95
 NUM_RESAMPLES = 1_000

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
 from evaluator.runs.run import Run, open_run
+from evaluator.store.naming import distinct_names
 
 
 def find_runs(paths: Sequence[Path]) -> dict[str, Run]:
@@ -18,7 +18,8 @@ def find_runs(paths: Sequence[Path]) -> dict[str, Run]:
     """
     runs = [open_run(path) for named in paths for path in _expanded(named)]
     unique = list({run.path.resolve(): run for run in runs}.values())
-    return dict(zip(_names(unique), unique, strict=True))
+    names = distinct_names([(run.name, run.path) for run in unique])
+    return dict(zip(names, unique, strict=True))
 
 
 def _expanded(path: Path) -> list[Path]:
@@ -33,16 +34,3 @@ def _expanded(path: Path) -> list[Path]:
             "got a folder without any. Check the path."
         )
     return found
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    names = [run.name for run in runs]
-    parts = [run.path.resolve().parts for run in runs]
-    for depth in range(1, max((len(part) for part in parts), default=0) + 1):
-        twice = {name for name, count in Counter(names).items() if count > 1}
-        if not twice:
-            break
-        for i, run in enumerate(runs):
-            if names[i] in twice or names[i].startswith(f"{run.name} ("):
-                names[i] = f"{run.name} ({'/'.join(parts[i][-depth:])})"
-    return names

@@ -33,7 +33,7 @@ from evaluator.study.sources import (
     Images,
     RunImages,
     common_samples,
-    distinct_names,
+    names_of,
     open_reference,
 )
 
@@ -107,7 +107,7 @@ def make_study(request: StudyRequest, output: Path) -> MadeStudy:
     opened: list[Images] = [RunImages(path) for path in request.runs]
     sources = [
         Source(name, str(run.path.resolve()))
-        for name, run in zip(distinct_names(request.runs), opened, strict=True)
+        for name, run in zip(names_of(request.runs), opened, strict=True)
     ]
     prompts, warnings = common_samples([run.prompts() for run in opened])
     real: list[SampleId] = []

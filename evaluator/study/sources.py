@@ -10,6 +10,7 @@ from PIL import Image
 
 from evaluator.errors import ConfigError, InputError, SampleError
 from evaluator.report.images import SampleId, read_images
+from evaluator.store.naming import distinct_names
 from evaluator.store.rundir import RunDirectory
 
 
@@ -102,18 +103,13 @@ def open_reference(source: str) -> Images:
     return RunImages(path) if (path / "init").is_dir() else PackImages(source)
 
 
-def distinct_names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
     """A name for each run: its folder's, with the folders above where two have the same."""
     full = [path.resolve() for path in paths]
     if len(set(full)) < len(full):
         again = next(path for path in full if full.count(path) > 1)
         raise ConfigError(f"expected different runs, got {again} twice; leave one of them out")
-    depth = 1
-    while True:
-        names = ["/".join(path.parts[-depth:]) for path in full]
-        if len(set(names)) == len(names):
-            return names
-        depth += 1
+    return distinct_names([(path.name, path) for path in full])
 
 
 def common_samples(

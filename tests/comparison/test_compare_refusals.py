@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluator.comparison.folder import default_folder, read_comparison
-from evaluator.comparison.opened import distinct_names
 from evaluator.errors import InputError
 from tests.comparison.synthetic import Toy, key_of, make_run
 from tests.conftest import Ended
@@ -234,12 +233,6 @@ def test_untrusted_texts_stay_texts(runs, tmp_path, call):
     assert ended.status == 0
     assert "<script>" in ended.out
     assert "\x1b" not in ended.out
-
-
-def test_runs_of_one_name_are_told_apart_by_their_paths():
-    paths = [Path("/x/one/run"), Path("/x/two/run"), Path("/x/three")]
-    assert distinct_names(paths) == ["one/run", "two/run", "three"]
-    assert distinct_names([Path("/a/b/run"), Path("/c/b/run")]) == ["a/b/run", "c/b/run"]
 
 
 def test_names_become_a_folder_without_leaving_this_one():

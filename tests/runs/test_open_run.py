@@ -227,7 +227,7 @@ def test_two_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
         build_run(tmp_path / folder)
     build_run(tmp_path / "c", name="another")
     (tmp_path / "no-run").mkdir()
-    assert list(find_runs([tmp_path])) == ["small (a)", "small (b)", "another"]
+    assert list(find_runs([tmp_path])) == ["a", "b", "another"]
     assert list(find_runs([tmp_path / "b", tmp_path / "b", tmp_path / "c"])) == ["small", "another"]
     with pytest.raises(RunDirectoryError, match="got a folder without any"):
         find_runs([tmp_path / "no-run"])
