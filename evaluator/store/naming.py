@@ -8,9 +8,10 @@ from pathlib import Path
 
 def distinct_names(runs: Sequence[tuple[str, Path]]) -> list[str]:
     """A name for each (name, path); those that several have become the ends of their paths."""
-    names = [name for name, _ in runs]
-    for name in set(names):
-        alike = [i for i, each in enumerate(names) if each == name]
+    given = [name for name, _ in runs]
+    names = list(given)
+    for name in dict.fromkeys(given):
+        alike = [i for i, each in enumerate(given) if each == name]
         if len(alike) < 2:
             continue
         parts = [runs[i][1].resolve().parts for i in alike]
