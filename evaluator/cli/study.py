@@ -91,7 +91,7 @@ def make_verb(
     print_lines([
         f"study {found.id}: {len(found.items) - checks} items, {trials} questions for each of "
         f"{len(found.raters)} raters",
-        f"forms: {made.forms[0]} … one a rater, at most {made.largest / 2**20:.1f} MiB",
+        f"forms: {made.forms[0]} … one a rater, at most {made.largest / 2**10:,.0f} KiB",
         f"key: {output / 'study.json'} (keep it from raters: it says which image is whose)",
         f"Then put what they save into {output / 'answers'}: evaluator study read {output}",
         *(f"warning: {line}" for line in made.warnings),
