@@ -177,7 +177,12 @@ def aggregate(run: RunsArgument, allow_code: AllowCodeOption = False) -> None:
 @app.command()
 def report(
     run: RunsArgument,
-    output: Annotated[Path | None, typer.Option(help="Folder; default: RUN/report.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder; default: RUN/report. An older report there is replaced as a whole."
+        ),
+    ] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Put the pictures into the page: one file.")
     ] = False,
