@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evaluator.cli.printing import plain
+
+if TYPE_CHECKING:
+    from evaluator.export.write import Exported
 
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run directories, or folders with runs.")]
 
@@ -64,6 +67,13 @@ def export(
     )
     folder = output if output is not None else Path(f"export-{to}")
     exported = export_runs(find_runs(runs), to, folder, options)
+    _tell(exported)
+    if exported.exit_status:
+        raise typer.Exit(exported.exit_status)
+
+
+def _tell(exported: Exported) -> None:
+    """What was written and what to do with it; on stderr what a reader should know."""
     for path in exported.files:
         typer.echo(plain(str(path)))
     if exported.hint:
@@ -72,5 +82,3 @@ def export(
         typer.echo(plain(f"warning: {line}"), err=True)
     for line in exported.left_out:
         typer.echo(plain(f"left out: {line}"), err=True)
-    if exported.exit_status:
-        raise typer.Exit(exported.exit_status)
