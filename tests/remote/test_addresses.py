@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import pickle
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from evaluator.errors import InputError, StorageError
 from evaluator.remote import RemotePath, addresses
 from evaluator.remote.faults import explained
+
+SIZE = 16_000_000
 
 
 def test_an_address_has_the_parts_of_a_path() -> None:
@@ -46,6 +50,26 @@ def test_a_store_lists_what_was_put_there(store) -> None:
     after = (store / "a.txt").stat()
     assert before.size == after.size
     assert before.version != after.version
+
+
+def test_whoever_lists_meanwhile_sees_a_whole_file_or_none(store, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(SIZE))
+    seen, over = [], threading.Event()
+
+    def keep_listing() -> None:
+        while not over.is_set():
+            seen.append({name: about.size for name, about in store.files().items()})
+
+    thread = threading.Thread(target=keep_listing)
+    thread.start()
+    try:
+        for index in range(8):
+            (store / f"{index}").put(tmp_path / "big")
+    finally:
+        over.set()
+        thread.join()
+    assert len(seen) > 8
+    assert {size for listed in seen for size in listed.values()} <= {SIZE}
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
