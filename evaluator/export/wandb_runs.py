@@ -17,10 +17,12 @@ def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
     require_installed("wandb", "wandb", "--to wandb")
     there = set(_folders(folder))
     place = str(folder.resolve())
-    # Tables wait in the data folder until they are sent: it must outlive that process.
-    environment = {"WANDB_MODE": "offline", "WANDB_DIR": place, "WANDB_DATA_DIR": place}
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": place}
     write_apart(__name__, runs, folder, project=project, environment=environment)
-    return [path for path in _folders(folder) if path not in there]
+    made = [path for path in _folders(folder) if path not in there]
+    for path in made:  # a log of that process, which went with its home
+        (path / "logs" / "debug-core.log").unlink(missing_ok=True)
+    return made
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -44,7 +46,11 @@ def _log(run: Tracked, folder: Path, project: str) -> None:
     if run.rows:
         columns = list(run.rows[0])
         cells = [[_cell(row[name]) for name in columns] for row in run.rows]
-        shown["results"] = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+        table = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+        # Bound before it is logged, the table is a file of the run. Else it would be an artifact,
+        # too, which is sent from where it was made: a folder that was moved would lose it.
+        table.bind_to_run(logged, "results", 0)
+        shown["results"] = table
     if run.images:
         shown["samples"] = [
             wandb.Image(Image.open(io.BytesIO(image.content)), caption=image.caption)

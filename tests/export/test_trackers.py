@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +16,8 @@ from evaluator.export.options import ExportOptions
 from evaluator.export.tracked import Tracked, tracked
 from evaluator.export.write import export_runs
 from evaluator.runs import find_runs, open_run
-from tests.small_runs import build_run
+from tests.export.wandb_server import Arrived, recording
+from tests.small_runs import HOSTILE_NAME, METRICS, build_run
 
 SECRETS = ("hf_verysecret", "sk-hid", "user:pass", "token=abc")
 SCALARS = {
@@ -108,55 +107,62 @@ def test_tensorboard_keeps_several_runs_apart(tmp_path):
     assert {path.parent.parent for path in files} == {tmp_path / "out"}
 
 
-def wandb_records(path: Path) -> list[Any]:
-    """Records of an offline file: LevelDB's log format with wandb's own messages."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, part, records = path.read_bytes(), 7, b"", []
-    assert data[:4] == b":W&B"
-    while place + 7 <= len(data):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        part += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(part)
-            records.append(record)
-            part = b""
-    return records
+def synced(folder: Path, home: Path) -> Arrived:
+    """What arrives where `wandb sync` sends a run folder to."""
+    home.mkdir()
+    with recording() as (address, arrived):
+        own = {"HOME": str(home), "WANDB_BASE_URL": address, "WANDB_MODE": "online"}
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", str(folder)],
+            capture_output=True, text=True, check=False, timeout=100, cwd=home,
+            env={**os.environ, **own},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (arrived.unknown, arrived.finished) == ([], True), done.stderr
+    return arrived
 
 
-def test_wandb_writes_an_offline_run_with_all_that_was_logged(hostile_run, tmp_path, golden):
+def test_wandb_sync_sends_all_that_was_exported_from_wherever_the_folder_is(tmp_path, golden):
     installed("wandb")
-    out = tmp_path / "out"
-    options = ExportOptions(images=2, project="digits")
-    [folder] = export_runs(find_runs([hostile_run]), "wandb", out, options).files
-    [file] = folder.glob("run-*.wandb")
-    records = wandb_records(file)
-    [run] = [record.run for record in records if record.WhichOneof("record_type") == "run"]
-    assert (run.project, run.host) == ("digits", "")
-    assert run.display_name == '=1+1: <script>alert("a")</script>, "b" # ../../c'
-    [history] = [r.history for r in records if r.WhichOneof("record_type") == "history"]
-    logged = {
-        ".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item
-    }
-    assert {name: logged[name] for name in SCALARS} == SCALARS
-    assert logged["samples.count"] == 2
-    table = json.loads((folder / "files" / logged["results.path"]).read_text())
-    golden(
-        "wandb.json",
-        json.dumps({"scalars": {n: logged[n] for n in SCALARS}, **table}, indent=1) + "\n",
-    )
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert config["config"]["generation"]["steps"] == 4
+    run = build_run(tmp_path / "run", name=HOSTILE_NAME).path
+    record = json.loads((run / "metrics.json").read_bytes())
+    odd = {"region": 'v1.5/a "b" \\ c'}  # dots and slashes are no levels of nesting
+    record["metrics"].append({**METRICS[1], "value": 29.87654321098765, "group": odd})
+    (run / "metrics.json").write_text(json.dumps(record))
+    options = ExportOptions(images=3, project="digits")
+    [folder] = export_runs(find_runs([run]), "wandb", tmp_path / "out", options).files
     for secret in (*SECRETS, "k" * 40):
-        assert secret not in texts(out)
-    kept = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
-    staged = [c.local_path for a in kept for c in a.manifest.contents]
-    assert all(Path(path).is_file() for path in staged), "what waits to be sent is there"
+        assert secret not in texts(tmp_path / "out")
+    moved = (tmp_path / "out").rename(tmp_path / "moved") / "wandb" / folder.name
+    arrived = synced(moved, tmp_path / "reader")
+
+    [(name, opened)] = find_runs([run]).items()
+    told = tracked(name, opened, options)
+    assert told.scalars == {
+        **SCALARS,
+        **{f"clip_score [region={odd['region']}]{part}": value for part, value in
+           (("", 29.87654321098765), ("/low", 29.0), ("/high", 32.0), ("/n", 11.0))},
+    }  # fmt: skip
+    assert (arrived.run["name"], arrived.run["project"]) == (told.identity, "digits")
+    assert arrived.run["displayName"] == told.name
+    assert {n: v for n, v in arrived.config.items() if n != "_wandb"} == told.config
+    assert told.config["provenance"]["model"]["revision"] == "b" * 40
+    [history] = arrived.rows("wandb-history.jsonl")
+    summary = json.loads(arrived.files["wandb-summary.json"])
+    for said in (history, summary, arrived.rows("wandb-summary.json")[-1]):
+        own = {"results", "samples"}
+        figures = {n: v for n, v in said.items() if n[0] != "_" and n not in own}
+        assert figures == told.scalars
+    table = json.loads(arrived.files[summary["results"]["path"]])
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
+        {**row, "warnings": "; ".join(row["warnings"])} for row in told.rows
+    ]
+    figures = {n: summary[n] for n in told.scalars}
+    golden("wandb.json", json.dumps({"scalars": figures, **table}, indent=1) + "\n")
+    assert summary["samples"]["captions"] == [image.caption for image in told.images]
+    assert [arrived.files[path] for path in summary["samples"]["filenames"]] == [
+        image.content for image in told.images
+    ]
 
 
 def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
