@@ -9,10 +9,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from evaluator.durable import explained, write_atomically
 from evaluator.export.extras import require
 from evaluator.export.tracked import Tracked
 from evaluator.text import file_name
@@ -21,19 +19,16 @@ EVENTS = "events.out.tfevents.0.evaluator"
 """TensorBoard reads files with `tfevents` in their name."""
 
 
-def write(runs: Sequence[Tracked], folder: Path) -> list[Path]:
-    """One file of events a run."""
+def files(runs: Sequence[Tracked]) -> dict[str, bytes]:
+    """One file of events a run, in a folder of its name."""
     require("tensorboard", "tensorboard", "--to tensorboard")
-    written: list[Path] = []
+    made: dict[str, bytes] = {}
     for run in runs:
-        path = folder / file_name(run.name) / EVENTS
-        if path in written:
-            path = folder / f"{file_name(run.name)}-{run.identity[:8]}" / EVENTS
-        with explained("create", path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _events(run))
-        written.append(path)
-    return written
+        name = f"{file_name(run.name)}/{EVENTS}"
+        if name in made:
+            name = f"{file_name(run.name)}-{run.identity[:8]}/{EVENTS}"
+        made[name] = _events(run)
+    return made
 
 
 def _events(run: Tracked) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,21 @@ from evaluator.export.tracked import Tracked
 
 
 def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
-    """`wandb/offline-run-*`, one a run; a run that is exported again has the same id."""
+    """`wandb/offline-run-*`, one a run; a run that is exported again replaces its folder.
+
+    It has the same id, by which its folder is known, and by which wandb knows it where it was sent.
+    """
     require_installed("wandb", "wandb", "--to wandb")
-    there = set(_folders(folder))
+    there = _folders(folder)
     place = str(folder.resolve())
     environment = {"WANDB_MODE": "offline", "WANDB_DIR": place}
     write_apart(__name__, runs, folder, project=project, environment=environment)
     made = [path for path in _folders(folder) if path not in there]
     for path in made:  # a log of that process, which went with its home
         (path / "logs" / "debug-core.log").unlink(missing_ok=True)
+    for path in there:
+        if any(path.name.endswith(f"-{run.identity}") for run in runs):
+            shutil.rmtree(path)
     return made
 
 
@@ -66,6 +73,6 @@ def _cell(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    place, project, runs = received()
-    for each in runs:
-        _log(each, place, project)
+    given = received()
+    for each in given.runs:
+        _log(each, given.folder, given.project)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.errors import ConfigError
-from evaluator.export import extras, tensorboard_runs, trackio_runs, wandb_runs
+from evaluator.export import extras
 from evaluator.export.options import ExportOptions
 from evaluator.export.tracked import Tracked, tracked
 from evaluator.export.write import export_runs
@@ -167,10 +167,11 @@ def test_wandb_sync_sends_all_that_was_exported_from_wherever_the_folder_is(tmp_
 
 def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
     installed("trackio")
-    build_run(tmp_path / "other", name="other")
+    for name in ("other", "a b", "a/b"):
+        build_run(tmp_path / "runs" / name.replace("/", "-"), name=name)
     out, options = tmp_path / "out", ExportOptions(images=2, project="digits")
     for _ in range(2):  # the second replaces the first
-        runs = find_runs([hostile_run, tmp_path / "other"])
+        runs = find_runs([hostile_run, tmp_path / "runs"])
         [database] = export_runs(runs, "trackio", out, options).files
     code = (
         "import json, trackio\n"
@@ -185,7 +186,10 @@ def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     runs, logs = json.loads(done.stdout.partition("READ ")[2])
-    assert set(runs) == {"1_1_script_alert_a_script_b_.._.._c", "other"}
+    odd, first, second, other = sorted(runs)
+    assert (odd, first, other) == ("1_1_script_alert_a_script_b_.._.._c", "a_b", "other")
+    assert second.startswith("a_b-")  # one name as part of a path, and yet two runs
+    assert [len(log) for log in logs.values()] == [1] * 4
     [log] = logs["1_1_script_alert_a_script_b_.._.._c"]
     assert {name: log[name] for name in SCALARS} == SCALARS
     assert runs["other"]["config"]["generation"]["steps"] == 4
@@ -194,20 +198,20 @@ def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
         "trackio.json",
         json.dumps({"scalars": {n: log[n] for n in SCALARS}, "rows": rows}, indent=1) + "\n",
     )
-    assert len(list((out / "media").rglob("*.png"))) == 2 * 2
+    assert len(list((out / "media").rglob("*.png"))) == 2 * 4
     assert database == out / "digits.db"
     for secret in SECRETS:
         assert secret not in texts(out)
 
 
-@pytest.mark.parametrize("module", [wandb_runs, trackio_runs, tensorboard_runs])
-def test_a_package_that_is_missing_is_named_with_what_installs_it(tmp_path, monkeypatch, module):
-    extra = module.__name__.rpartition(".")[2].removesuffix("_runs")
+@pytest.mark.parametrize("extra", ["wandb", "trackio", "tensorboard"])
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    small_run, tmp_path, monkeypatch, extra
+):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    options = {} if extra == "tensorboard" else {"project": "p"}
     message = rf"--to {extra}: .*pip install diffusion-evaluator\[{extra}\]"
     with pytest.raises(ConfigError, match=message):
-        module.write([], tmp_path / "out", **options)
+        export_runs(find_runs([small_run]), extra, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
