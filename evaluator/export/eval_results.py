@@ -11,7 +11,7 @@ import yaml
 
 from evaluator.errors import ConfigError
 from evaluator.export.options import ExportOptions
-from evaluator.export.published import made_at, published, remarks, require_dataset
+from evaluator.export.published import made_at, made_with, published, remarks, require_dataset
 from evaluator.runs import Run
 from evaluator.text import file_name
 
@@ -20,7 +20,7 @@ def files(runs: Mapping[str, Run], options: ExportOptions) -> tuple[dict[str, by
     """One file a run, in `.eval_results`, and what was left out of them.
 
     That folder is to be copied into the model's repository. A number's name is its task; the notes
-    say interval, n of expected, extractor and warnings.
+    say settings, interval, n of expected, extractor, reference and warnings.
     """
     try:
         from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -43,7 +43,7 @@ def files(runs: Mapping[str, Run], options: ExportOptions) -> tuple[dict[str, by
                 dataset_revision=options.dataset_revision,
                 date=made_at(run),
                 source_url=options.source_url,
-                notes=remarks(metric),
+                notes="; ".join(filter(None, [made_with(run), remarks(metric)])),
             )
             for metric in shown.metrics
         ]

@@ -76,9 +76,9 @@ def _log(name: str, run: Tracked, project: str) -> None:
         columns = list(run.rows[0])
         cells = [[_cell(row[name]) for name in columns] for row in run.rows]
         shown["results"] = trackio.Table(columns=columns, data=cells)
-    for i, image in enumerate(run.images):
+    for image in run.images:
         picture = Image.open(io.BytesIO(image.content))
-        shown[f"samples/{i}"] = trackio.Image(picture, caption=image.caption)
+        shown[f"samples/{image.name}"] = trackio.Image(picture, caption=image.caption)
     logged.log(shown, step=0)
     logged.finish()
 

@@ -60,7 +60,9 @@ def _log(run: Tracked, folder: Path, project: str) -> None:
         shown["results"] = table
     if run.images:
         shown["samples"] = [
-            wandb.Image(Image.open(io.BytesIO(image.content)), caption=image.caption)
+            wandb.Image(
+                Image.open(io.BytesIO(image.content)), caption=f"{image.name}: {image.caption}"
+            )
             for image in run.images
         ]
     logged.log(shown, step=0)

@@ -159,7 +159,7 @@ def test_wandb_sync_sends_all_that_was_exported_from_wherever_the_folder_is(tmp_
     ]
     figures = {n: summary[n] for n in told.scalars}
     golden("wandb.json", json.dumps({"scalars": figures, **table}, indent=1) + "\n")
-    assert summary["samples"]["captions"] == [image.caption for image in told.images]
+    assert summary["samples"]["captions"] == [f"{i.name}: {i.caption}" for i in told.images]
     assert [arrived.files[path] for path in summary["samples"]["filenames"]] == [
         image.content for image in told.images
     ]
