@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,12 @@ class _Server(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.arrived = Arrived()
         self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Note what failed here; a client that hangs up does nothing wrong."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            self.arrived.unknown.append(repr(error))
 
     def refuse(self, request: str) -> None:
         self.arrived.unknown.append(request)
