@@ -116,7 +116,7 @@ def _section(name: str, run: Run, metrics: tuple[MetricRecord, ...]) -> str:
     said = made_with(run)
     made = f": {_markdown(said)}" if said else ""
     lines += [f"{len(run):,} of {run.num_planned:,} samples{made}.", ""]
-    levels = {(metric.interval or {}).get("level") for metric in metrics if metric.interval}
+    levels = {m.interval.get("level", 0.95) for m in metrics if m.interval}
     spread = f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "interval"
     lines.append(f"| metric | value | {spread} | n / expected | features | against |")
     lines.append("|---|--:|--:|--:|---|---|")

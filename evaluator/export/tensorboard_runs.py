@@ -61,8 +61,8 @@ def _summaries(run: Tracked) -> Iterator[Any]:
     if margins:
         yield make.custom_scalars({"95 % intervals": margins})
     for name, note in run.notes.items():  # a scalar has seven digits there
-        value = [f"{run.scalars[name]!r}"] if name in run.scalars else []
-        yield make.text(f"{name}/note", _indented("; ".join([*value, note])))
+        exact = [repr(run.scalars[name])] if name in run.scalars else []
+        yield make.text(f"{name}/note", _indented("; ".join([*exact, note])))
     yield make.text(
         "settings", _indented("\n".join(f"{n}: {v}" for n, v in run.settings().items()))
     )
