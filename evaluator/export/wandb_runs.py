@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluator.durable import explained
 from evaluator.export.extras import require_installed
 from evaluator.export.offline import received, write_apart
 from evaluator.export.tracked import Tracked
@@ -28,7 +29,8 @@ def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
         (path / "logs" / "debug-core.log").unlink(missing_ok=True)
     for path in there:
         if any(path.name.endswith(f"-{run.identity}") for run in runs):
-            shutil.rmtree(path)
+            with explained("replace", path):
+                shutil.rmtree(path)
     return made
 
 
