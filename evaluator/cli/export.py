@@ -49,6 +49,10 @@ def export(
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Publish numbers of an incomplete run.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files and trackio's runs that no export wrote."),
+    ] = False,
 ) -> None:
     """Hand runs on to other tools; nothing is sent anywhere."""
     from evaluator.export.options import ExportOptions
@@ -64,6 +68,7 @@ def export(
         allow_incomplete=allow_incomplete,
         project=project,
         images=images,
+        overwrite=overwrite,
     )
     folder = output if output is not None else Path(f"export-{to}")
     exported = export_runs(find_runs(runs), to, folder, options)

@@ -6,11 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyarrow as pa
 
-from evaluator.durable import write_atomically
 from evaluator.export.json_tables import plain_value, records
 from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
@@ -19,13 +17,11 @@ from evaluator.text import formula_safe, visible, without_escapes
 ROWS_AT_ONCE = 4096
 
 
-def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) -> list[Path]:
+def files(runs: Mapping[str, Run], numbered: Mapping[str, Run]) -> dict[str, bytes]:
     """`results.csv` of the runs that have numbers, and `samples.csv` of all."""
-    made = {folder / "results.csv": results_table(numbered)} if numbered else {}
-    made[folder / "samples.csv"] = samples_table(runs)
-    for path, table in made.items():
-        write_atomically(path, as_csv(table).encode())
-    return list(made)
+    made = {"results.csv": results_table(numbered)} if numbered else {}
+    made["samples.csv"] = samples_table(runs)
+    return {name: as_csv(table).encode() for name, table in made.items()}
 
 
 def as_csv(table: pa.Table) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from evaluator.durable import write_atomically
 from evaluator.errors import ConfigError
 from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
@@ -19,7 +17,7 @@ FORMAT = 1
 """Version of results.json."""
 
 
-def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) -> list[Path]:
+def files(runs: Mapping[str, Run], numbered: Mapping[str, Run]) -> dict[str, bytes]:
     """`results.json` of the runs that have numbers, and `samples.jsonl` of all, a line a sample."""
     results = []
     for record in records(results_table(numbered)):
@@ -30,10 +28,10 @@ def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) ->
         for name, run in runs.items()
     ]  # fmt: skip
     whole = {"format": FORMAT, "runs": about, "results": results}
-    path, lines = folder / "results.json", folder / "samples.jsonl"
-    write_atomically(path, (as_json(whole, indent=1) + "\n").encode())
-    write_atomically(lines, as_lines(samples_table(runs)).encode())
-    return [path, lines]
+    return {
+        "results.json": (as_json(whole, indent=1) + "\n").encode(),
+        "samples.jsonl": as_lines(samples_table(runs)).encode(),
+    }
 
 
 def as_lines(table: pa.Table) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evaluator.durable import explained, write_atomically
 from evaluator.errors import ConfigError, InputError
 from evaluator.export.options import ExportOptions
-from evaluator.export.published import model_of, published
+from evaluator.export.published import against, made_with, model_of, published
 from evaluator.runs import Run
 from evaluator.runs.display import notes_of, row_of
 from evaluator.text import plain
@@ -113,11 +113,17 @@ def _task(config: Mapping[str, Any]) -> str:
 def _section(name: str, run: Run, metrics: tuple[MetricRecord, ...]) -> str:
     """Heading and table of one run, and the warnings beneath."""
     lines = [f"### {_markdown(plain(name))}", ""]
-    lines += [f"{len(run):,} of {run.num_planned:,} samples.", ""]
-    lines += ["| metric | value | interval | n / expected | features |", "|---|--:|--:|--:|---|"]
+    said = made_with(run)
+    made = f": {_markdown(said)}" if said else ""
+    lines += [f"{len(run):,} of {run.num_planned:,} samples{made}.", ""]
+    levels = {m.interval.get("level", 0.95) for m in metrics if m.interval}
+    spread = f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "interval"
+    lines.append(f"| metric | value | {spread} | n / expected | features | against |")
+    lines.append("|---|--:|--:|--:|---|---|")
     for metric in metrics:
         features = f"{metric.extractor or ''} {(metric.fingerprint or '')[:8]}".strip()
-        lines.append("| " + " | ".join(_markdown(c) for c in (*row_of(metric), features)) + " |")
+        cells = (*row_of(metric), features, against(metric))
+        lines.append("| " + " | ".join(_markdown(cell) for cell in cells) + " |")
     notes = [f"- {_markdown(note)}" for note in notes_of(metrics, most=len(metrics) * 10)]
     return "\n".join([*lines, "", *notes]).rstrip()
 

@@ -27,6 +27,8 @@ class ExportOptions:
     """The trackers' project; None: `evaluator`."""
     images: int | None = None
     """Kept images of each run to hand on; None: 8."""
+    overwrite: bool = False
+    """Replace files, and trackio's runs, that no export wrote."""
 
     def require_taken_by(self, target: str) -> None:
         """Raise ConfigError where an option was given that the target would ignore."""
@@ -43,14 +45,14 @@ class ExportOptions:
 
 _PUBLISHED = {"dataset", "dataset_revision", "metrics", "source_url", "allow_incomplete"}
 _TAKEN: dict[str, set[str]] = {
-    "csv": set(),
-    "json": set(),
-    "parquet": set(),
-    "eval-results": _PUBLISHED,
+    "csv": {"overwrite"},
+    "json": {"overwrite"},
+    "parquet": {"overwrite"},
+    "eval-results": _PUBLISHED | {"overwrite"},
     "model-card": _PUBLISHED | {"model"},
     "wandb": {"project", "images"},
-    "tensorboard": {"images"},
-    "trackio": {"project", "images"},
+    "tensorboard": {"images", "overwrite"},
+    "trackio": {"project", "images", "overwrite"},
 }
 """Target → the options that it takes."""
 

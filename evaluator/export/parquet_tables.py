@@ -14,16 +14,20 @@ from evaluator.export.tidy import results_table, samples_table
 from evaluator.runs import Run
 
 
-def write(runs: Mapping[str, Run], numbered: Mapping[str, Run], folder: Path) -> list[Path]:
+def files(runs: Mapping[str, Run], numbered: Mapping[str, Run]) -> dict[str, bytes]:
     """`results.parquet` of the runs that have numbers, and `samples.parquet` of all."""
-    results, samples = folder / "results.parquet", folder / "samples.parquet"
-    write_parquet(results_table(numbered), results)
-    write_parquet(samples_table(runs), samples)
-    return [results, samples]
+    return {
+        "results.parquet": _as_parquet(results_table(numbered)),
+        "samples.parquet": _as_parquet(samples_table(runs)),
+    }
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Replace a file by a table."""
+    write_atomically(path, _as_parquet(table))
+
+
+def _as_parquet(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd", write_page_checksum=True)
-    write_atomically(path, out.getvalue())
+    return out.getvalue()

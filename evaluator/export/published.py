@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from evaluator.aggregate.summary import MetricRecord
-from evaluator.errors import ConfigError, IncompleteError
+from evaluator.errors import ConfigError, EvaluatorError, IncompleteError
 from evaluator.export.options import ExportOptions
+from evaluator.leaderboard.made_with import provenance_of
 from evaluator.runs import Run
 from evaluator.runs.tables import require_known
 from evaluator.text import number, plain
@@ -55,10 +56,36 @@ def remarks(metric: MetricRecord) -> str:
     if metric.extractor:
         said.append(f"features {metric.extractor} {(metric.fingerprint or '')[:8]}".rstrip())
     if metric.reference:
-        count = metric.reference.get("n")
-        size = f" ({count} samples)" if count else ""
-        said.append(f"against {metric.reference.get('name')}{size}")
+        said.append(f"against {against(metric)}")
     return plain("; ".join([*said, *metric.warnings]), limit=1000)
+
+
+def against(metric: MetricRecord) -> str:
+    """Name and size of the reference; empty where there is none."""
+    if not metric.reference:
+        return ""
+    count = metric.reference.get("n")
+    size = f" ({count} samples)" if count else ""
+    return plain(f"{metric.reference.get('name')}{size}", limit=200)
+
+
+def made_with(run: Run) -> str:
+    """Settings that a number depends on: `DDIMScheduler, 20 steps, …`; empty where unknown."""
+    try:
+        known = provenance_of(run.config, run.provenance)
+    except EvaluatorError:
+        return ""
+    size = None if None in (known.width, known.height) else f"{known.width} × {known.height} pixels"
+    said = [
+        known.scheduler,
+        None if known.steps is None else f"{known.steps} steps",
+        None if known.guidance_scale is None else f"guidance scale {known.guidance_scale:g}",
+        size,
+        known.dtype,
+        None if known.seed is None else f"seed {known.seed}",
+        None if known.evaluator is None else f"evaluator {known.evaluator}",
+    ]
+    return ", ".join(plain(each, limit=100) for each in said if each is not None)
 
 
 def made_at(run: Run) -> str | None:

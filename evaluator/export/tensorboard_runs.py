@@ -9,10 +9,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from evaluator.durable import explained, write_atomically
 from evaluator.export.extras import require
 from evaluator.export.tracked import Tracked
 from evaluator.text import file_name
@@ -21,19 +19,16 @@ EVENTS = "events.out.tfevents.0.evaluator"
 """TensorBoard reads files with `tfevents` in their name."""
 
 
-def write(runs: Sequence[Tracked], folder: Path) -> list[Path]:
-    """One file of events a run."""
+def files(runs: Sequence[Tracked]) -> dict[str, bytes]:
+    """One file of events a run, in a folder of its name."""
     require("tensorboard", "tensorboard", "--to tensorboard")
-    written: list[Path] = []
+    made: dict[str, bytes] = {}
     for run in runs:
-        path = folder / file_name(run.name) / EVENTS
-        if path in written:
-            path = folder / f"{file_name(run.name)}-{run.identity[:8]}" / EVENTS
-        with explained("create", path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _events(run))
-        written.append(path)
-    return written
+        name = f"{file_name(run.name)}/{EVENTS}"
+        if name in made:
+            name = f"{file_name(run.name)}-{run.identity[:8]}/{EVENTS}"
+        made[name] = _events(run)
+    return made
 
 
 def _events(run: Tracked) -> bytes:
@@ -65,8 +60,9 @@ def _summaries(run: Tracked) -> Iterator[Any]:
     }
     if margins:
         yield make.custom_scalars({"95 % intervals": margins})
-    for name, note in run.notes.items():
-        yield make.text(f"{name}/note", _indented(note))
+    for name, note in run.notes.items():  # a scalar has seven digits there
+        exact = [repr(run.scalars[name])] if name in run.scalars else []
+        yield make.text(f"{name}/note", _indented("; ".join([*exact, note])))
     yield make.text(
         "settings", _indented("\n".join(f"{n}: {v}" for n, v in run.settings().items()))
     )

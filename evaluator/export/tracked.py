@@ -49,7 +49,7 @@ class Tracked:
     made_at: str | None
     """ISO 8601, UTC."""
     config: dict[str, Any]
-    """Configuration and provenance, nested."""
+    """Configuration, provenance, and when the run was started, nested."""
     scalars: dict[str, float]
     """`fid`, `fid/low`, `fid/high`, `fid/n`."""
     rows: list[dict[str, Any]]
@@ -123,6 +123,7 @@ def _identity(name: str, run: Run) -> str:
 
 def _config(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": len(run), "samples_expected": run.num_planned}
+    found["started"] = made_at(run)
     for name, part in (("config", "config"), ("provenance", "provenance")):
         try:
             found[name] = getattr(run, part)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluator.durable import explained
 from evaluator.export.extras import require_installed
 from evaluator.export.offline import received, write_apart
 from evaluator.export.tracked import Tracked
 
 
 def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
-    """`wandb/offline-run-*`, one a run; a run that is exported again has the same id."""
+    """`wandb/offline-run-*`, one a run; a run that is exported again replaces its folder.
+
+    It has the same id, by which its folder is known, and by which wandb knows it where it was sent.
+    """
     require_installed("wandb", "wandb", "--to wandb")
-    there = set(_folders(folder))
+    there = _folders(folder)
     place = str(folder.resolve())
-    # Tables wait in the data folder until they are sent: it must outlive that process.
-    environment = {"WANDB_MODE": "offline", "WANDB_DIR": place, "WANDB_DATA_DIR": place}
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": place}
     write_apart(__name__, runs, folder, project=project, environment=environment)
-    return [path for path in _folders(folder) if path not in there]
+    made = [path for path in _folders(folder) if path not in there]
+    for path in made:  # a log of that process, which went with its home
+        (path / "logs" / "debug-core.log").unlink(missing_ok=True)
+    for path in there:
+        if any(path.name.endswith(f"-{run.identity}") for run in runs):
+            with explained("replace", path):
+                shutil.rmtree(path)
+    return made
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -44,10 +55,16 @@ def _log(run: Tracked, folder: Path, project: str) -> None:
     if run.rows:
         columns = list(run.rows[0])
         cells = [[_cell(row[name]) for name in columns] for row in run.rows]
-        shown["results"] = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+        table = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+        # Bound before it is logged, the table is a file of the run. Else it would be an artifact,
+        # too, which is sent from where it was made: a folder that was moved would lose it.
+        table.bind_to_run(logged, "results", 0)
+        shown["results"] = table
     if run.images:
         shown["samples"] = [
-            wandb.Image(Image.open(io.BytesIO(image.content)), caption=image.caption)
+            wandb.Image(
+                Image.open(io.BytesIO(image.content)), caption=f"{image.name}: {image.caption}"
+            )
             for image in run.images
         ]
     logged.log(shown, step=0)
@@ -60,6 +77,6 @@ def _cell(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    place, project, runs = received()
-    for each in runs:
-        _log(each, place, project)
+    given = received()
+    for each in given.runs:
+        _log(each, given.folder, given.project)

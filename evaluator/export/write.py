@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluator.errors import ConfigError, CorruptShardError, EvaluatorError
 from evaluator.export.options import PROJECT, TARGETS, ExportOptions
+from evaluator.export.own_files import write_files
 from evaluator.export.tracked import tracked
 from evaluator.runs import Run
 from evaluator.text import file_name, plain
@@ -64,7 +65,8 @@ def export_runs(
     if target in ("csv", "json", "parquet"):
         sampled, unread = _sampled(runs)
         left_out += unread
-        files = _write_tables(sampled, numbered, target, folder)
+        made = _tables(sampled, numbered, target)
+        files = write_files(folder, made, overwrite=options.overwrite)
     elif target in ("eval-results", "model-card"):
         files, more = _publish(numbered, target, folder, options)
         warnings += more
@@ -103,18 +105,11 @@ def _sampled(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:
     return sampled, left_out
 
 
-def _write_tables(
-    runs: Mapping[str, Run], numbered: Mapping[str, Run], target: str, folder: Path
-) -> list[Path]:
-    from evaluator.durable import explained
+def _tables(runs: Mapping[str, Run], numbered: Mapping[str, Run], target: str) -> dict[str, bytes]:
     from evaluator.export import csv_tables, json_tables, parquet_tables
 
-    with explained("create", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    writers = {
-        "csv": csv_tables.write, "json": json_tables.write, "parquet": parquet_tables.write,
-    }  # fmt: skip
-    return writers[target](runs, numbered, folder)
+    made = {"csv": csv_tables.files, "json": json_tables.files, "parquet": parquet_tables.files}
+    return made[target](runs, numbered)
 
 
 def _publish(
@@ -123,7 +118,8 @@ def _publish(
     from evaluator.export import eval_results, model_card
 
     if target == "eval-results":
-        return eval_results.write(runs, folder, options)
+        made, warnings = eval_results.files(runs, options)
+        return write_files(folder, made, overwrite=options.overwrite), warnings
     return model_card.write(runs, folder, options)
 
 
@@ -150,7 +146,9 @@ def _track(
     if not told:
         raise EvaluatorError(f"--to {target}: expected a run, got none.\n" + "\n".join(left_out))
     if target == "tensorboard":
-        return tensorboard_runs.write(told, folder), left_out
+        made = tensorboard_runs.files(told)
+        return write_files(folder, made, overwrite=options.overwrite), left_out
     if target == "wandb":
         return wandb_runs.write(told, folder, project=project), left_out
-    return trackio_runs.write(told, folder, project=project), left_out
+    written = trackio_runs.write(told, folder, project=project, overwrite=options.overwrite)
+    return written, left_out

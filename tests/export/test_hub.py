@@ -12,7 +12,7 @@ from evaluator.errors import ConfigError, EvaluatorError, IncompleteError, Input
 from evaluator.export.options import ExportOptions
 from evaluator.export.write import export_runs
 from evaluator.runs import find_runs
-from tests.small_runs import CONFIG, METRICS, build_run
+from tests.small_runs import CONFIG, FINGERPRINT, METRICS, build_run
 
 DATASET = ExportOptions(dataset="some-org/some-data")
 
@@ -32,7 +32,9 @@ def test_evaluation_results_are_as_kept_and_read_back(hostile_run, tmp_path, gol
     ]
     assert {entry.dataset_id for entry in entries} == {"some-org/some-data"}
     assert {entry.date for entry in entries} == {"2026-01-02T03:04:05Z"}
-    assert entries[0].notes.startswith("n = 11 of 12; 95 % interval 11.500 – 13.250; features clip")
+    assert entries[0].notes.startswith(
+        "4 steps, guidance scale 3, seed 0; n = 11 of 12; 95 % interval 11.500 – 13.250; features clip"
+    )
     assert "\x1b" not in path.read_text()
 
 
@@ -45,10 +47,26 @@ def test_a_model_card_is_as_kept_and_read_back(hostile_run, tmp_path, golden):
     assert [(r.metric_type, r.metric_value) for r in results] == [
         (record["name"], record["value"]) for record in METRICS[:2]
     ]
-    assert results[0].metric_args["n"] == 11
-    assert results[0].metric_args["interval_high"] == 13.25
+    for result, record in zip(results, METRICS[:2], strict=True):
+        interval, reference = record["interval"], record["reference"] or {}
+        assert result.metric_args == {
+            "n": record["n"], "n_expected": record["n_expected"],
+            "interval_low": interval["low"], "interval_high": interval["high"],
+            "interval_level": interval["level"], "extractor": "clip", "fingerprint": FINGERPRINT,
+            **({"reference": reference["name"], "reference_n": reference["n"]} if reference else {}),
+        }  # fmt: skip
+        assert result.dataset_type == "some-org/some-data"
+    assert "12 of 12 samples: 4 steps, guidance scale 3, seed 0." in card.text
     for markup in ("<script", "<b>", "\x1b", "hf_verysecret", "token=abc"):
         assert markup not in path.read_text()
+
+
+def test_a_run_whose_settings_cannot_be_read_is_published_without_them(tmp_path):
+    run = build_run(tmp_path / "run").path
+    (run / "init" / "config.yaml").write_text("- no settings")
+    [path] = export_runs(find_runs([run]), "eval-results", tmp_path, DATASET).files
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert entries[0].notes.startswith("n = 11 of 12")
 
 
 def test_a_card_that_is_there_keeps_its_text_and_the_results_of_others(small_run, tmp_path):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evaluator.errors import ConfigError
-from evaluator.export import extras, tensorboard_runs, trackio_runs, wandb_runs
+from evaluator.export import extras
 from evaluator.export.options import ExportOptions
 from evaluator.export.tracked import Tracked, tracked
 from evaluator.export.write import export_runs
 from evaluator.runs import find_runs, open_run
-from tests.small_runs import build_run
+from tests.export.wandb_server import Arrived, recording
+from tests.small_runs import HOSTILE_NAME, METRICS, build_run
 
 SECRETS = ("hf_verysecret", "sk-hid", "user:pass", "token=abc")
 SCALARS = {
@@ -99,6 +98,46 @@ def test_tensorboard_reads_scalars_texts_and_images(hostile_run, tmp_path, golde
     assert len(list((tmp_path / "out").rglob("*tfevents*"))) == 1
 
 
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
+def test_tensorboards_pages_show_settings_beside_numbers_and_numbers_within_margins(
+    hostile_run, tmp_path
+):
+    installed("tensorboard")
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    out = tmp_path / "out"
+    export_runs(find_runs([hostile_run]), "tensorboard", out, ExportOptions(images=0))
+    events = EventMultiplexer().AddRunsFromDirectory(str(out))
+    events.Reload()
+    shown = TBContext(data_provider=MultiplexerDataProvider(events, str(out)), multiplexer=events)
+    asked = api_pb2.ListSessionGroupsRequest(
+        slice_size=10, allowed_statuses=[api_pb2.STATUS_SUCCESS]
+    )
+    page = list_session_groups.Handler(
+        RequestContext(), backend_context.Context(shown), "", asked
+    ).run()
+    [row] = page.session_groups
+    settings = {name: value.number_value for name, value in row.hparams.items()}
+    assert settings["generation.steps"] == 4
+    assert settings["generation.guidance_scale"] == 3
+    assert row.hparams["model.id"].string_value == "some-org/some-model"
+    numbers = {value.name.tag: value.value for value in row.metric_values}
+    assert numbers == pytest.approx(
+        {name: value for name, value in SCALARS.items() if "/" not in name}, rel=1e-7
+    )
+    layout = CustomScalarsPlugin(shown).layout_impl(RequestContext(), "")
+    [category] = json.loads(layout)["category"]
+    assert {chart["title"]: chart["margin"]["series"] for chart in category["chart"]} == {
+        name: [{"value": name, "lower": f"{name}/low", "upper": f"{name}/high"}]
+        for name in ("fd_clip", "clip_score")
+    }
+
+
 def test_tensorboard_keeps_several_runs_apart(tmp_path):
     installed("tensorboard")
     for folder, name in (("a", "x/y"), ("b", "x y"), ("c", "x?y")):
@@ -108,63 +147,71 @@ def test_tensorboard_keeps_several_runs_apart(tmp_path):
     assert {path.parent.parent for path in files} == {tmp_path / "out"}
 
 
-def wandb_records(path: Path) -> list[Any]:
-    """Records of an offline file: LevelDB's log format with wandb's own messages."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, part, records = path.read_bytes(), 7, b"", []
-    assert data[:4] == b":W&B"
-    while place + 7 <= len(data):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        part += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(part)
-            records.append(record)
-            part = b""
-    return records
+def synced(folder: Path, home: Path) -> Arrived:
+    """What arrives where `wandb sync` sends a run folder to."""
+    home.mkdir()
+    with recording() as (address, arrived):
+        own = {"HOME": str(home), "WANDB_BASE_URL": address, "WANDB_MODE": "online"}
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", str(folder)],
+            capture_output=True, text=True, check=False, timeout=100, cwd=home,
+            env={**os.environ, **own},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (arrived.unknown, arrived.finished) == ([], True), done.stderr
+    return arrived
 
 
-def test_wandb_writes_an_offline_run_with_all_that_was_logged(hostile_run, tmp_path, golden):
+def test_wandb_sync_sends_all_that_was_exported_from_wherever_the_folder_is(tmp_path, golden):
     installed("wandb")
-    out = tmp_path / "out"
-    options = ExportOptions(images=2, project="digits")
-    [folder] = export_runs(find_runs([hostile_run]), "wandb", out, options).files
-    [file] = folder.glob("run-*.wandb")
-    records = wandb_records(file)
-    [run] = [record.run for record in records if record.WhichOneof("record_type") == "run"]
-    assert (run.project, run.host) == ("digits", "")
-    assert run.display_name == '=1+1: <script>alert("a")</script>, "b" # ../../c'
-    [history] = [r.history for r in records if r.WhichOneof("record_type") == "history"]
-    logged = {
-        ".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item
-    }
-    assert {name: logged[name] for name in SCALARS} == SCALARS
-    assert logged["samples.count"] == 2
-    table = json.loads((folder / "files" / logged["results.path"]).read_text())
-    golden(
-        "wandb.json",
-        json.dumps({"scalars": {n: logged[n] for n in SCALARS}, **table}, indent=1) + "\n",
-    )
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert config["config"]["generation"]["steps"] == 4
+    run = build_run(tmp_path / "run", name=HOSTILE_NAME).path
+    record = json.loads((run / "metrics.json").read_bytes())
+    odd = {"region": 'v1.5/a "b" \\ c'}  # dots and slashes are no levels of nesting
+    record["metrics"].append({**METRICS[1], "value": 29.87654321098765, "group": odd})
+    (run / "metrics.json").write_text(json.dumps(record))
+    options = ExportOptions(images=3, project="digits")
+    [folder] = export_runs(find_runs([run]), "wandb", tmp_path / "out", options).files
     for secret in (*SECRETS, "k" * 40):
-        assert secret not in texts(out)
-    kept = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
-    staged = [c.local_path for a in kept for c in a.manifest.contents]
-    assert all(Path(path).is_file() for path in staged), "what waits to be sent is there"
+        assert secret not in texts(tmp_path / "out")
+    moved = (tmp_path / "out").rename(tmp_path / "moved") / "wandb" / folder.name
+    arrived = synced(moved, tmp_path / "reader")
+
+    [(name, opened)] = find_runs([run]).items()
+    told = tracked(name, opened, options)
+    assert told.scalars == {
+        **SCALARS,
+        **{f"clip_score [region={odd['region']}]{part}": value for part, value in
+           (("", 29.87654321098765), ("/low", 29.0), ("/high", 32.0), ("/n", 11.0))},
+    }  # fmt: skip
+    assert (arrived.run["name"], arrived.run["project"]) == (told.identity, "digits")
+    assert arrived.run["displayName"] == told.name
+    assert {n: v for n, v in arrived.config.items() if n != "_wandb"} == told.config
+    assert told.config["provenance"]["model"]["revision"] == "b" * 40
+    [history] = arrived.rows("wandb-history.jsonl")
+    summary = json.loads(arrived.files["wandb-summary.json"])
+    for said in (history, summary, arrived.rows("wandb-summary.json")[-1]):
+        own = {"results", "samples"}
+        figures = {n: v for n, v in said.items() if n[0] != "_" and n not in own}
+        assert figures == told.scalars
+    table = json.loads(arrived.files[summary["results"]["path"]])
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [
+        {**row, "warnings": "; ".join(row["warnings"])} for row in told.rows
+    ]
+    figures = {n: summary[n] for n in told.scalars}
+    golden("wandb.json", json.dumps({"scalars": figures, **table}, indent=1) + "\n")
+    assert summary["samples"]["captions"] == [f"{i.name}: {i.caption}" for i in told.images]
+    assert [arrived.files[path] for path in summary["samples"]["filenames"]] == [
+        image.content for image in told.images
+    ]
 
 
 def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
     installed("trackio")
-    build_run(tmp_path / "other", name="other")
+    for name in ("a b", "a/b"):
+        build_run(tmp_path / "runs" / name.replace("/", "-"), name=name)
     out, options = tmp_path / "out", ExportOptions(images=2, project="digits")
     for _ in range(2):  # the second replaces the first
-        runs = find_runs([hostile_run, tmp_path / "other"])
+        runs = find_runs([hostile_run, tmp_path / "runs"])
         [database] = export_runs(runs, "trackio", out, options).files
     code = (
         "import json, trackio\n"
@@ -179,29 +226,32 @@ def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     runs, logs = json.loads(done.stdout.partition("READ ")[2])
-    assert set(runs) == {"1_1_script_alert_a_script_b_.._.._c", "other"}
+    odd, first, second = sorted(runs)
+    assert (odd, first) == ("1_1_script_alert_a_script_b_.._.._c", "a_b")
+    assert second.startswith("a_b-")  # one name as part of a path, and yet two runs
+    assert [len(log) for log in logs.values()] == [1] * 3
     [log] = logs["1_1_script_alert_a_script_b_.._.._c"]
     assert {name: log[name] for name in SCALARS} == SCALARS
-    assert runs["other"]["config"]["generation"]["steps"] == 4
+    assert runs["a_b"]["config"]["generation"]["steps"] == 4
     rows = log["results"]["_value"]
     golden(
         "trackio.json",
         json.dumps({"scalars": {n: log[n] for n in SCALARS}, "rows": rows}, indent=1) + "\n",
     )
-    assert len(list((out / "media").rglob("*.png"))) == 2 * 2
+    assert len(list((out / "media").rglob("*.png"))) == 2 * 3
     assert database == out / "digits.db"
     for secret in SECRETS:
         assert secret not in texts(out)
 
 
-@pytest.mark.parametrize("module", [wandb_runs, trackio_runs, tensorboard_runs])
-def test_a_package_that_is_missing_is_named_with_what_installs_it(tmp_path, monkeypatch, module):
-    extra = module.__name__.rpartition(".")[2].removesuffix("_runs")
+@pytest.mark.parametrize("extra", ["wandb", "trackio", "tensorboard"])
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    small_run, tmp_path, monkeypatch, extra
+):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    options = {} if extra == "tensorboard" else {"project": "p"}
     message = rf"--to {extra}: .*pip install diffusion-evaluator\[{extra}\]"
     with pytest.raises(ConfigError, match=message):
-        module.write([], tmp_path / "out", **options)
+        export_runs(find_runs([small_run]), extra, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,75 @@
+"""Files of an export, and which of those that are there already are its own to replace.
+
+A record beside them says what was written. What it does not hold, or what was changed since, is
+somebody's work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from evaluator.durable import explained, sha256_file, write_atomically
+from evaluator.errors import ConfigError
+from evaluator.text import plain
+
+RECORD = ".evaluator-export.json"
+"""Name within the folder → SHA-256 of what was written there last."""
+
+FORMAT = 1
+"""Version of the record."""
+
+
+def write_files(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> list[Path]:
+    """Write files (name within the folder → content); those of an older export are replaced.
+
+    Raises ConfigError before anything is written where a file is another's, unless `overwrite`.
+    """
+    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
+    written = _written(folder)
+    if not overwrite:
+        _require_own(folder, digests, written)
+    for name, content in files.items():
+        path = folder / name
+        with explained("create", path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    record = {"format": FORMAT, "written": dict(sorted({**written, **digests}.items()))}
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    return [folder / name for name in files]
+
+
+def _require_own(folder: Path, digests: Mapping[str, str], written: Mapping[str, str]) -> None:
+    """Raise ConfigError where a file is there that no export wrote, or that was changed since."""
+    others = []
+    for name, digest in digests.items():
+        found = _digest(folder / name)
+        if found not in (None, digest, written.get(name)):
+            others.append(name)
+    if others:
+        changed = others[0] in written
+        got = "one that was changed since" if changed else "one that no export wrote"
+        more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
+        raise ConfigError(
+            f"{plain(folder / others[0])}: expected no file, or one as an earlier export left it, "
+            f"got {got}{more}. Name another folder by --output, or replace it: --overwrite."
+        )
+
+
+def _digest(path: Path) -> str | None:
+    """Of the file there, None where nothing is; what no file has, where a link or a folder is."""
+    if path.is_symlink() or path.is_dir():
+        return ""
+    with explained("read", path):
+        return sha256_file(path) if path.exists() else None
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """The record; empty where there is none that can be read: then nothing there is ours."""
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        return {str(name): str(digest) for name, digest in record["written"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
