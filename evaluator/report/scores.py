@@ -61,7 +61,7 @@ class Scores:
 
     num_samples: int
     """Planned."""
-    columns: dict[tuple[str, str, str], Score] = field(default_factory=dict)
+    columns: dict[tuple[str, str], Score] = field(default_factory=dict)
     nearest: list[Nearest] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
     """Columns beyond `MAX_SCORES`."""
@@ -88,7 +88,7 @@ class Scores:
 
     def add_seconds(self, start: int, stop: int, seconds: Values | float, shown: str) -> None:
         """Say how long the samples `start` to `stop` took: `OF_BATCH` of each, or `OF_SHARD`."""
-        score = self._column("timings.parquet", SECONDS, shown)
+        score = self._column("timings.parquet", SECONDS, shown, key=shown)
         if score is not None:
             score.values[start:stop] = seconds
 
@@ -127,14 +127,18 @@ class Scores:
             names[place] = plain(name or f"{key} · {index}", limit=200)
         self.nearest.append(Nearest(plain(path.stem, limit=60), f"metrics/{path.name}", names))
 
-    def _column(self, file: str, name: str, shown: str) -> Score | None:
-        """The column, made when it is met first; None beyond the limit."""
-        found = self.columns.get((file, name, shown))
+    def _column(self, file: str, name: str, shown: str, *, key: str = "") -> Score | None:
+        """The column, made when it is met first; None beyond the limit.
+
+        `key` tells numbers of one column apart that do not mean the same.
+        """
+        place = file, key or name
+        found = self.columns.get(place)
         if found is None and len(self.columns) >= MAX_SCORES:
             self.left_out.add(shown)
         elif found is None:
             found = Score(shown, file, name, np.full(self.num_samples, np.nan))
-            self.columns[file, name, shown] = found
+            self.columns[place] = found
         return found
 
     def found(self) -> list[Score]:

@@ -96,7 +96,7 @@ def test_shuffled_and_foreign_rows_of_a_metric(scored_run: RunDirectory) -> None
     try:
         scores = Scores(20)
         scores.add_metrics(scored_run, 20, lambda fault: None)
-        own = scores.columns["metrics/own.parquet", "score", "own score"].values
+        own = scores.columns["metrics/own.parquet", "score"].values
         assert {i: v for i, v in enumerate(own) if np.isfinite(v)} == {i: float(i) for i in order}
     finally:
         path.unlink()
