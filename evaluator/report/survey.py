@@ -68,6 +68,8 @@ class Survey:
     scores: Scores
     heat: HeatMaps
     timings: Timings = field(default_factory=Timings)
+    first_batches: list[tuple[int, int]] = field(default_factory=list)
+    """Position of the first sample, and the number of samples, of each worker's first batch."""
     attention: AttentionCurves = field(default_factory=AttentionCurves)
     latents: LatentCurves = field(default_factory=LatentCurves)
     noise: NoiseContent = field(default_factory=NoiseContent)
@@ -169,6 +171,7 @@ def _add_timings(
         found.scores.add_seconds(start, stop, seconds_of_samples(made), OF_BATCH)
     else:
         found.scores.add_seconds(start, stop, work.each, OF_SHARD)
+    found.first_batches += [(start + b.first, b.samples) for b in made if b.first_of_worker]
     found.timings.batches.add(made, samples, listed=not found.samples.num_left_out)
 
 
