@@ -88,7 +88,7 @@ def batches(timings: pa.Table, shard: int, num_samples: int) -> list[Batch]:
         passes_of = max(1, min(row["micro_batch"] or size, size))
         found.append(Batch(
             shard, first, samples, min(size, -(-samples // passes_of) * passes_of), passes_of,
-            row["seconds"], plain(row["worker"]), bool(row["first_of_worker"]),
+            row["seconds"], plain(row["worker"], limit=60), bool(row["first_of_worker"]),
         ))  # fmt: skip
         first += samples
     return found
