@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evaluator.report.batches import Slowest
 from evaluator.report.text import plain
+
+_PARTS = ["stage", "worker", "device", "threads", "batch_size"]
+_SUMS = [("seconds", "sum"), ("samples", "sum")]
 
 MAX_LISTED = 50
 """Samples with an error that the page lists; the others are counted."""
@@ -91,23 +95,25 @@ class Timings:
     by_worker: dict[Worker, Work] = field(default_factory=dict)
     by_shard: dict[int, tuple[Work, str]] = field(default_factory=dict)
     """Shard → all its stages, and the workers that did them."""
+    batches: Slowest = field(default_factory=Slowest)
+    """Of the shards whose batches are known."""
 
     def add(self, table: pa.Table, index: int) -> Work:
         """Add one shard, and return its work.
 
         Its samples count once for a worker, however many stages it has.
         """
-        seconds: Counter[Worker] = Counter()
+        seconds: dict[Worker, float] = defaultdict(float)
         done: dict[Worker, int] = {}
-        for row in table.to_pylist():
-            stage = plain(row["stage"])
+        for row in table.group_by(_PARTS, use_threads=False).aggregate(_SUMS).to_pylist():
+            stage, work = plain(row["stage"]), Work(row["seconds_sum"], row["samples_sum"])
             before = self.by_stage.get(stage, Work(0.0, 0))
-            after = Work(before.seconds + row["seconds"], before.samples + row["samples"])
+            after = Work(before.seconds + work.seconds, before.samples + work.samples)
             self.by_stage[stage] = after
             name, device = plain(row["worker"]), plain(row["device"])
             worker = Worker(name, device, row["threads"], row["batch_size"])
-            seconds[worker] += row["seconds"]
-            done[worker] = max(done.get(worker, 0), row["samples"])
+            seconds[worker] += work.seconds
+            done[worker] = max(done.get(worker, 0), work.samples)
         for worker, num in done.items():
             before = self.by_worker.get(worker, Work(0.0, 0))
             total = Work(before.seconds + seconds[worker], before.samples + num)

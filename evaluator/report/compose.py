@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 from PIL import Image
 
-from evaluator.report.census import Census
+from evaluator.report.census import Census, Timings
 from evaluator.report.charts import attention_charts, latent_charts, schedule_charts, timing_bars
 from evaluator.report.claim_chart import draw_claims
 from evaluator.report.claims import FILE as CLAIMS_FILE
@@ -20,10 +20,11 @@ from evaluator.report.gallery import SHEET_SIDE, Gallery
 from evaluator.report.groups import group_tables
 from evaluator.report.heatmaps import SIDE, TILE, layer_caption
 from evaluator.report.origin import Origin
-from evaluator.report.page import ClaimsText, GridText, Page, ProbeText
+from evaluator.report.page import ClaimsText, GridText, Page, ProbeText, SlowSamplesText
 from evaluator.report.probe_charts import components, probe_charts
 from evaluator.report.probe_folders import ProbeResult, ProbeResults
 from evaluator.report.results import Metrics
+from evaluator.report.scores import OF_BATCH
 from evaluator.report.sheet import Row, Tile, grid, write_sheet
 from evaluator.report.survey import Survey
 from evaluator.report.svg import Chart, draw, inline, standalone
@@ -74,6 +75,7 @@ def compose(
         gallery=gallery,
         spreads=spreads,
         slowest=found.timings.slowest(NUM_SLOWEST),
+        slow_samples=_slow_samples(found.timings),
         failed=found.census.failed,
         num_errors=found.census.errors,
         heat=found.heat.samples,
@@ -106,6 +108,13 @@ def _sections(*, groups: bool, faults: bool) -> list[tuple[str, str]]:
     """Those that every page has, and those that there is something for."""
     there = {"groups": groups, "faults": faults}
     return [(name, name.capitalize()) for name in _SECTIONS if there.get(name, True)]
+
+
+def _slow_samples(timings: Timings) -> SlowSamplesText:
+    known = timings.batches
+    return SlowSamplesText(
+        known.found(), known.num_batches, known.num_shards, len(timings.by_shard), OF_BATCH
+    )
 
 
 def _pairs(folder: Path, found: Survey) -> list[Drawing]:

@@ -62,6 +62,7 @@ def gallery_text(found: Survey, gallery: Gallery, details: Details, inside: Any)
     record = listing(samples, found.scores)
     record |= {
         "page_size": PAGE_SIZE,
+        "first_batches": found.first_batches,
         "thumbnails": spans(sorted(written)),
         "crisp": [place for place, size in sorted(written.items()) if max(size) <= CRISP],
         "large": sorted(gallery.large),

@@ -29,15 +29,18 @@ const off = (id, is) => by(id).setAttribute("aria-disabled", String(is));
 const begin = (data) => {
   // -- what is known of each row ----------------------------------------------------------------
   const keys = data.keys, num = keys.length, size = data.page_size;
-  const positions = data.spans.flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i));
+  const spread = (spans) => spans.flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i));
+  const positions = spread(data.spans);
   const column = (coded) => (row) => coded && coded.codes[row] >= 0 ? coded.values[coded.codes[row]] : null;
   const text = Object.fromEntries(
     ["prompt", "negative_prompt", "error", "flaw", "class_label", "size"].map((name) => [name, column(data.texts[name])]),
   );
   const tags = Object.entries(data.tags).map(([name, coded]) => [name, column(coded)]);
   const truncated = new Set(data.truncated), large = new Set(data.large), crisp = new Set(data.crisp);
-  const thumbnails = new Set(data.thumbnails.flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i)));
+  const thumbnails = new Set(spread(data.thumbnails)), warming = new Set(spread(data.first_batches));
   const scores = data.scores.map((score) => ({ ...score, values: Float64Array.from(score.values, (v) => v ?? NaN) }));
+  // A first batch compiles and warms up: its seconds say little of its prompts.
+  const told = (score, row) => shown(score.values[row]) + (score.column === "seconds" && warming.has(positions[row]) ? " (first batch of its worker)" : "");
   const scoreNamed = new Map(scores.map((score) => [score.name, score]));
   const file = (folder, position, end = "") => {
     const name = `${folder}/${String(position).padStart(6, "0")}${end}.webp`;
@@ -140,7 +143,7 @@ const begin = (data) => {
     const faint = make("div", { class: "faint" }, `${keys[row]} · ${data.indices[row]} · seed ${data.seeds[row]}`);
     for (const mark of marks(row)) faint.append(" · ", make("span", { class: "partial" }, mark));
     const caption = make("figcaption", {}, make("div", { class: "words" }, text.prompt(row) || "(no prompt)"), faint);
-    if (score) caption.append(make("div", { class: "score" }, `${score.name}: ${shown(score.values[row])}`));
+    if (score) caption.append(make("div", { class: "score" }, `${score.name}: ${told(score, row)}`));
     const link = make("a", { href: address(row), "data-row": row }, picture(row));
     return make("figure", { class: "tile", id: `sample-${positions[row]}` }, link, caption);
   };
@@ -184,7 +187,7 @@ const begin = (data) => {
     return list;
   };
   const numbers = (row) => {
-    const rows = scores.filter((s) => !Number.isNaN(s.values[row])).map((s) => [s.name, shown(s.values[row]), `${s.file}, ${s.column}`]);
+    const rows = scores.filter((s) => !Number.isNaN(s.values[row])).map((s) => [s.name, told(s, row), `${s.file}, ${s.column}`]);
     for (const near of data.nearest) {
       const name = column(near.names)(row);
       if (name !== null) rows.push([`${near.metric}: nearest image of the reference`, name, near.file]);

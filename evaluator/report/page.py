@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evaluator.report.batches import SlowBatch
 from evaluator.report.census import FailedSample, Work, Worker
 from evaluator.report.claims import PairKind, Told
 from evaluator.report.explore import GalleryText, SpreadText
@@ -43,6 +44,19 @@ class GridText(NamedTuple):
     columns: str
 
 
+class SlowSamplesText(NamedTuple):
+    """The batches whose samples took longest."""
+
+    batches: Sequence[SlowBatch]
+    num_batches: int
+    """Of which they are the slowest."""
+    num_shards: int
+    """Whose batches are known; of the others only `timings` of the whole shard."""
+    num_timed_shards: int
+    score: str
+    """What the gallery calls their seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Everything on the page. Texts are fit to show; the template escapes them."""
@@ -60,6 +74,7 @@ class Page:
     gallery: GalleryText
     spreads: Sequence[SpreadText]
     slowest: Sequence[tuple[int, Work, str]]
+    slow_samples: SlowSamplesText
     failed: Sequence[FailedSample]
     num_errors: int
     heat: Sequence[HeatSample]

@@ -22,6 +22,9 @@ MAX_SCORES = 32
 """Columns that are read; a run with more of them says so."""
 
 SECONDS = "seconds"
+OF_BATCH, OF_SHARD = "seconds to generate (mean of its batch)", "seconds (mean of its shard)"
+"""What a sample's seconds are called: by batch, or as far as tables of before tell."""
+
 _NEAREST = ("nearest_key", "nearest_image_index", "nearest_name")
 _FEATURES = re.compile(r"features-(.+)-[0-9a-f]{8}\.parquet\Z")
 
@@ -83,11 +86,11 @@ class Scores:
                 if score is not None:
                     score.values[start:stop] = as_floats(table.column(name))
 
-    def add_seconds(self, start: int, stop: int, each: float) -> None:
-        """Say how long the samples of a shard took: all of them its mean."""
-        score = self._column("timings.parquet", SECONDS, "seconds (mean of its shard)")
+    def add_seconds(self, start: int, stop: int, seconds: Values | float, shown: str) -> None:
+        """Say how long the samples `start` to `stop` took: `OF_BATCH` of each, or `OF_SHARD`."""
+        score = self._column("timings.parquet", SECONDS, shown, key=shown)
         if score is not None:
-            score.values[start:stop] = each
+            score.values[start:stop] = seconds
 
     def add_metrics(self, run: RunDirectory, most: int, say: Say) -> None:
         """Take `metrics/*.parquet`; names of nearest images for the first `most` samples."""
@@ -124,14 +127,18 @@ class Scores:
             names[place] = plain(name or f"{key} · {index}", limit=200)
         self.nearest.append(Nearest(plain(path.stem, limit=60), f"metrics/{path.name}", names))
 
-    def _column(self, file: str, name: str, shown: str) -> Score | None:
-        """The column, made when it is met first; None beyond the limit."""
-        found = self.columns.get((file, name))
+    def _column(self, file: str, name: str, shown: str, *, key: str = "") -> Score | None:
+        """The column, made when it is met first; None beyond the limit.
+
+        `key` tells numbers of one column apart that do not mean the same.
+        """
+        place = file, key or name
+        found = self.columns.get(place)
         if found is None and len(self.columns) >= MAX_SCORES:
             self.left_out.add(shown)
         elif found is None:
             found = Score(shown, file, name, np.full(self.num_samples, np.nan))
-            self.columns[file, name] = found
+            self.columns[place] = found
         return found
 
     def found(self) -> list[Score]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from evaluator.errors import CorruptShardError
 from evaluator.probes.stabilization import COLUMNS as NOISE_COLUMNS
 from evaluator.probes.stabilization import NoiseContent
+from evaluator.report.batches import batches, seconds_of_samples
 from evaluator.report.census import Census, Timings
 from evaluator.report.claim_tables import (
     ATTENTION_COLUMNS,
@@ -35,7 +36,7 @@ from evaluator.report.heatmaps import COLUMNS as HEAT_COLUMNS
 from evaluator.report.heatmaps import LAYER_COLUMNS, MAX_LAYER_BYTES, HeatMaps
 from evaluator.report.listing import COLUMNS as SAMPLE_COLUMNS
 from evaluator.report.listing import MAX_ROWS, SampleList
-from evaluator.report.scores import Scores
+from evaluator.report.scores import OF_BATCH, OF_SHARD, Scores
 from evaluator.report.text import plain
 from evaluator.report.token_steps import FULL_COLUMNS, TokenSteps, layer_steps, token_steps
 from evaluator.report.word_pairs import COLUMNS as WORD_PAIR_COLUMNS
@@ -67,6 +68,8 @@ class Survey:
     scores: Scores
     heat: HeatMaps
     timings: Timings = field(default_factory=Timings)
+    first_batches: list[tuple[int, int]] = field(default_factory=list)
+    """Position of the first sample, and the number of samples, of each worker's first batch."""
     attention: AttentionCurves = field(default_factory=AttentionCurves)
     latents: LatentCurves = field(default_factory=LatentCurves)
     noise: NoiseContent = field(default_factory=NoiseContent)
@@ -150,13 +153,26 @@ def _read_shard(run: RunDirectory, index: int, found: Survey) -> pa.Table | None
         full = _optional(run, index, "attention_full", FULL_COLUMNS, found)
         found.full = None if full is None else layer_steps(full, samples)
     if (timings := _optional(run, index, "timings", None, found)) is not None:
-        work = found.timings.add(timings, index)
-        found.scores.add_seconds(start, start + samples.num_rows, work.each)
+        _add_timings(timings, index, samples, start, found)
     if not found.heat.full:
         heat = _optional(run, index, "heatmaps", HEAT_COLUMNS, found)
         if heat is not None and set(HEAT_COLUMNS) <= set(heat.column_names):
             found.heat.add(heat, samples, tar, start)
     return samples
+
+
+def _add_timings(
+    timings: pa.Table, index: int, samples: pa.Table, start: int, found: Survey
+) -> None:
+    """Seconds of a shard, and of its samples: by batch where the table tells of batches."""
+    work, stop = found.timings.add(timings, index), start + samples.num_rows
+    made = batches(timings, index, samples.num_rows)
+    if made:
+        found.scores.add_seconds(start, stop, seconds_of_samples(made), OF_BATCH)
+    else:
+        found.scores.add_seconds(start, stop, work.each, OF_SHARD)
+    found.first_batches += [(start + b.first, b.samples) for b in made if b.first_of_worker]
+    found.timings.batches.add(made, samples, listed=not found.samples.num_left_out)
 
 
 def _observe(

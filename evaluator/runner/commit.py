@@ -114,7 +114,7 @@ def write_shard(
         notes[name] = embedded.note(fingerprint)
     for name, parts in result.observed.items():
         tables[f"{name}.parquet"] = (name, pa.concat_tables(parts).combine_chunks())
-    with result.watch.stage("write"):
+    with result.watch.stage("write", range(len(samples))):
         for name, (kind, table) in tables.items():
             schemas.write_table(table, staged / name, kind=kind, metadata=notes.get(name))
         rows: dict[str, int | None] = {name: t.num_rows for name, (_, t) in tables.items()}
@@ -160,19 +160,30 @@ def samples_table(result: ShardResult) -> pa.Table:
 
 
 def timings_table(result: ShardResult, circumstances: Circumstances) -> pa.Table:
-    """Seconds by stage, and the circumstances; the one table that may differ between runs."""
+    """Seconds by stage and batch, and the circumstances: the one table that may differ.
+
+    A batch is `samples` rows of the shard, from the one that `key` and `image_index` name. Stages
+    are in alphabetical order, their batches in that of the plan, so that those of a stage hold each
+    row of the shard once. Seconds of a batch are those of all tries, where the memory did not
+    suffice for the first.
+    """
+    samples = result.shard.samples
+    laps = sorted(result.watch.laps.items(), key=lambda item: (item[0][0], item[0][1].start))
     rows = [
         {
+            "key": samples[rows.start].key,
+            "image_index": samples[rows.start].image_index,
             "stage": stage,
-            "seconds": seconds,
-            "samples": len(result.shard.samples),
+            "seconds": lap.seconds,
+            "samples": len(rows),
             "worker": circumstances.worker,
             "rank": circumstances.rank,
             "device": circumstances.device,
             "threads": circumstances.threads,
             "batch_size": circumstances.batch_size,
-            "micro_batch": result.micro_batches.get(stage),
+            "micro_batch": lap.micro_batch,
+            "first_of_worker": result.first_of_worker and rows.start == 0,
         }
-        for stage, seconds in sorted(result.watch.seconds.items())
+        for (stage, rows), lap in laps
     ]
     return pa.Table.from_pylist(rows, schema=schemas.TIMINGS)

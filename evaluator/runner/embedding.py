@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from evaluator.protocols import FeatureExtractor, TextExtractor
 from evaluator.runner.memory import MicroBatch
+from evaluator.runner.stopwatch import Stopwatch
 from evaluator.store.schemas import features_schema
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class EmbeddedRows:
     """
 
     embedder: Embedder
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    """Told of every batch, as stage `embed:<extractor>`."""
     outputs: dict[str, list[np.ndarray]] = field(default_factory=dict)
     valid: list[bool] = field(default_factory=list)
     cosines: list[float | None] = field(default_factory=list)
@@ -82,6 +85,13 @@ class EmbeddedRows:
             self._embed()
 
     def _embed(self) -> None:
+        """Embed what waits, on the watch."""
+        rows = range(len(self.valid), len(self.valid) + len(self._waiting))
+        with self.watch.stage(f"embed:{self.embedder.name}", rows) as lap:
+            self._embed_batch()
+            lap.micro_batch = self.embedder.micro_batch
+
+    def _embed_batch(self) -> None:
         """Embed what waits, padded to a full batch.
 
         A row's bits then do not depend on how many companions the tail of a shard has.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from evaluator.protocols import STANDING
 from evaluator.records import Prompt, Sample, Shard
 from evaluator.runner.embedding import LOSSLESS, EmbeddedRows, Embedder
 from evaluator.runner.memory import MicroBatch
+from evaluator.runner.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,22 +31,6 @@ BLACK, NON_FINITE = "black", "non_finite"
 
 TELLING = 8
 """So many samples without one finite image, and none before, are probably the model's fault."""
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass
@@ -65,8 +49,8 @@ class ShardResult:
     features: list[EmbeddedRows] = field(default_factory=list)
     observed: dict[str, list[pa.Table]] = field(default_factory=dict)
     watch: Stopwatch = field(default_factory=Stopwatch)
-    micro_batches: dict[str, int] = field(default_factory=dict)
-    """Stage → samples that went through at once."""
+    first_of_worker: bool = False
+    """Whether its worker made no batch before; that one compiles, and warms up."""
 
 
 class ShardMaker:
@@ -89,15 +73,16 @@ class ShardMaker:
         self._images = images
         self._encoders = encoders
         self._memory = MicroBatch("generating")
-        self._has_worked = False
+        self._has_begun = self._has_worked = False
 
     def make(
         self, shard: Shard, prompts: list[Prompt], after_batch: Callable[[int], None]
     ) -> ShardResult:
         """Make a shard; `after_batch(done)` is called after each batch and may raise to stop."""
-        result = ShardResult(shard, prompts)
-        result.features = [EmbeddedRows(embedder) for embedder in self._embedders]
-        with result.watch.stage("tokenize"):
+        result = ShardResult(shard, prompts, first_of_worker=not self._has_begun)
+        self._has_begun = True
+        result.features = [EmbeddedRows(embedder, result.watch) for embedder in self._embedders]
+        with result.watch.stage("tokenize", range(len(shard.samples))):
             result.truncated = self._model.truncated(prompts)
         for start in range(0, len(shard.samples), self._batch_size):
             stop = min(start + self._batch_size, len(shard.samples))
@@ -106,16 +91,13 @@ class ShardMaker:
         return result
 
     def _make_batch(self, result: ShardResult, start: int, stop: int) -> None:
-        samples, prompts = result.shard.samples[start:stop], result.prompts[start:stop]
-        made = self._generate(result, samples, prompts)
+        made = self._generate(result, range(start, stop))
         images = self._record_images(result, made)
         self._require_some_finite(result)
         for rows in result.features:
-            with result.watch.stage(f"embed:{rows.embedder.name}"):
-                rows.add(images, prompts)
-                if stop == len(result.shard.samples):
-                    rows.finish()
-            result.micro_batches[f"embed:{rows.embedder.name}"] = rows.embedder.micro_batch
+            rows.add(images, result.prompts[start:stop])
+            if stop == len(result.shard.samples):
+                rows.finish()
 
     def _require_some_finite(self, result: ShardResult) -> None:
         """Raise FloatingPointError where the model, as far as is known, gives nothing but NaN.
@@ -130,10 +112,10 @@ class ShardMaker:
                 f"{len(result.flaws)} samples: {result.errors[0]}"
             )
 
-    def _generate(
-        self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]
-    ) -> list[Tensor | SampleError]:
+    def _generate(self, result: ShardResult, rows: range) -> list[Tensor | SampleError]:
         """One batch of images; the tail of a shard is padded by repeating its last sample."""
+        samples = result.shard.samples[rows.start : rows.stop]
+        prompts = result.prompts[rows.start : rows.stop]
         padding = self._batch_size - len(samples)
         padded_prompts = [*prompts, *[prompts[-1]] * padding]
         padded = [*samples, *[samples[-1]] * padding]
@@ -141,10 +123,9 @@ class ShardMaker:
         def part(start: int, stop: int) -> list[Tensor | SampleError]:
             if start >= len(samples):
                 return []  # nothing but padding
-            made, observations = self._watched(
-                result, padded[start:stop], padded_prompts[start:stop]
-            )
-            with result.watch.stage("observe"):
+            with result.watch.stage("generate", rows):
+                made, observations = self._watched(padded[start:stop], padded_prompts[start:stop])
+            with result.watch.stage("observe", rows):
                 # All of them before any is kept: where the memory ends here, the part is repeated.
                 seen = [observation.tables() for observation in observations]
                 for tables in seen:
@@ -152,14 +133,14 @@ class ShardMaker:
             return made
 
         parts = self._memory.split(len(padded), part)
-        result.micro_batches["generate"] = self._memory.size or self._batch_size
+        result.watch.laps["generate", rows].micro_batch = self._memory.size or self._batch_size
         return [image for made in parts for image in made][: len(samples)]
 
     def _watched(
-        self, result: ShardResult, samples: Sequence[Sample], prompts: Sequence[Prompt]
+        self, samples: Sequence[Sample], prompts: Sequence[Prompt]
     ) -> tuple[list[Tensor | SampleError], list[Observation]]:
         """One call of the model under all probes."""
-        with ExitStack() as stack, result.watch.stage("generate"):
+        with ExitStack() as stack:
             positions = [sample.position for sample in samples]
             observations = [
                 stack.enter_context(probe.attach(self._model, prompts, positions))

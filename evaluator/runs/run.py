@@ -126,7 +126,11 @@ class Run:
 
     @cached_property
     def timings(self) -> pa.Table:
-        """Seconds by shard and stage, with worker and device."""
+        """Seconds by stage and batch, with worker and device; shards of older versions by stage.
+
+        `key` and `image_index` name the first of a batch's `samples`, which follow each other in
+        the order of the plan; they are null where the row is of a whole shard.
+        """
         return self.table("timings")
 
     @cached_property

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from evaluator.durable import explained
 from evaluator.errors import CorruptShardError, NewerTableError
 
-VERSION = 2
+VERSION = 3
 """Version of all schemas here; a reader refuses a newer one, and fills in what an older one lacks.
 
 2: `flaw` of samples, `micro_batch` of timings.
+3: a row of timings is a batch, not a whole shard: `key`, `image_index`, `first_of_worker`.
 """
 
 IDENTITY = (pa.field("key", pa.string(), nullable=False),
@@ -49,15 +50,18 @@ SAMPLES = pa.schema([
 ])  # fmt: skip
 
 TIMINGS = pa.schema([
+    pa.field("key", pa.string()),  # of the batch's first sample; null before version 3, and then
+    pa.field("image_index", pa.int32()),  # the row is of a whole shard
     pa.field("stage", pa.string(), nullable=False),
     pa.field("seconds", pa.float64(), nullable=False),
-    pa.field("samples", pa.int32(), nullable=False),
+    pa.field("samples", pa.int32(), nullable=False),  # in the batch, in the order of the plan
     pa.field("worker", pa.string(), nullable=False),
     pa.field("rank", pa.int32(), nullable=False),
     pa.field("device", pa.string(), nullable=False),
     pa.field("threads", pa.int32(), nullable=False),
     pa.field("batch_size", pa.int32(), nullable=False),
     pa.field("micro_batch", pa.int32()),  # samples that went through at once; null: no batches
+    pa.field("first_of_worker", pa.bool_()),  # it compiles and warms up
 ])  # fmt: skip
 
 

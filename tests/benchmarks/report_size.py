@@ -92,9 +92,11 @@ def _commit(
         for name in ("norm", "std", "guidance_norm", "eps_std")
     }
     repeated = {"key": np.repeat(keys, STEPS), "image_index": np.zeros(num * STEPS, np.int32)}
-    timings = [{"stage": "generate", "seconds": 100 + 20 * generator.random(), "samples": num,
-                "worker": f"node{shard % 4}:1", "rank": 0, "device": "cuda:0", "threads": 1,
-                "batch_size": 8}]  # fmt: skip
+    timings = [{"key": keys[first], "image_index": 0, "stage": stage, "seconds": generator.random(),
+                "samples": min(8, num - first), "worker": f"node{shard % 4}:1", "rank": 0,
+                "device": "cuda:0", "threads": 1, "batch_size": 8, "first_of_worker": False}
+               for stage in ("embed:clip", "embed:quality", "generate", "observe")
+               for first in range(0, num, 8)]  # fmt: skip
     tables = {
         "samples.parquet": ("samples", samples),
         "latents.parquet": ("latents", pa.table({**repeated, "step": steps, **latents})),

@@ -43,6 +43,8 @@ class Recipe:
     images: bool = True
     probes: bool = True
     timings: bool = True
+    older_timings: tuple[int, ...] = ()
+    """Shards whose timings a version before 3 wrote: a row is a whole shard."""
     metrics: bool = True
     full: bool = False
     """Whether two samples of each shard were observed in full."""
@@ -236,16 +238,22 @@ def layer_maps_table(positions: range) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def timings_table(positions: range, shard: int) -> pa.Table:
-    rows = [
-        {
-            "stage": stage, "seconds": seconds * (1 + shard), "samples": len(positions),
-            "worker": f"node{shard % 2}:41", "rank": shard % 2, "device": "cpu", "threads": 2,
-            "batch_size": 4,
-        }
-        for stage, seconds in (("generate", 4.0), ("embed:digits", 1.0), ("write", 0.25))
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=schemas.TIMINGS)
+def timings_table(positions: range, shard: int, *, older: bool = False) -> pa.Table:
+    """Batches of four, the first of each shard the slowest; or whole shards, as before version 3."""
+    rows = []
+    for stage, seconds in (("generate", 4.0), ("embed:digits", 1.0), ("write", 0.25)):
+        size = len(positions) if older or stage == "write" else 4
+        for first in positions[::size]:
+            at_start = first == positions.start
+            rows.append({
+                "key": f"k{first:04d}", "image_index": 0, "stage": stage,
+                "seconds": seconds * (1 + shard) * (1.0 if at_start else 0.5),
+                "samples": min(size, positions.stop - first), "worker": f"node{shard % 2}:41",
+                "rank": shard % 2, "device": "cpu", "threads": 2, "batch_size": 4,
+                "first_of_worker": shard < 2 and at_start,
+            })  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schemas.TIMINGS)
+    return table.drop_columns(["key", "image_index", "first_of_worker"]) if older else table
 
 
 def schedule_table() -> pa.Table:
@@ -317,7 +325,8 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
     made = range(positions.start, positions.stop)
     tables = {"samples": samples_table(positions, tags=recipe.scores)}
     if recipe.timings:
-        tables["timings"] = timings_table(positions, index)
+        older = index in recipe.older_timings
+        tables["timings"] = timings_table(positions, index, older=older)
     if recipe.probes:
         tables["heatmaps_layers"] = layer_maps_table(made)
         tables["attention"] = attention_table(made)
@@ -331,7 +340,9 @@ def commit(run: RunDirectory, index: int, recipe: Recipe) -> None:
     staged = run.stage(f"{index:05d}.0")
     rows: dict[str, int | None] = {}
     for kind, table in tables.items():
-        schemas.write_table(table, staged / f"{kind}.parquet", kind=kind)
+        older_version = {"version": 2} if index in recipe.older_timings else None
+        path = staged / f"{kind}.parquet"
+        schemas.write_table(table, path, kind=kind, metadata=older_version)
         rows[f"{kind}.parquet"] = table.num_rows
     if recipe.scores:
         name = "features-clip-0123abcd.parquet"

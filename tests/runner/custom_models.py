@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -165,3 +165,19 @@ class Counted(Noise):
         if self.breaks:
             raise RuntimeError("this point breaks the model")
         return super().generate(*arguments)
+
+
+class Slow(Noise):
+    """Takes the seconds that it is told to take for a prompt, and notes what each call took."""
+
+    def __init__(self, *, device: str, seconds: Mapping[str, float], log: str) -> None:
+        super().__init__(device=device)
+        self.seconds, self.calls = seconds, Path(log)
+
+    def generate(self, prompts: Sequence[Prompt], *rest: Any) -> list[Tensor]:
+        began = time.perf_counter()
+        time.sleep(sum(self.seconds.get(key, 0.0) for key in {prompt.key for prompt in prompts}))
+        images = super().generate(prompts, *rest)
+        with self.calls.open("a") as file:
+            file.write(f"{prompts[0].key} {time.perf_counter() - began!r}\n")
+        return images

@@ -41,7 +41,7 @@ class SleepyMaker:
         result = ShardResult(shard, prompts)
         for start in range(0, len(shard.samples), self.batch_size):
             samples = shard.samples[start : start + self.batch_size]
-            with result.watch.stage("generate"):
+            with result.watch.stage("generate", range(start, start + len(samples))):
                 time.sleep(self.seconds * len(samples))
             for sample in samples:
                 result.truncated.append(False)
