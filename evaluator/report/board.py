@@ -19,9 +19,9 @@ from evaluator.report.board_rows import (
     row_texts,
 )
 from evaluator.report.frame import PAPER, TABLES, Drawing, chart_rules, render_page
+from evaluator.report.replaced import PAGE
 from evaluator.report.svg import inline, standalone
 from evaluator.report.text import plain
-from evaluator.report.write import PAGE
 
 GENERATOR = "evaluator leaderboard"
 RECORD = "leaderboard.json"

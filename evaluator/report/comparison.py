@@ -34,9 +34,9 @@ from evaluator.report.frame import PAPER, TABLES, render_page
 from evaluator.report.images import SampleId
 from evaluator.report.origin import read_origin
 from evaluator.report.paired_pictures import PairedPictures
+from evaluator.report.replaced import PAGE
 from evaluator.report.single import alone
 from evaluator.report.text import plain
-from evaluator.report.write import PAGE
 from evaluator.store.rundir import RunDirectory
 
 GENERATOR = "evaluator compare"

@@ -9,10 +9,10 @@ A page is a template that begins with `{% extends "frame.html.j2" %}` and fills 
 - `skip` and `footer`, a few words.
 
 A `<table class="sortable">` sorts by its headings and an `<input data-filters="the table's id">`
-filters its rows where the page asks for `tables.js`; `paper.js` prints it in pieces where it is wider
-than paper, and each repeats the columns that name a row: up to its heading, or `data-names` of them. Numbers sort by `data-value` of their cell;
+filters its rows where the page asks for `tables.js`. Numbers sort by `data-value` of their cell;
 `data-first="descending"` on a heading says which way the first click goes, `data-fixed` that it
-does not sort.
+does not sort. `paper.js` prints a table that is wider than paper in pieces, and each repeats the
+columns that name a row: up to its heading, or `data-names` of them.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def render_page(
     """A page as HTML that works from `file://` and loads nothing but pictures beside it.
 
     `template`, `scripts` and `styles` name files of this package; the styles of the frame, of
-    charts and of paper are always there. `context` is what the template shows, escaped: `title` always, and for
-    the frame `subtitle`, `sections` (anchor and name) and `generator` (what tells such a page from
-    others), which may be left out. A name that the
+    charts and of paper are always there. `context` is what the template shows, escaped: `title`
+    always, and for the frame `subtitle`, `sections` (anchor and name) and `generator` (what tells
+    such a page from others), which may be left out. A name that the
     template uses and `context` lacks is an error. The scripts share one element, each in a block
     of its own, in strict mode.
     """

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from evaluator.leaderboard import Cell
 from evaluator.report.frame import PAPER, TABLES, Drawing, asset, chart_rules, render_page
+from evaluator.report.replaced import PAGE
 from evaluator.report.svg import inline, standalone
 from evaluator.report.sweep_charts import Figure, against_setting, by_groups, trade_offs
 from evaluator.report.sweep_front import beaten_beyond_noise, pareto_front
@@ -21,7 +22,6 @@ from evaluator.report.sweep_points import MetricKey, SweepResults, short, shown,
 from evaluator.report.sweep_ranks import Ranking, read_ranking
 from evaluator.report.sweep_tables import rows_of, write_tables
 from evaluator.report.text import plain
-from evaluator.report.write import PAGE
 
 STYLE = "sweep.css"
 
