@@ -25,7 +25,7 @@ _HEAD = 2**18
 
 _LISTED = re.compile(rb'<meta name="evaluator-files" content="([^"]*)">')
 _BEFORE = '<meta name="referrer"'
-_NUMBERED = re.compile(r"(thumbs|images|maps|heat)/\d{6,}(-\d+)?\.(webp|png)\Z")
+_NUMBERED = re.compile(r"(thumbs|images|maps|heat|nearest)/\d{2,}(-\d+)?\.(webp|png)\Z")
 """Pictures of samples, which are too many for a list."""
 
 

@@ -12,6 +12,8 @@ from evaluator.report.details import Details
 from evaluator.report.explore import gallery_text, spread_texts
 from evaluator.report.gallery import DEFAULT_THUMBNAILS, Gallery
 from evaluator.report.listing import captions
+from evaluator.report.nearest import FOLDER as NEAREST
+from evaluator.report.nearest import NearestPictures
 from evaluator.report.origin import read_origin
 from evaluator.report.page import render
 from evaluator.report.probe_charts import DRAWN
@@ -28,7 +30,7 @@ SINGLE_THUMBNAILS = 300
 MAX_DETAILED = 2000
 """Samples whose latents and heat maps are shown."""
 
-PICTURES = ("thumbs", "images", "maps")
+PICTURES = ("thumbs", "images", "maps", NEAREST)
 """Folders with the pictures that the gallery's script asks for."""
 
 
@@ -58,7 +60,11 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     origin = read_origin(run)
     found = survey(run, folder)
     gallery, details = Gallery(folder), Details(folder)
-    gallery.write(run, choose(found.samples, found.scores, thumbnails))
+    chosen = choose(found.samples, found.scores, thumbnails)
+    gallery.write(run, chosen)
+    nearest = NearestPictures(folder)
+    first = dict.fromkeys((*sorted(chosen.large), *chosen.pictures))
+    nearest.write(run, found.scores.nearest, metrics.results, list(first))
     detailed = choose(found.samples, found.scores, min(thumbnails or MAX_DETAILED, MAX_DETAILED))
     details.write(run, detailed.pictures, found.say)
     write_sheets(folder, found, gallery, captions(found.samples, (p for p, _ in gallery.sheet)))
@@ -71,7 +77,7 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     inside, beyond = pictures_inside(folder, *PICTURES) if single_file else (None, 0)
     if beyond:
         found.say(f"{beyond:,} pictures are left out: a single file holds {MAX_BYTES >> 20} MiB")
-    texts = gallery_text(found, gallery, details, inside)
+    texts = gallery_text(found, gallery, details, nearest, inside)
     parts = (folder, origin, metrics, found, probes, texts, spreads)
     page = render(compose(*parts, single=single_file))
     if inside is not None:
