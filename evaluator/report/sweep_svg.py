@@ -166,7 +166,7 @@ def radar(
 
     `rims` are written at the centre and at the rim of the first axis.
     """
-    names = [plain(name, limit=40) for name, _ in shapes]
+    names = [plain(name, limit=60) for name, _ in shapes]
     rows = _rows_of(names)
     top = 34 + 16 * (max(rows, default=0) + 1)
     radius, middle = 128.0, WIDTH / 2
