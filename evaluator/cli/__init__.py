@@ -180,7 +180,8 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder; default: RUN/report. An older report there is replaced as a whole."
+            help="Folder; default: RUN/report. An older report there is replaced; "
+            "files of others in it are kept."
         ),
     ] = None,
     single_file: Annotated[

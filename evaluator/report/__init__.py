@@ -32,7 +32,8 @@ def write_report(
     """Write the report of a run and return the path of its page.
 
     The default place is `RUN/report/`. The report is written aside and swapped in when it is
-    complete; until then an older one stays readable.
+    complete; until then an older one stays readable. Files in its folder that it did not write are
+    kept, and of two reports that are written at once the one that is done last stays, whole.
 
     All samples are listed. `thumbnails` of them get a picture (default 2,000, and 300 with
     `single_file`): flawed ones, both ends of each score, then the first of the plan; no other

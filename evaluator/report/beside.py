@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
-from evaluator.report.write import PAGE
+from evaluator.report.replaced import PAGE
 
 PICTURES = "pictures"
 DRAWINGS = "drawings"
@@ -38,7 +39,8 @@ def page_folder(folder: Path, *, record: str, generator: str) -> Iterator[Path]:
         with explained("write", final):
             aside.mkdir(parents=True)
             yield aside
-            _move_in(aside, final)
+            with _one_at_a_time(final):
+                _move_in(aside, final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if is_new:
@@ -70,6 +72,18 @@ def _made_by(page: Path, generator: str) -> bool:
             return f'content="{generator}"'.encode() in file.read(4096)
     except OSError:
         return False
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Pages that are done at once move in one after the other: the last one stays, with its own."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _move_in(aside: Path, final: Path) -> None:

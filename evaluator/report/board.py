@@ -18,10 +18,10 @@ from evaluator.report.board_rows import (
     order_text,
     row_texts,
 )
-from evaluator.report.frame import TABLES, Drawing, chart_rules, render_page
+from evaluator.report.frame import PAPER, TABLES, Drawing, chart_rules, render_page
+from evaluator.report.replaced import PAGE
 from evaluator.report.svg import inline, standalone
 from evaluator.report.text import plain
-from evaluator.report.write import PAGE
 
 GENERATOR = "evaluator leaderboard"
 RECORD = "leaderboard.json"
@@ -40,7 +40,7 @@ def write_board(board: Board, folder: Path) -> Path:
         rows = row_texts(board, notes, folder)
         page = render_page(
             "board.html.j2",
-            scripts=(TABLES, "board.js"),
+            scripts=(TABLES, PAPER, "board.js"),
             styles=("board.css",),
             generator=GENERATOR,
             title="Leaderboard",

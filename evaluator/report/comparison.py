@@ -30,13 +30,13 @@ from evaluator.report.comparison_rows import (
     setting_rows,
     shown_p,
 )
-from evaluator.report.frame import TABLES, render_page
+from evaluator.report.frame import PAPER, TABLES, render_page
 from evaluator.report.images import SampleId
 from evaluator.report.origin import read_origin
 from evaluator.report.paired_pictures import PairedPictures
+from evaluator.report.replaced import PAGE
 from evaluator.report.single import alone
 from evaluator.report.text import plain
-from evaluator.report.write import PAGE
 from evaluator.store.rundir import RunDirectory
 
 GENERATOR = "evaluator compare"
@@ -103,7 +103,7 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
     parts = [_part(comparison, each, drawer, watched[each.letter]) for each in comparison.pairings]
     return render_page(
         "comparison.html.j2",
-        scripts=(TABLES, "comparison.js"),
+        scripts=(TABLES, PAPER, "comparison.js"),
         styles=("comparison.css",),
         generator=GENERATOR,
         title=_title(comparison),

@@ -69,8 +69,7 @@ def distributions(samples: SampleList, scores: Scores, prompts: NDArray[np.int64
             continue
         finite = np.isfinite(score.values)
         values, clusters = score.values[finite], prompts[finite]
-        distinct = np.unique(values[:100_000])
-        edges = np.histogram_bin_edges(values, min(NUM_BINS, max(2, len(distinct))))
+        edges = _edges(values)
         counts = np.histogram(values, edges)[0]
         share = bool(np.isin(values, (0.0, 1.0)).all())
         groups = []
@@ -84,6 +83,20 @@ def distributions(samples: SampleList, scores: Scores, prompts: NDArray[np.int64
         overall = _spread("", "", values, clusters, share)
         found.append(Distribution(score, edges, counts, overall, groups))
     return found
+
+
+def _edges(values: Values) -> Values:
+    """(B + 1,) edges of the bins, from the lowest to the highest value.
+
+    Of values that differ only by rounding they lie farther apart, as doubles are not dense enough.
+    """
+    num = min(NUM_BINS, max(2, len(np.unique(values[:100_000]))))
+    low, high = float(values.min()), float(values.max())
+    least = 1e-9 * max(abs(low), abs(high))
+    if low < high and high - low < least:
+        low, high = low - least, high + least
+    edges: Values = np.histogram_bin_edges(values, num, range=(low, high))
+    return edges
 
 
 def _spread(

@@ -21,6 +21,7 @@ from evaluator.report.distributions import (
 from evaluator.report.frame import Drawing, chart_rules, inline_json
 from evaluator.report.gallery import CRISP, PAGE_SIZE, Gallery, Picture
 from evaluator.report.listing import MAX_TAG_VALUES, choices, listing
+from evaluator.report.nearest import NearestPictures
 from evaluator.report.survey import Survey
 from evaluator.report.svg import inline, standalone
 from evaluator.store.rundir import RunDirectory
@@ -56,10 +57,14 @@ class SpreadText(NamedTuple):
     source: str
 
 
-def gallery_text(found: Survey, gallery: Gallery, details: Details, inside: Any) -> GalleryText:
+def gallery_text(
+    found: Survey, gallery: Gallery, details: Details, nearest: NearestPictures, inside: Any
+) -> GalleryText:
     """The gallery's words and data; `inside` maps file names to pictures that are in the page."""
     samples, written = found.samples, gallery.written
     record = listing(samples, found.scores)
+    for i, (shown, near) in enumerate(zip(nearest.found, found.scores.nearest, strict=True)):
+        record["nearest"][i] |= shown.record(i, near.said)
     record |= {
         "page_size": PAGE_SIZE,
         "first_batches": found.first_batches,

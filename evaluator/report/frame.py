@@ -11,7 +11,8 @@ A page is a template that begins with `{% extends "frame.html.j2" %}` and fills 
 A `<table class="sortable">` sorts by its headings and an `<input data-filters="the table's id">`
 filters its rows where the page asks for `tables.js`. Numbers sort by `data-value` of their cell;
 `data-first="descending"` on a heading says which way the first click goes, `data-fixed` that it
-does not sort.
+does not sort. `paper.js` prints a table that is wider than paper in pieces, and each repeats the
+columns that name a row: up to its heading, or `data-names` of them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ GENERATOR = "evaluator report"
 TABLES = "tables.js"
 """The script of tables that sort and filter."""
 
+PAPER = "paper.js"
+"""The script that prints a table wider than paper in pieces."""
+
+PAPER_STYLE = "paper.css"
+
 _INERT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -51,14 +57,14 @@ def render_page(
 ) -> str:
     """A page as HTML that works from `file://` and loads nothing but pictures beside it.
 
-    `template`, `scripts` and `styles` name files of this package; the style of the frame and of
-    charts is always there. `context` is what the template shows, escaped: `title` always, and for
-    the frame `subtitle`, `sections` (anchor and name) and `generator` (what tells such a page from
-    others), which may be left out. A name that the
+    `template`, `scripts` and `styles` name files of this package; the styles of the frame, of
+    charts and of paper are always there. `context` is what the template shows, escaped: `title`
+    always, and for the frame `subtitle`, `sections` (anchor and name) and `generator` (what tells
+    such a page from others), which may be left out. A name that the
     template uses and `context` lacks is an error. The scripts share one element, each in a block
     of its own, in strict mode.
     """
-    style = "".join(asset(name) for name in ("frame.css", "chart.css", *styles))
+    style = "".join(asset(name) for name in ("frame.css", "chart.css", *styles, PAPER_STYLE))
     blocks = "".join(f"{{\n{asset(name)}}}\n" for name in scripts)
     script = f'"use strict";\n{blocks}' if scripts else ""
     shown: Mapping[str, Any] = {

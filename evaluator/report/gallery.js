@@ -195,6 +195,23 @@ const begin = (data) => {
     if (!rows.length) return make("p", { class: "missing" }, "No table of this run has a score of this sample.");
     return table("Scores of this sample, and the tables that hold them", ["Score", "Value", "Table and column"], rows, "panel-scores");
   };
+  const nearest = (row) => {
+    const shownBeside = data.nearest.flatMap((near) => {
+      const name = column(near.names)(row);
+      if (name === null) return [];
+      const [number, small, said] = near.pictures[positions[row]] ?? [];
+      const source = number && `nearest/${number}.webp`;
+      const image = number
+        ? make("img", { src: data.inside ? data.inside[source] : source, alt: `Nearest image of the reference: ${name}`, class: small ? "crisp" : null })
+        : make("span", { class: "no-picture" }, "not shown");
+      const lines = [said, near.measure, number ? "" : near.why].filter(Boolean).map((each) => make("div", { class: "faint" }, each));
+      return [make("figure", {}, image, make("figcaption", {}, name, make("div", { class: "faint" }, `by ${near.metric}`), ...lines))];
+    });
+    if (!shownBeside.length) return [];
+    const own = make("figure", {}, picture(row), make("figcaption", {}, "this sample"));
+    return [make("h3", {}, "Nearest images of the reference"), make("div", { class: "beside", id: "panel-nearest" }, own, ...shownBeside),
+      make("p", { class: "source" }, `From ${data.nearest.map((near) => near.file).join(", ")}.`)];
+  };
   const chart = (title, steps, values, i) => {
     const points = steps.map((step, k) => [step, values[k]]).filter(([, v]) => v !== null);
     if (!points.length) return "";
@@ -250,7 +267,7 @@ const begin = (data) => {
     off("panel-next", place < 0 || place + 1 >= order.length);
     const image = make("div", { id: "panel-image", class: "big" }, picture(row, true));
     const sides = make("div", { class: "sides" }, image, make("div", {}, facts(row)));
-    by("panel-body").replaceChildren(sides, make("h3", {}, "Scores"), numbers(row), ...maps(row), ...latents(row));
+    by("panel-body").replaceChildren(sides, ...nearest(row), make("h3", {}, "Scores"), numbers(row), ...maps(row), ...latents(row));
   };
   const enter = (row) => {
     open = row;

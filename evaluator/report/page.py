@@ -10,7 +10,7 @@ from evaluator.report.batches import SlowBatch
 from evaluator.report.census import FailedSample, Work, Worker
 from evaluator.report.claims import PairKind, Told
 from evaluator.report.explore import GalleryText, SpreadText
-from evaluator.report.frame import TABLES, Drawing, render_page
+from evaluator.report.frame import PAPER, TABLES, Drawing, render_page
 from evaluator.report.groups import GroupTable
 from evaluator.report.heatmaps import HeatSample
 from evaluator.report.probe_charts import FactTable
@@ -107,7 +107,7 @@ def render(page: Page) -> str:
     """The page of a run as HTML."""
     return render_page(
         "page.html.j2",
-        scripts=(TABLES, "gallery.js"),
+        scripts=(TABLES, PAPER, "gallery.js"),
         styles=("gallery.css",),
         title=page.title,
         subtitle=page.subtitle,

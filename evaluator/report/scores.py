@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluator.errors import CorruptShardError
-from evaluator.report.text import plain
+from evaluator.report.images import SampleId
+from evaluator.report.text import number, plain
 from evaluator.store import schemas
 from evaluator.store.rundir import RunDirectory
 
@@ -53,6 +54,12 @@ class Nearest:
     file: str
     names: dict[int, str]
     """Position in the plan → name of the image; fit to show."""
+    table: str = ""
+    """Name of the table, without its ending."""
+    samples: dict[int, SampleId] = field(default_factory=dict)
+    """Position in the plan → which sample of the reference it is."""
+    said: dict[int, str] = field(default_factory=dict)
+    """Position in the plan → the table's numbers of it: `similarity 0.98, memorized yes`."""
 
 
 @dataclass
@@ -119,13 +126,15 @@ class Scores:
         self, path: Path, table: pa.Table, places: NDArray[np.int64], most: int
     ) -> None:
         kept = (places >= 0) & (places < most)
-        rows = table.select(_NEAREST).filter(pa.array(kept)).to_pylist()
-        names = {}
-        for place, (key, index, name) in zip(
-            places[kept].tolist(), (row.values() for row in rows), strict=True
-        ):
-            names[place] = plain(name or f"{key} · {index}", limit=200)
-        self.nearest.append(Nearest(plain(path.stem, limit=60), f"metrics/{path.name}", names))
+        rows = table.filter(pa.array(kept)).to_pylist()
+        columns = scalar_columns(path)
+        near = Nearest(plain(path.stem, limit=60), f"metrics/{path.name}", {}, path.stem)
+        for place, row in zip(places[kept].tolist(), rows, strict=True):
+            key, index, name = (row[column] for column in _NEAREST)
+            near.names[place] = plain(name or f"{key} · {index}", limit=200)
+            near.samples[place] = SampleId(str(key), int(index or 0))
+            near.said[place] = ", ".join(f"{plain(c, limit=60)} {_said(row[c])}" for c in columns)
+        self.nearest.append(near)
 
     def _column(self, file: str, name: str, shown: str, *, key: str = "") -> Score | None:
         """The column, made when it is met first; None beyond the limit.
@@ -147,6 +156,12 @@ class Scores:
         names = Counter(score.name for score in kept)
         told = [s if names[s.name] == 1 else replace(s, name=f"{s.name} ({s.file})") for s in kept]
         return sorted(told, key=lambda score: (score.column == SECONDS, score.file, score.column))
+
+
+def _said(value: float | bool | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value)
 
 
 def _tells(values: Values) -> bool:

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evaluator.report.text import plain
 
-BACKGROUND = (21, 23, 28)
-INK = (232, 234, 238)
-FAINT = (160, 166, 176)
+BACKGROUND = (255, 255, 255)
+INK = (22, 25, 31)
+FAINT = (84, 92, 106)
 _GAP = 8
 _SIZE = 12
 _LINE = 16

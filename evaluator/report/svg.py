@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from evaluator.report.text import number, plain
@@ -47,6 +48,15 @@ class Chart:
     """A value that theory expects, drawn as a dashed line."""
     named: bool = False
     """Whether a line has its legend even alone: where a neighbouring chart has others."""
+
+
+class Frame(NamedTuple):
+    """Where a plot stands on its drawing, in pixels."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
 
 
 class Scale:
@@ -102,7 +112,9 @@ def draw(chart: Chart) -> ET.Element:
         ys.append(chart.guide)
     x = Scale([v for line in series for v in line.x], _LEFT, WIDTH - _RIGHT, 6, tight=True)
     y = Scale(ys, HEIGHT - _BOTTOM, top, 5)
-    _axes(svg, chart, x, y, top)
+    axes(
+        svg, Frame(_LEFT, WIDTH - _RIGHT, top, HEIGHT - _BOTTOM), x, y, chart.x_label, chart.y_label
+    )
     if chart.guide is not None:
         line = {"x1": _LEFT, "x2": WIDTH - _RIGHT, "y1": y(chart.guide), "y2": y(chart.guide)}
         element(svg, "line", "guide", **line)
@@ -135,21 +147,6 @@ def _legend(svg: ET.Element, chart: Chart, series: Sequence[Series]) -> float:
         text(svg, left + 25, top, name)
         left += width + 4
     return top + 14
-
-
-def _axes(svg: ET.Element, chart: Chart, x: Scale, y: Scale, top: float) -> None:
-    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    for tick in y.ticks():
-        element(svg, "line", "grid", x1=_LEFT, x2=right, y1=y(tick), y2=y(tick))
-        text(svg, _LEFT - 6, y(tick) + 4, y.label(tick), anchor="end")
-    for tick in x.ticks():
-        element(svg, "line", "grid", x1=x(tick), x2=x(tick), y1=bottom, y2=bottom + 4)
-        text(svg, x(tick), bottom + 17, x.label(tick), anchor="middle")
-    element(svg, "line", "axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
-    text(svg, (_LEFT + right) / 2, HEIGHT - 8, chart.x_label, anchor="middle")
-    middle = (top + bottom) / 2
-    label = text(svg, 13, middle, chart.y_label, anchor="middle")
-    label.set("transform", f"rotate(-90 13 {middle})")
 
 
 def _band(svg: ET.Element, line: Series, i: int, x: Scale, y: Scale) -> None:
@@ -187,6 +184,40 @@ def canvas(slug: str, title: str, description: str, width: float, height: float)
     ET.SubElement(svg, "title", {"id": f"{slug}-title"}).text = plain(title)
     ET.SubElement(svg, "desc", {"id": f"{slug}-desc"}).text = plain(description)
     return svg
+
+
+def axes(
+    svg: ET.Element,
+    frame: Frame,
+    x: Scale,
+    y: Scale,
+    x_label: str,
+    y_label: str,
+    *,
+    names: Sequence[str] = (),
+    crossed: bool = False,
+) -> None:
+    """Ticks, the grid and what both axes say.
+
+    `names` stand at the places 0, 1, … of x where it has no numbers; `crossed` draws the grid's
+    upright lines, too.
+    """
+    left, right, top, bottom = frame
+    for tick in y.ticks():
+        element(svg, "line", "grid", x1=left, x2=right, y1=y(tick), y2=y(tick))
+        text(svg, left - 6, y(tick) + 4, y.label(tick), anchor="end")
+    room = max(3, int((right - left) / len(names) / _LETTER) - 1) if names else 0
+    for i, name in enumerate(names):
+        text(svg, x(i), bottom + 17, plain(name, limit=room), anchor="middle")
+    for tick in () if names else x.ticks():
+        begin = top if crossed else bottom
+        element(svg, "line", "grid", x1=x(tick), x2=x(tick), y1=begin, y2=bottom + 4)
+        text(svg, x(tick), bottom + 17, x.label(tick), anchor="middle")
+    element(svg, "line", "axis", x1=left, x2=right, y1=bottom, y2=bottom)
+    text(svg, (left + right) / 2, bottom + 36, x_label, anchor="middle")
+    middle = (top + bottom) / 2
+    label = text(svg, 13, middle, y_label, anchor="middle")
+    label.set("transform", f"rotate(-90 13 {middle})")
 
 
 def element(parent: ET.Element, tag: str, kind: str, **attributes: object) -> ET.Element:

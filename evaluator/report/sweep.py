@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,19 +29,11 @@ def write_sweep(folder: Path, output: Path | None = None, *, metrics: Sequence[s
     Figures and tables lie beside the page. It is written aside and swapped in when complete.
     Raises RunDirectoryError where `folder` is no sweep's, or `output` holds something else.
     """
-    from evaluator.durable import explained
+    from evaluator.report.replaced import PAGE, replaced
     from evaluator.report.sweep_page import fill
-    from evaluator.report.write import PAGE, require_replaceable, swap
 
     sweep = read_sweep(folder)
     final = (folder / "report" if output is None else output).resolve()
-    require_replaceable(final)
-    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.aside")
-    try:
-        with explained("write", final):
-            aside.mkdir(parents=True)
-            fill(sweep, aside, metrics=metrics, runs=folder.resolve(), final=final)
-            swap(aside, final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with replaced(final) as aside:
+        fill(sweep, aside, metrics=metrics, runs=folder.resolve(), final=final)
     return final / PAGE

@@ -175,7 +175,10 @@ def _radar(
     values: Sequence[str],
     slug: str,
 ) -> Figure | None:
-    """Points on one scale for all axes, from the worst number of any of them to the best."""
+    """Points on one scale for all axes, from the worst number of any of them to the best.
+
+    Where neither direction is better, from the lowest to the highest, and it says so.
+    """
     points = _some(layout)
     numbers = np.array([
         [value_of(sweep.points[i].groups.get((metric, GroupKey(tag, v)))) for v in values]
@@ -185,15 +188,18 @@ def _radar(
     if not finite.size:
         return None
     low, high = float(finite.min()), float(finite.max())
-    worst, best = (high, low) if sweep.higher_is_better(metric) is False else (low, high)
+    up = sweep.higher_is_better(metric)
+    worst, best = (high, low) if up is False else (low, high)
+    ends = ("lowest", "highest") if up is None else ("worst", "best")
     shares = (numbers - worst) / (best - worst) if best != worst else np.where(
         np.isfinite(numbers), 1.0, math.nan
     )  # fmt: skip
     shapes = [(sweep.points[i].label, shares[row].tolist()) for row, i in enumerate(points)]
     says = (
-        f"{metric.label} by {tag}. One scale for all axes: the centre is the worst number shown, "
-        f"{number(worst)}, the rim the best, {number(best)}. Read distances from the centre, not "
-        "areas: these depend on the order of the axes."
+        f"{metric.label} by {tag}. One scale for all axes: the centre is the {ends[0]} number "
+        f"shown, {number(worst)}, the rim the {ends[1]}, {number(best)}"
+        f"{'; neither direction is better' if up is None else ''}. Read distances from the centre, "
+        "not areas: these depend on the order of the axes."
     )
     if len(points) < len(sweep.points):
         says += f" Drawn are {len(points)} of {len(sweep.points)} points; the table has all."

@@ -12,7 +12,8 @@ import numpy as np
 from markupsafe import Markup
 
 from evaluator.leaderboard import Cell
-from evaluator.report.frame import TABLES, Drawing, asset, chart_rules, render_page
+from evaluator.report.frame import PAPER, TABLES, Drawing, asset, chart_rules, render_page
+from evaluator.report.replaced import PAGE
 from evaluator.report.svg import inline, standalone
 from evaluator.report.sweep_charts import Figure, against_setting, by_groups, trade_offs
 from evaluator.report.sweep_front import beaten_beyond_noise, pareto_front
@@ -21,7 +22,6 @@ from evaluator.report.sweep_points import MetricKey, SweepResults, short, shown,
 from evaluator.report.sweep_ranks import Ranking, read_ranking
 from evaluator.report.sweep_tables import rows_of, write_tables
 from evaluator.report.text import plain
-from evaluator.report.write import PAGE
 
 STYLE = "sweep.css"
 
@@ -68,7 +68,7 @@ def fill(
     done = sum(not point.trouble for point in sweep.points)
     page = render_page(
         "sweep.html.j2",
-        scripts=(TABLES,),
+        scripts=(TABLES, PAPER),
         styles=(STYLE,),
         title=sweep.name,
         subtitle=f"A sweep of {len(sweep.points)} points over {', '.join(map(short, sweep.paths))}",

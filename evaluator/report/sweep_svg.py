@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from evaluator.report.svg import Scale as Scale
-from evaluator.report.svg import canvas, element, text
+from evaluator.report.svg import Frame, Scale, axes, canvas, element, text
 from evaluator.report.text import plain
 
 WIDTH, HEIGHT = 460, 340
@@ -76,7 +75,9 @@ def draw_scatter(scatter: Scatter) -> ET.Element:
         xs = [-0.5, len(scatter.ticks) - 0.5]
     x = Scale(xs, _LEFT, WIDTH - _RIGHT, 6, tight=bool(scatter.ticks))
     y = Scale(ys, HEIGHT - _BOTTOM, top, 5)
-    _axes(svg, scatter, x, y, top)
+    frame = Frame(_LEFT, WIDTH - _RIGHT, top, HEIGHT - _BOTTOM)
+    labels = scatter.x_label, scatter.y_label
+    axes(svg, frame, x, y, *labels, names=scatter.ticks, crossed=True)
     for i, trail in enumerate(scatter.trails):
         _trail(svg, scatter, trail, i, x, y)
     _labels(svg, marks, x, y, top)
@@ -112,25 +113,6 @@ def _legend(svg: ET.Element, scatter: Scatter) -> float:
         text(svg, left + 20, top, scatter.ring)
         drawn = True
     return top + 16 if drawn else 36
-
-
-def _axes(svg: ET.Element, scatter: Scatter, x: Scale, y: Scale, top: float) -> None:
-    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    for tick in y.ticks():
-        element(svg, "line", "grid", x1=_LEFT, x2=right, y1=y(tick), y2=y(tick))
-        text(svg, _LEFT - 6, y(tick) + 4, y.label(tick), anchor="end")
-    if scatter.ticks:
-        room = max(3, int((right - _LEFT) / len(scatter.ticks) / _LETTER) - 1)
-        for i, name in enumerate(scatter.ticks):
-            text(svg, x(i), bottom + 17, plain(name, limit=room), anchor="middle")
-    for tick in () if scatter.ticks else x.ticks():
-        element(svg, "line", "grid", x1=x(tick), x2=x(tick), y1=top, y2=bottom + 4)
-        text(svg, x(tick), bottom + 17, x.label(tick), anchor="middle")
-    element(svg, "line", "axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
-    text(svg, (_LEFT + right) / 2, HEIGHT - 8, scatter.x_label, anchor="middle")
-    middle = (top + bottom) / 2
-    label = text(svg, 13, middle, scatter.y_label, anchor="middle")
-    label.set("transform", f"rotate(-90 13 {middle})")
 
 
 def _trail(svg: ET.Element, scatter: Scatter, trail: Trail, i: int, x: Scale, y: Scale) -> None:
@@ -184,7 +166,7 @@ def radar(
 
     `rims` are written at the centre and at the rim of the first axis.
     """
-    names = [plain(name, limit=40) for name, _ in shapes]
+    names = [plain(name, limit=60) for name, _ in shapes]
     rows = _rows_of(names)
     top = 34 + 16 * (max(rows, default=0) + 1)
     radius, middle = 128.0, WIDTH / 2

@@ -129,8 +129,9 @@ def _names(pairs: pa.Table) -> dict[int, str]:
 def draw_pairs(grid: PairGrid, slug: str) -> ET.Element:
     """The three matrices side by side; cells hold their numbers where there is room."""
     left = 14 + _LETTER * max(len(word) for word in grid.words)
-    panel = left + min(_WIDTH, 44.0 * len(grid.words))
-    cell = (panel - left) / len(grid.words)
+    matrix = min(_WIDTH, 44.0 * len(grid.words))
+    panel = left + max(matrix, _LETTER * max(len(says) for says in _MEASURES.values()))
+    cell = matrix / len(grid.words)
     top = 52 + 0.72 * _LETTER * max(len(word) for word in grid.words)
     height = top + cell * len(grid.words) + 14
     title = plain(grid.prompt, limit=100) or "Words that share their places"

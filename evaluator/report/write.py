@@ -1,33 +1,28 @@
-"""Writing a report aside and swapping it in, so that a reader never meets half of one."""
+"""Writing every file of a run's report."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from evaluator.durable import explained
-from evaluator.errors import RunDirectoryError
 from evaluator.report.chosen import choose
 from evaluator.report.compose import compose, summary, troubles, write_sheets
 from evaluator.report.details import Details
 from evaluator.report.explore import gallery_text, spread_texts
-from evaluator.report.frame import GENERATOR
 from evaluator.report.gallery import DEFAULT_THUMBNAILS, Gallery
 from evaluator.report.listing import captions
+from evaluator.report.nearest import FOLDER as NEAREST
+from evaluator.report.nearest import NearestPictures
 from evaluator.report.origin import read_origin
 from evaluator.report.page import render
 from evaluator.report.probe_charts import DRAWN
 from evaluator.report.probe_folders import read_probes
+from evaluator.report.replaced import PAGE, replaced
 from evaluator.report.results import as_csv, as_markdown, read_metrics
 from evaluator.report.single import MAX_BYTES, alone, pictures_inside
 from evaluator.report.survey import survey
 from evaluator.store.rundir import RunDirectory
-
-PAGE = "index.html"
 
 SINGLE_THUMBNAILS = 300
 """Samples with pictures in a page that holds them itself, where nothing else is asked for."""
@@ -35,7 +30,7 @@ SINGLE_THUMBNAILS = 300
 MAX_DETAILED = 2000
 """Samples whose latents and heat maps are shown."""
 
-PICTURES = ("thumbs", "images", "maps")
+PICTURES = ("thumbs", "images", "maps", NEAREST)
 """Folders with the pictures that the gallery's script asks for."""
 
 
@@ -49,17 +44,10 @@ def write(
 ) -> Path:
     """See `evaluator.report.write_report`."""
     final = (run.path / "report" if output is None else output).resolve()
-    require_replaceable(final)
-    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.aside")
-    try:
-        with explained("write", final):
-            aside.mkdir(parents=True)
-            default = SINGLE_THUMBNAILS if single_file else DEFAULT_THUMBNAILS
-            number = default if thumbnails is None else thumbnails
-            missing = fill(run, aside, thumbnails=number, single_file=single_file)
-            swap(aside, final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with replaced(final) as aside:
+        default = SINGLE_THUMBNAILS if single_file else DEFAULT_THUMBNAILS
+        number = default if thumbnails is None else thumbnails
+        missing = fill(run, aside, thumbnails=number, single_file=single_file)
     if say is not None:
         for line in missing:
             say(line)
@@ -72,7 +60,11 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     origin = read_origin(run)
     found = survey(run, folder)
     gallery, details = Gallery(folder), Details(folder)
-    gallery.write(run, choose(found.samples, found.scores, thumbnails))
+    chosen = choose(found.samples, found.scores, thumbnails)
+    gallery.write(run, chosen)
+    nearest = NearestPictures(folder)
+    first = dict.fromkeys((*sorted(chosen.large), *chosen.pictures))
+    nearest.write(run, found.scores.nearest, metrics.results, list(first))
     detailed = choose(found.samples, found.scores, min(thumbnails or MAX_DETAILED, MAX_DETAILED))
     details.write(run, detailed.pictures, found.say)
     write_sheets(folder, found, gallery, captions(found.samples, (p for p, _ in gallery.sheet)))
@@ -85,7 +77,7 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     inside, beyond = pictures_inside(folder, *PICTURES) if single_file else (None, 0)
     if beyond:
         found.say(f"{beyond:,} pictures are left out: a single file holds {MAX_BYTES >> 20} MiB")
-    texts = gallery_text(found, gallery, details, inside)
+    texts = gallery_text(found, gallery, details, nearest, inside)
     parts = (folder, origin, metrics, found, probes, texts, spreads)
     page = render(compose(*parts, single=single_file))
     if inside is not None:
@@ -101,40 +93,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def require_replaceable(final: Path) -> None:
-    """Refuse a folder that holds something other than a report: it would be removed."""
-    if not final.exists() or _is_report(final):
-        return
-    if final.is_dir() and not any(final.iterdir()):
-        return
-    raise RunDirectoryError(
-        f"{final}: expected a new folder, an empty one or an older report, got something else, "
-        "which writing a report would replace. Choose another --output."
-    )
-
-
-def _is_report(folder: Path) -> bool:
-    try:
-        with (folder / PAGE).open("rb") as file:
-            return f'content="{GENERATOR}"'.encode() in file.read(4096)
-    except OSError:
-        return False
-
-
-def swap(aside: Path, final: Path) -> None:
-    """Put the folder `aside` at `final`; the older report there is removed afterwards."""
-    old = aside.with_suffix(".old")
-    try:
-        with suppress(FileNotFoundError):  # the first report of this run
-            os.rename(final, old)
-        try:
-            os.rename(aside, final)
-        except OSError:
-            if old.exists() and not final.exists():
-                os.rename(old, final)
-            raise
-    finally:
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)

@@ -62,7 +62,7 @@ _FAINT = """() => {
     return text.startsWith("rgb") ? [n[0], n[1], n[2], n[3] ?? 1] : [0, 0, 0, 0];
   };
   const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3]));
-  const canvas = matchMedia("(prefers-color-scheme: dark)").matches ? [18, 18, 18] : [255, 255, 255];
+  const canvas = matchMedia("screen and (prefers-color-scheme: dark)").matches ? [18, 18, 18] : [255, 255, 255];
   const ground = (element) => {
     if (!element) return canvas;
     const own = parse(getComputedStyle(element).backgroundColor);

@@ -24,6 +24,32 @@ def test_a_narrow_screen_scrolls_tables_not_the_page(open_page: Open, page_file:
     assert page.locator("h1").is_visible()
 
 
+def test_on_a_narrow_screen_captions_and_notes_are_read_without_scrolling(
+    open_page: Open, page_file: Path
+) -> None:
+    page = open_page(page_file, width=400).page
+    said = page.locator("caption:visible, tr.note td > :visible")
+    boxes = [said.nth(i).bounding_box() for i in range(said.count())]
+    assert len(boxes) > 1
+    assert [box for box in boxes if box and box["x"] + box["width"] > 400] == []
+
+
+def test_a_row_keeps_its_name_in_sight_when_its_table_scrolls(
+    open_page: Open, page_file: Path
+) -> None:
+    page = open_page(page_file, width=400).page
+    moved = page.evaluate(
+        """() => Array.from(document.querySelectorAll(".scroll:has(tbody th:first-child)"), (box) => {
+          const [edge, most] = [box.getBoundingClientRect().left, box.scrollWidth - box.clientWidth];
+          box.scrollLeft = Math.min(80, most);
+          const name = box.querySelector("tbody th:first-child").getBoundingClientRect().left;
+          return most > 80 && box.checkVisibility() ? [Math.abs(name - edge) < 2, box.scrollLeft] : null;
+        }).filter(Boolean)"""
+    )
+    assert moved
+    assert all(stays and by == 80 for stays, by in moved)
+
+
 def test_without_scripts_the_numbers_are_there_and_no_dead_control(
     open_page: Open, page_file: Path
 ) -> None:

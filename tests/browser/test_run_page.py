@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from evaluator.report import write_report
 from tests.browser.accessibility import faint, misshapen, nameless
 from tests.browser.chromium import Scheme
 from tests.browser.conftest import Open
 from tests.report.conftest import HOSTILE
+from tests.report.references import packed, with_nearest
 
 SCHEMES: list[Scheme] = ["light", "dark"]
 
@@ -78,6 +80,30 @@ def test_a_sample_shows_its_image_maps_and_curves(open_page: Open, run_page: Pat
     assert nameless(page) == []
     page.go_back()
     assert not panel.is_visible()
+
+
+def test_a_sample_shows_the_nearest_image_of_the_reference_beside_its_own(
+    open_page: Open, tmp_path: Path
+) -> None:
+    run = with_nearest(tmp_path / "run", {"pack": str(packed(tmp_path))}, num_samples=6)
+    seen = open_page(write_report(run), width=400)
+    page = seen.page
+    page.locator(".tile a").nth(2).click()
+    beside = page.locator("#panel-nearest figure")
+    assert beside.count() == 2
+    assert (
+        beside.nth(1).locator("img").get_attribute("alt")
+        == "Nearest image of the reference: r2 · 0"
+    )
+    assert "features of digits bfa3bcfe, reference training (n = 20)" in beside.nth(1).inner_text()
+    assert seen.missing_pictures() == []
+    assert nameless(page) == []
+    tops = [beside.nth(i).locator("img").bounding_box() for i in range(2)]
+    assert tops[0]
+    assert tops[1]
+    assert tops[0]["y"] == tops[1]["y"]
+    page.locator("#panel-next").click()
+    assert page.locator("#panel-nearest").count() == 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_data_stay_and_the_older_page_goes(tmp_path: Path) -> None:
         "a.json": "{}", "a.parquet": "rows", "index.html": PAGE, "pictures/0.png": PAGE,
     }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_pages_written_at_once_all_succeed_and_the_last_keeps_its_own_pictures(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda i: write(folder, f"{PAGE}{i}"), range(40)))
+    found = content(folder)
+    assert set(found) == {"index.html", "pictures/0.png"}
+    assert found["index.html"] == found["pictures/0.png"]
 
 
 def fail(folder: Path) -> None:

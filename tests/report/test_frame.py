@@ -97,7 +97,7 @@ def test_texts_have_the_contrast_of_level_aa(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_can_be_told_from_their_ground(scheme: str) -> None:
     css = asset("chart.css")
-    light, _, dark = css.partition("@media (prefers-color-scheme: dark)")
+    light, _, dark = css.partition("@media screen and (prefers-color-scheme: dark)")
     rules = light if scheme == "light" else dark
     ground = re.search(r"\.chart \{ background: (#\w{6})", rules)
     assert ground is not None

@@ -160,6 +160,16 @@ def test_histogram_counts_every_sample_once() -> None:
         assert inside.sum() == count
 
 
+@pytest.mark.parametrize("values", [[1.0, 1 - 2e-16, 1 - 1e-16, 1.0], [1e100, 1e100 * (1 + 1e-15)]])
+def test_values_that_differ_by_rounding_have_a_histogram(values: list[float]) -> None:
+    """Copies of training images: their similarity is 1, but for the last digit."""
+    samples, num = SampleList(len(values)), len(values)
+    scores = Scores(num, {("f", "c"): Score("s", "f", "c", np.array(values))})
+    (found,) = distributions(samples, scores, np.arange(num))
+    assert found.counts.sum() == num
+    assert (np.diff(found.edges) > 0).all()
+
+
 def test_mean_and_interval_are_the_textbook_ones_where_prompts_have_one_image() -> None:
     values = uneven(1)
     (found,) = distributions(listed(), scored(values), np.arange(NUM))

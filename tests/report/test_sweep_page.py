@@ -99,6 +99,24 @@ def test_groups_have_a_radar_on_one_scale_and_a_table(folder: Path) -> None:
     assert '<th scope="col" class="num">blue</th>' in page.read_text()
 
 
+def test_a_radar_of_numbers_without_a_direction_calls_none_of_them_best(tmp_path: Path) -> None:
+    def numbers(i: int) -> Numbers:
+        groups = [
+            SetNumber("brightness", 3.0 + i + j, higher_is_better=None, group={"colour": tag})
+            for j, tag in enumerate(("red", "green", "blue"))
+        ]
+        return [*traded(i), SetNumber("brightness", 4.0, higher_is_better=None), *groups]
+
+    page = write_sweep(make_sweep(tmp_path / "runs", GUIDANCE, numbers))
+    svgs = [drawn(page, path.name) for path in page.parent.glob("groups-*.svg")]
+    said = [svg.findtext(f"{SVG}desc") or "" for svg in svgs]
+    plain = next(text for text in said if text.startswith("brightness"))
+    assert "the centre is the lowest number shown, 3.0000, the rim the highest, 8.0000" in plain
+    assert "neither direction is better" in plain
+    assert "worst" not in plain
+    assert "best" not in plain
+
+
 def test_two_settings_give_a_line_for_each_value_of_the_other(tmp_path: Path) -> None:
     values = [
         {"generation.steps": steps, "generation.guidance_scale": scale}

@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from evaluator.errors import RunDirectoryError
-from evaluator.report import write, write_report
+from evaluator.report import replaced, write_report
 from evaluator.store.rundir import RunDirectory
 
 Make = Callable[..., RunDirectory]
@@ -100,11 +101,73 @@ def test_rewriting_gives_the_same_files_and_leaves_nothing_else(make_run: Make) 
 
 
 def test_old_files_do_not_survive_a_new_report(make_run: Make) -> None:
+    run = make_run(num_samples=3)
+    folder = write_report(run).parent
+    drawn = {path.name for path in folder.glob("latents-*.svg")}
+    assert drawn
+    for index in range(run.num_shards):
+        (run.shard_path(index) / "latents.parquet").unlink()
+    write_report(run)
+    assert not drawn & {path.name for path in folder.iterdir()}
+
+
+def test_files_of_others_in_the_folder_are_kept(make_run: Make, tmp_path: Path) -> None:
     run = make_run(num_samples=3, probes=False)
     folder = write_report(run).parent
-    (folder / "stale.svg").write_text("old")
-    write_report(run)
-    assert not (folder / "stale.svg").exists()
+    ours = set(files(folder))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "thesis.svg").write_text("years of work")
+    (folder / "thumbs" / "mine.webp").write_bytes(b"mine")
+    (folder / "thesis").symlink_to(tmp_path)
+    for _ in range(2):
+        write_report(run)
+        assert replaced.foreign(folder) == ["notes/thesis.svg", "thesis", "thumbs/mine.webp"]
+    assert (folder / "notes" / "thesis.svg").read_text() == "years of work"
+    assert (folder / "thesis").readlink() == tmp_path
+    assert ours < set(files(folder))
+    write_report(run, single_file=True)
+    assert set(files(folder)) == {"index.html", "notes/thesis.svg", "thumbs/mine.webp"}
+
+
+def test_a_file_of_others_under_a_name_of_the_report_is_kept_beside_it(tmp_path: Path) -> None:
+    final = tmp_path / "report"
+    for name in ("first", "second"):
+        with replaced.replaced(final) as aside:
+            (aside / "index.html").write_text(f'<meta name="referrer"> {name}')
+            if name == "second":
+                (aside / "latents.svg").write_text("drawn")
+        if name == "first":
+            page = (final / "index.html").read_text()
+            (final / "index.html").write_text(f'{page} content="evaluator report"')
+            (final / "latents.svg").write_text("mine")
+    assert (final / "latents.svg").read_text() == "drawn"
+    assert (final / "latents.svg.kept1").read_text() == "mine"
+
+
+def test_reports_written_at_once_all_succeed_and_the_last_stays_whole(make_run: Make) -> None:
+    run = make_run(num_samples=3, probes=False, images=False)
+    alone = files(write_report(run).parent)
+    with ThreadPoolExecutor(4) as pool:
+        pages = [each.result() for each in [pool.submit(write_report, run) for _ in range(8)]]
+    assert {str(page) for page in pages} == {str((run.path / "report" / "index.html").resolve())}
+    assert files(run.path / "report") == alone
+    assert not list(run.path.glob(".*"))
+
+
+def test_folders_swapped_at_once_are_never_mixed(tmp_path: Path) -> None:
+    final = tmp_path / "report"
+
+    def put(number: int) -> None:
+        aside = tmp_path / f".{number}.aside"
+        aside.mkdir()
+        for name in ("a", "b"):
+            (aside / name).write_text(str(number))
+        replaced.swap(aside, final)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(put, range(150)))
+    assert (final / "a").read_text() == (final / "b").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
 def test_failed_writing_leaves_the_old_report(
@@ -142,7 +205,7 @@ def test_swap_restores_the_old_folder_when_the_new_one_is_gone(tmp_path: Path) -
     final.mkdir()
     (final / "index.html").write_text("old")
     with pytest.raises(FileNotFoundError):
-        write.swap(tmp_path / ".report.gone.aside", final)
+        replaced.swap(tmp_path / ".report.gone.aside", final)
     assert (final / "index.html").read_text() == "old"
 
 
