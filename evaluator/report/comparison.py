@@ -14,6 +14,7 @@ from evaluator.report.comparison_pairs import (
     PairCard,
     PairDrawer,
     PairScores,
+    maps_wanted,
     wanted_samples,
     watched_samples,
 )
@@ -60,6 +61,8 @@ class PairingPart:
     agreements: Sequence[AgreementRow]
     changed: Sequence[ChangedSection]
     watched: Sequence[PairCard]
+    maps_wanted: str
+    """What to add to the command of a run for the heat maps of the pairs that changed most."""
     settings: Sequence[FactRow]
 
 
@@ -154,6 +157,7 @@ def _part(
             f"; without a partner: {pairing.only_baseline:,} in A, "
             f"{pairing.only_other:,} in {pairing.letter}"
         )
+    changed = drawer.changed(pairing, labels)
     return PairingPart(
         letter=pairing.letter,
         slug=pairing.letter.lower(),
@@ -165,7 +169,8 @@ def _part(
         metrics=difference_rows(pairing, grouped=False),
         groups=difference_rows(pairing, grouped=True),
         agreements=agreement_rows(pairing),
-        changed=drawer.changed(pairing, labels),
+        changed=changed,
         watched=drawer.watched(pairing, labels, watched),
+        maps_wanted=maps_wanted(changed),
         settings=setting_rows(pairing),
     )
