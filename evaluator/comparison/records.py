@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from evaluator.comparison.notebook import as_html
+from evaluator.comparison.notebook import as_html, as_text
 from evaluator.comparison.numbers import Agreement as Agreement
 from evaluator.comparison.numbers import Changed as Changed
 from evaluator.comparison.numbers import Difference as Difference
@@ -100,7 +100,7 @@ class Pairing:
         return tuple(each for each in self.differences if each.group is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """Runs on the same prompts, each compared with the first."""
 
@@ -134,6 +134,9 @@ class Comparison:
     def run(self, letter: str) -> RunFacts:
         """The run with this letter."""
         return next(run for run in self.runs if run.letter == letter)
+
+    def __repr__(self) -> str:
+        return as_text(self)
 
     def record(self) -> dict[str, Any]:
         """What comparison.json holds."""
