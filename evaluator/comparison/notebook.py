@@ -53,7 +53,9 @@ def _head(pairing: Pairing) -> str:
 
 def _notes(pairing: Pairing) -> list[str]:
     """What could not be compared, and what a reader should know of all numbers."""
-    refused = [f"not compared: {refusal.subject}: {refusal.why}" for refusal in pairing.refusals]
+    refused = [
+        f"not compared: {refusal.subject}: {refusal.why}" for refusal in pairing.not_compared
+    ]
     return [*refused, *pairing.warnings]
 
 

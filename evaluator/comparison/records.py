@@ -99,6 +99,17 @@ class Pairing:
         """The numbers of groups."""
         return tuple(each for each in self.differences if each.group is not None)
 
+    @property
+    def not_compared(self) -> tuple[Refusal, ...]:
+        """The refusals, and the numbers that could not be computed, each for the same reason once.
+
+        Whatever shows a pairing says them before any number.
+        """
+        failed = [each for each in self.differences if each.verdict == "not comparable"]
+        first = {(each.name, each.why): each for each in reversed(failed)}
+        named = (Refusal(each.title, each.why) for each in failed if each in first.values())
+        return (*self.refusals, *named)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison:

@@ -55,6 +55,8 @@ class PairingPart:
     extent: str
     headline: str
     refusals: Sequence[tuple[str, str]]
+    num_refused: int
+    """Of these, what no number stands for: the headline counts the others."""
     warnings: Sequence[str]
     metrics: Sequence[DifferenceRow]
     groups: Sequence[DifferenceRow]
@@ -164,7 +166,8 @@ def _part(
         labels=labels,
         extent=f"{extent}.",
         headline=headline(pairing),
-        refusals=[(plain(r.subject, limit=200), plain(r.why)) for r in pairing.refusals],
+        refusals=[(plain(r.subject, limit=200), plain(r.why)) for r in pairing.not_compared],
+        num_refused=len(pairing.refusals),
         warnings=[plain(warning) for warning in pairing.warnings],
         metrics=difference_rows(pairing, grouped=False),
         groups=difference_rows(pairing, grouped=True),

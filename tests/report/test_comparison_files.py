@@ -87,6 +87,31 @@ def test_pairs_without_heat_maps_say_how_to_keep_them(
     assert re.findall(r"attention.maps=\[(.*?)\]", page) == ["k0015"]  # the only one without
 
 
+def test_a_number_that_could_not_be_computed_is_told_before_any_number(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    bare = [replace(p, refusals=(), warnings=()) for p in found.pairings]
+    failed = [
+        replace(
+            p,
+            differences=tuple(
+                replace(each, why="its features are lost")
+                if each.verdict == "not comparable"
+                else each
+                for each in p.differences
+            ),
+        )
+        for p in bare
+    ]
+    page = write_comparison(
+        replace(found, pairings=tuple(failed)), runs, tmp_path / "o"
+    ).read_text()
+    (limits,) = re.findall(r'<section id="limits".*?</section>', page, re.DOTALL)
+    assert "its features are lost" in limits
+    assert "Nothing: every number" not in limits
+
+
 def test_a_page_without_changed_pairs_does_not_say_that_there_is_no_score(
     pair: Callable[..., Pair], tmp_path: Path
 ) -> None:
