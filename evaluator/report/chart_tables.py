@@ -7,12 +7,21 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
+from pathlib import Path
 
+from evaluator.report.charts import attention_charts, latent_charts
+from evaluator.report.curves import AttentionCurves, LatentCurves
 from evaluator.report.svg import Chart
 from evaluator.report.text import formula_safe, plain
 
 FILE = "curves.csv"
 HEADER = ("chart", "line", "x", "x_is", "value", "value_is", "low", "high")
+
+
+def write_curves(folder: Path, attention: AttentionCurves, latents: LatentCurves) -> None:
+    """Write `curves.csv` beside the page; nothing where there is no curve."""
+    if charts := [*attention_charts(attention), *latent_charts(latents)]:
+        (folder / FILE).write_text(curves_csv(charts), encoding="utf-8")
 
 
 def curves_csv(charts: Iterable[Chart]) -> str:

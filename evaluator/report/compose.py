@@ -10,8 +10,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from evaluator.report.census import Census
-from evaluator.report.chart_tables import FILE as CURVES
-from evaluator.report.chart_tables import curves_csv
 from evaluator.report.charts import attention_charts, latent_charts, schedule_charts, timing_bars
 from evaluator.report.claim_chart import draw_claims
 from evaluator.report.claims import FILE as CLAIMS_FILE
@@ -62,9 +60,6 @@ def compose(
     groups = group_tables(metrics.results)
     sampled = f" (every {found.every}th shard)" if found.every > 1 else ""
     schedule = schedule_charts(found.schedule) if found.schedule is not None else []
-    attention, latents = attention_charts(found.attention), latent_charts(found.latents)
-    if curves := [*attention, *latents]:
-        (folder / CURVES).write_text(curves_csv(curves), encoding="utf-8")
     return Page(
         title=origin.title,
         subtitle=origin.model,
@@ -87,11 +82,11 @@ def compose(
         layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
         full=_written(folder, full, "layer-steps.svg") if full is not None else None,
-        attention_charts=_drawn(folder, attention),
+        attention_charts=_drawn(folder, attention_charts(found.attention)),
         attention_extent=f"{found.attention.prompts:,} prompts{sampled}",
         pairs=_pairs(folder, found),
         claims=_claims(folder, found),
-        latent_charts=_drawn(folder, latents),
+        latent_charts=_drawn(folder, latent_charts(found.latents)),
         latent_extent=_latent_extent(found) + sampled,
         latent_warnings=[str(collapse)] if (collapse := found.noise.finding()) else [],
         schedule_charts=_drawn(folder, schedule),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evaluator.durable import explained
 from evaluator.errors import RunDirectoryError
+from evaluator.report.chart_tables import write_curves
 from evaluator.report.chosen import choose
 from evaluator.report.compose import compose, summary, troubles, write_sheets
 from evaluator.report.details import Details
@@ -80,6 +81,7 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     markdown = as_markdown(origin.title, metrics.results, [headline, *remarks])
     (folder / "results.md").write_text(markdown, encoding="utf-8")
     (folder / "results.csv").write_text(as_csv(metrics.results), encoding="utf-8")
+    write_curves(folder, found.attention, found.latents)
     probes = read_probes(run.path, origin.made_from, folder, drawn=tuple(DRAWN))
     spreads = spread_texts(folder, run, found)
     inside, beyond = pictures_inside(folder, *PICTURES) if single_file else (None, 0)
