@@ -44,7 +44,7 @@ class MetricRecord:
     details: dict[str, float] = field(default_factory=dict)
     group: dict[str, str] | None = None
     """Tag and value of the samples that the number is about; None: all of them."""
-    replicates: dict[str, Any] | None = None
+    replicates: dict[str, Any] | None = field(default=None, repr=False)
     """The jackknife behind the interval (`value`, `left_out`, `sizes`, `extra_variance`): runs on
     the same samples are compared by it. None of other numbers, and of groups."""
 

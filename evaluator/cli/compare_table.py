@@ -36,7 +36,7 @@ def _pairing(comparison: Comparison, pairing: Pairing) -> Iterator[str]:
         f"{about}",
         "",
     )
-    for refusal in pairing.refusals:
+    for refusal in pairing.not_compared:
         yield from _wrapped(f"{plain(refusal.subject)}: {plain(refusal.why)}", "  not compared: ")
     for warning in pairing.warnings:
         yield from _wrapped(plain(warning), "  ! ")

@@ -24,22 +24,56 @@ def as_html(comparison: Comparison) -> str:
     return "".join(parts)
 
 
+def as_text(comparison: Comparison) -> str:
+    """The same as plain text, for `print` and terminals; warnings are counted."""
+    lines = ["Comparison"]
+    lines += [
+        f"  {run.letter}: {plain(run.name)} ({run.n:,} of {run.n_expected:,} samples)"
+        for run in comparison.runs
+    ]
+    for pairing in comparison.pairings:
+        lines += ["", _head(pairing), *(f"  ! {plain(note)}" for note in _notes(pairing))]
+        rows = [[plain(cell) for cell in _cells(each)] for each in pairing.differences]
+        rows = [list(_titles(pairing, comparison.level)), *rows] if rows else []
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            name, *numbers, verdict = (
+                cell.ljust(width) if i in (0, len(row) - 1) else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            lines.append("  " + "  ".join([name, *numbers, verdict]).rstrip())
+        if count := sum(len(each.warnings) for each in pairing.differences):
+            lines.append(f"  {count} warnings in .differences")
+    return "\n".join(lines)
+
+
+def _head(pairing: Pairing) -> str:
+    return f"{pairing.letter} against A: {pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
+
+
+def _notes(pairing: Pairing) -> list[str]:
+    """What could not be compared, and what a reader should know of all numbers."""
+    refused = [
+        f"not compared: {refusal.subject}: {refusal.why}" for refusal in pairing.not_compared
+    ]
+    return [*refused, *pairing.warnings]
+
+
+def _titles(pairing: Pairing, level: float) -> tuple[str, ...]:
+    interval = f"{100 * level:g} % interval"
+    return ("metric", "A", pairing.letter, "difference", interval, "p (Holm)", "verdict")
+
+
 def _pairing(pairing: Pairing, level: float) -> str:
-    head = f"{pairing.letter} against A: {pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
-    notes = [f"not compared: {refusal.subject}: {refusal.why}" for refusal in pairing.refusals]
-    notes += pairing.warnings
-    titles = (
-        "metric", "A", pairing.letter, "difference", f"{100 * level:g} % interval", "p (Holm)",
-        "verdict",
-    )  # fmt: skip
     rows = [_cells(each) for each in pairing.differences]
     said: dict[str, list[str]] = {}
     for each in pairing.overall:
         for warning in each.warnings:
             said.setdefault(plain(warning), []).append(plain(each.title))
     below = [f"{', '.join(names)}: {warning}" for warning, names in said.items()]
-    table = _table(titles, rows) if rows else ""
-    return f"<p><strong>{escape(head)}</strong></p>{_list(notes)}{table}{_list(below)}"
+    table = _table(_titles(pairing, level), rows) if rows else ""
+    head = f"<p><strong>{escape(_head(pairing))}</strong></p>"
+    return f"{head}{_list(_notes(pairing))}{table}{_list(below)}"
 
 
 def _cells(each: Difference) -> tuple[str, ...]:

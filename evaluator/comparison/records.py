@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from evaluator.comparison.notebook import as_html
+from evaluator.comparison.notebook import as_html, as_text
 from evaluator.comparison.numbers import Agreement as Agreement
 from evaluator.comparison.numbers import Changed as Changed
 from evaluator.comparison.numbers import Difference as Difference
@@ -99,8 +99,19 @@ class Pairing:
         """The numbers of groups."""
         return tuple(each for each in self.differences if each.group is not None)
 
+    @property
+    def not_compared(self) -> tuple[Refusal, ...]:
+        """The refusals, and the numbers that could not be computed, each for the same reason once.
 
-@dataclass(frozen=True, slots=True)
+        Whatever shows a pairing says them before any number.
+        """
+        failed = [each for each in self.differences if each.verdict == "not comparable"]
+        first = {(each.name, each.why): each for each in reversed(failed)}
+        named = (Refusal(each.title, each.why) for each in failed if each in first.values())
+        return (*self.refusals, *named)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """Runs on the same prompts, each compared with the first."""
 
@@ -134,6 +145,9 @@ class Comparison:
     def run(self, letter: str) -> RunFacts:
         """The run with this letter."""
         return next(run for run in self.runs if run.letter == letter)
+
+    def __repr__(self) -> str:
+        return as_text(self)
 
     def record(self) -> dict[str, Any]:
         """What comparison.json holds."""

@@ -19,6 +19,9 @@ N_APART = 0.01
 
 The bias of a Fréchet distance goes with 1/n: this is one hundredth of it."""
 
+NOT_COMPARABLE = "not comparable: "
+"""What reasons begin with that say why a number must not be set against those of its column."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -91,7 +94,7 @@ def _of_metric(metric: str, answers: Sequence[Answer]) -> list[Draft]:
             host = next((d for d in drafts if run not in d.answers), None)
             if host is not None:
                 host.answers[run] = answer
-                host.reasons[run] = "not comparable: " + _differences(question, host.question)
+                host.reasons[run] = NOT_COMPARABLE + _differences(question, host.question)
                 continue
         drafts.append(Draft(f"{metric}#{len(drafts) + 1}", question, answers=dict(found)))
     if len(drafts) == 1:
@@ -203,7 +206,7 @@ def _exclude(draft: Draft) -> None:
         elif record.interval is None:
             draft.reasons[run] = "no interval: its noise is not known"
         elif record.n < (1 - N_APART) * record.n_expected:
-            draft.reasons[run] = f"not comparable: {record.n:,} of {record.n_expected:,} samples"
+            draft.reasons[run] = f"{NOT_COMPARABLE}{record.n:,} of {record.n_expected:,} samples"
     usual = draft.n
     if draft.of_means or usual is None:
         return
@@ -211,7 +214,7 @@ def _exclude(draft: Draft) -> None:
         n = draft.answers[run].record.n
         if abs(n - usual) > N_APART * usual:
             draft.reasons[run] = (
-                f"not comparable: {n:,} samples, not {usual:,}; the value depends on their number"
+                f"{NOT_COMPARABLE}{n:,} samples, not {usual:,}; the value depends on their number"
             )
 
 

@@ -14,6 +14,7 @@ from evaluator.report.comparison_pairs import (
     PairCard,
     PairDrawer,
     PairScores,
+    maps_wanted,
     wanted_samples,
     watched_samples,
 )
@@ -54,12 +55,16 @@ class PairingPart:
     extent: str
     headline: str
     refusals: Sequence[tuple[str, str]]
+    num_refused: int
+    """Of these, what no number stands for: the headline counts the others."""
     warnings: Sequence[str]
     metrics: Sequence[DifferenceRow]
     groups: Sequence[DifferenceRow]
     agreements: Sequence[AgreementRow]
     changed: Sequence[ChangedSection]
     watched: Sequence[PairCard]
+    maps_wanted: str
+    """What to add to the command of a run for the heat maps of the pairs that changed most."""
     settings: Sequence[FactRow]
 
 
@@ -154,18 +159,21 @@ def _part(
             f"; without a partner: {pairing.only_baseline:,} in A, "
             f"{pairing.only_other:,} in {pairing.letter}"
         )
+    changed = drawer.changed(pairing, labels)
     return PairingPart(
         letter=pairing.letter,
         slug=pairing.letter.lower(),
         labels=labels,
         extent=f"{extent}.",
         headline=headline(pairing),
-        refusals=[(plain(r.subject, limit=200), plain(r.why)) for r in pairing.refusals],
+        refusals=[(plain(r.subject, limit=200), plain(r.why)) for r in pairing.not_compared],
+        num_refused=len(pairing.refusals),
         warnings=[plain(warning) for warning in pairing.warnings],
         metrics=difference_rows(pairing, grouped=False),
         groups=difference_rows(pairing, grouped=True),
         agreements=agreement_rows(pairing),
-        changed=drawer.changed(pairing, labels),
+        changed=changed,
         watched=drawer.watched(pairing, labels, watched),
+        maps_wanted=maps_wanted(changed),
         settings=setting_rows(pairing),
     )

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from evaluator.comparison.records import Changed, Comparison, Movers, Pairing
+from evaluator.records import SAFE_KEY
 from evaluator.report.beside import DRAWINGS
 from evaluator.report.comparison_charts import draw_histogram, signed
 from evaluator.report.frame import Drawing, chart_rules
@@ -59,6 +60,24 @@ class ChangedSection:
     ways: Sequence[tuple[str, Sequence[PairCard], int]]
     """What the way is called, the pairs shown, and how many there are."""
     histogram: Drawing | None
+
+
+NUM_KEYS = 20
+"""Keys named, of the prompts whose heat maps were not kept."""
+
+
+def maps_wanted(sections: Sequence[ChangedSection]) -> str:
+    """How to keep the heat maps of the pairs that changed most; empty where all were kept.
+
+    It will be pasted into a shell: a key that no pack would have is not named.
+    """
+    cards = [card for section in sections for _, shown, _ in section.ways for card in shown]
+    lacking = (card.key for card in cards if not card.maps)
+    keys = [key for key in dict.fromkeys(lacking) if SAFE_KEY.match(key)]
+    if not keys:
+        return ""
+    named = ",".join(keys[:NUM_KEYS])
+    return f"--set 'probes.attention.maps=[{named}]'"
 
 
 class PairScores:

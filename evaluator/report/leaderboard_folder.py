@@ -68,13 +68,13 @@ def _parquet(board: Board) -> bytes:
 
     text, real, whole, truth = pa.string(), pa.float64(), pa.int64(), pa.bool_()
     kinds = {
-        "run": text, "measured": truth, "source": text, "path": text,
+        "run": text, "measured": truth, "source": text, "protocol": text, "path": text,
         "metric": text, "column": text, "label": text, "higher_is_better": truth,
         "value": real, "low": real, "high": real, "level": real,
         "rank_low": whole, "rank_high": whole, "ranked_among": whole, "place": whole,
         "not_ranked_because": text, "n": whole, "n_expected": whole,
         "extractor": text, "fingerprint": text, "reference": text, "reference_content": text,
-        "reference_n": whole, "mean_win_rate": real,
+        "reference_n": whole, "options": text, "compared": text, "mean_win_rate": real,
         "kind": text, "model": text, "revision": text, "weights": text, "scheduler": text,
         "steps": whole, "guidance_scale": real, "height": whole, "width": whole, "dtype": text,
         "images_per_prompt": whole, "seed": whole, "prompts": text, "evaluator": text,

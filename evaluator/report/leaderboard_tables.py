@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from evaluator.leaderboard import Board, Cell, Column, Row, Standing
+from evaluator.leaderboard.build import CITED
+from evaluator.leaderboard.columns import NOT_COMPARABLE
 from evaluator.report.leaderboard_text import (
     DIRECTIONS,
     PROVENANCE,
@@ -99,7 +102,7 @@ def as_csv(board: Board) -> str:
         )  # fmt: skip
         cells += [_bare(getattr(row if of_row else row.provenance, n)) for n, of_row in _FIELDS]
         for column in board.columns:
-            cells += _csv_cells(found.get((row.name, column.id)))
+            cells += _csv_cells(found.get((row.name, column.id)), column)
         writer.writerow([formula_safe(c) if isinstance(c, str) else c for c in cells])
     return out.getvalue()
 
@@ -113,9 +116,11 @@ def tidy_rows(board: Board) -> list[dict[str, Any]]:
     for cell in board.cells:
         row, column, standing = rows[cell.row], columns[cell.column], standings.get(cell.row)
         interval, rank, p = cell.interval, cell.rank, row.provenance
+        of = _shares(cell, column)
         found.append({
             "run": said(row.name), "measured": row.measured,
             "source": said(row.citation.source) if row.citation else None,
+            "protocol": said(row.citation.protocol) if row.citation else None,
             "path": None if row.path is None else said(row.path),
             "metric": column.metric, "column": column.id, "label": said(column.label),
             "higher_is_better": column.higher_is_better,
@@ -126,9 +131,11 @@ def tidy_rows(board: Board) -> list[dict[str, Any]]:
             "ranked_among": rank and rank.among, "place": cell.place,
             "not_ranked_because": said(cell.reason) or None,
             "n": cell.n, "n_expected": cell.n_expected,
-            "extractor": column.extractor, "fingerprint": column.fingerprint,
-            "reference": column.reference, "reference_content": column.reference_content,
-            "reference_n": column.reference_n,
+            "extractor": of and of.extractor, "fingerprint": of and of.fingerprint,
+            "reference": of and of.reference, "reference_content": of and of.reference_content,
+            "reference_n": of and of.reference_n,
+            "options": of and json.dumps(of.options, sort_keys=True, default=str),
+            "compared": said(column.compared),
             "mean_win_rate": standing and standing.win_rate,
             **{n: _bare(getattr(p, n)) for n, of_row in _FIELDS if not of_row},
             "warnings": [said(w) for w in cell.warnings],
@@ -144,17 +151,32 @@ _FIELDS = (
 )  # fmt: skip
 """Name, and whether it is the row's own or its provenance's."""
 
-_ENDS = ("", " low", " high", " rank low", " rank high", " n", " not ranked because")
+_ENDS = (
+    "", " low", " high", " rank low", " rank high", " n", " n expected", " not ranked because",
+    " direction", " extractor", " fingerprint", " reference",
+)  # fmt: skip
 
 
-def _csv_cells(cell: Cell | None) -> list[object]:
+def _csv_cells(cell: Cell | None, column: Column) -> list[object]:
     if cell is None:
         return [""] * len(_ENDS)
-    interval, rank = cell.interval, cell.rank
+    interval, rank, of = cell.interval, cell.rank, _shares(cell, column)
     return [
         cell.value, interval and interval.low, interval and interval.high,
-        rank and rank.low, rank and rank.high, cell.n, said(cell.reason),
+        rank and rank.low, rank and rank.high, cell.n, cell.n_expected, said(cell.reason),
+        DIRECTIONS[column.higher_is_better],
+        said(of.extractor or "") if of else "", said(of.fingerprint or "") if of else "",
+        said(of.reference or "") if of else "",
     ]  # fmt: skip
+
+
+def _shares(cell: Cell, column: Column) -> Column | None:
+    """The column where it tells how the value was measured; None of what only stands in it.
+
+    That is a cited value, and one that is not comparable: its reason says what sets it apart.
+    """
+    stands_only = cell.reason == CITED or cell.reason.startswith(NOT_COMPARABLE)
+    return None if stands_only else column
 
 
 def _bare(value: Any) -> Any:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from evaluator.report.svg import NUM_COLOURS
-from evaluator.report.sweep_front import pareto_front
+from evaluator.report.sweep_front import alone, pareto_front
 from evaluator.report.sweep_layout import Layout
 from evaluator.report.sweep_points import (
     GroupKey,
@@ -22,6 +22,7 @@ from evaluator.report.sweep_points import (
     spread,
     value_of,
 )
+from evaluator.report.sweep_ranks import Ranking
 from evaluator.report.sweep_svg import Bar, Mark, Scatter, Trail, draw_scatter, radar
 from evaluator.report.text import number, plain
 
@@ -46,20 +47,23 @@ class GroupTable(NamedTuple):
     """None where there are fewer than three values: two axes enclose no area."""
 
 
-def trade_offs(sweep: SweepResults, layout: Layout, metrics: Sequence[MetricKey]) -> list[Figure]:
+def trade_offs(
+    sweep: SweepResults, layout: Layout, metrics: Sequence[MetricKey], ranking: Ranking
+) -> list[Figure]:
     """Every pair of the metrics against each other, with the front of the two."""
     return [
-        _trade_off(sweep, layout, x, y, f"trade-off-{i + 1}")
+        _trade_off(sweep, layout, x, y, ranking, f"trade-off-{i + 1}")
         for i, (x, y) in enumerate(itertools.combinations(metrics, 2))
     ]
 
 
 def _trade_off(
-    sweep: SweepResults, layout: Layout, x: MetricKey, y: MetricKey, slug: str
+    sweep: SweepResults, layout: Layout, x: MetricKey, y: MetricKey, ranking: Ranking, slug: str
 ) -> Figure:
-    values = np.array([sweep.values(x), sweep.values(y)]).T
     ups = [bool(sweep.higher_is_better(metric)) for metric in (x, y)]
-    front = pareto_front(values, ups)
+    kinds = ranking.kinds(sweep, (x, y))
+    values = np.array([sweep.values(x), sweep.values(y)]).T
+    front = pareto_front(values, ups, kinds) & ~alone(kinds)
     trails = []
     for line in layout.lines:
         marks = []
@@ -78,6 +82,8 @@ def _trade_off(
         f"On the front, where no other point is as good in both and better in one: "
         f"{'; '.join(kept) or 'none'}."
     )
+    if len(set(kinds)) > 1:
+        says += " Points that cannot be compared are not weighed against each other."
     if layout.joined:
         says += f" Lines follow {short(layout.main)}, which is written beside the points."
     title = f"{y.label} against {x.label}"

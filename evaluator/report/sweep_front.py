@@ -8,25 +8,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def pareto_front(values: ArrayLike, higher_is_better: Sequence[bool]) -> NDArray[np.bool_]:
+def pareto_front(
+    values: ArrayLike, higher_is_better: Sequence[bool], kinds: ArrayLike | None = None
+) -> NDArray[np.bool_]:
     """(N,) which of N points are on the Pareto front of `values` (N, M), one column a metric.
 
     A point is on it unless another one is at least as good in every metric and better in one.
     Points with the same values are on it together. A point that lacks a value (NaN) is not, and
-    beats none. `higher_is_better` (M,) gives the direction of each metric.
+    beats none. `higher_is_better` (M,) gives the direction of each metric. Of points of several
+    `kinds` (N,) each kind has a front of its own.
     """
     gains = _gains(values, higher_is_better)
     whole = ~np.isnan(gains).any(axis=1)
     # (N, N): does the row's point dominate the column's? Comparisons with NaN are false.
     as_good = (gains[:, None, :] >= gains[None, :, :]).all(axis=2)
     better = (gains[:, None, :] > gains[None, :, :]).any(axis=2)
-    return np.asarray(whole & ~(as_good & better).any(axis=0), np.bool_)
+    dominates = as_good & better & _same(kinds, len(gains))
+    return np.asarray(whole & ~dominates.any(axis=0), np.bool_)
 
 
 def beaten_beyond_noise(
-    low: ArrayLike, high: ArrayLike, higher_is_better: Sequence[bool]
+    low: ArrayLike,
+    high: ArrayLike,
+    higher_is_better: Sequence[bool],
+    kinds: ArrayLike | None = None,
 ) -> NDArray[np.bool_]:
-    """(N,) which points another one beats in every metric with intervals that do not meet.
+    """(N,) which points another one of their kind beats in every metric, intervals apart.
 
     `low` and `high` (N, M) are the ends of the intervals. Errs on the side of saying nothing:
     differences of paired points are known better than their intervals show. NaN decides nothing.
@@ -35,14 +42,26 @@ def beaten_beyond_noise(
     bottom, top = np.asarray(low, np.float64), np.asarray(high, np.float64)
     worst = np.where(up, bottom, -top)
     best = np.where(up, top, -bottom)
-    beaten = (worst[:, None, :] > best[None, :, :]).all(axis=2).any(axis=0)
-    return np.asarray(beaten, np.bool_)
+    beats = (worst[:, None, :] > best[None, :, :]).all(axis=2) & _same(kinds, len(worst))
+    return np.asarray(beats.any(axis=0), np.bool_)
 
 
 def told_apart(low: ArrayLike, high: ArrayLike) -> int:
     """How many pairs of (N,) points have intervals that do not meet."""
     bottom, top = np.asarray(low, np.float64), np.asarray(high, np.float64)
     return int((bottom[:, None] > top[None, :]).sum())
+
+
+def alone(kinds: ArrayLike) -> NDArray[np.bool_]:
+    """(N,) which points no other one is of the kind of; a single point is not alone."""
+    each = np.asarray(kinds)
+    return np.asarray((_same(each, len(each)).sum(axis=1) == 1) & (len(each) > 1), np.bool_)
+
+
+def _same(kinds: ArrayLike | None, n: int) -> NDArray[np.bool_]:
+    """(N, N) which points are of one kind; all where no kinds are told."""
+    each = np.zeros(n) if kinds is None else np.asarray(kinds)
+    return np.asarray(each[:, None] == each[None, :], np.bool_)
 
 
 def _gains(values: ArrayLike, higher_is_better: Sequence[bool]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from evaluator.report.frame import PAPER, TABLES, Drawing, asset, chart_rules, r
 from evaluator.report.replaced import PAGE
 from evaluator.report.svg import inline, standalone
 from evaluator.report.sweep_charts import Figure, against_setting, by_groups, trade_offs
-from evaluator.report.sweep_front import beaten_beyond_noise, pareto_front
+from evaluator.report.sweep_front import alone, beaten_beyond_noise, pareto_front
 from evaluator.report.sweep_layout import lay_out, weighed
 from evaluator.report.sweep_points import MetricKey, SweepResults, short, shown, spread
 from evaluator.report.sweep_ranks import Ranking, read_ranking
@@ -56,10 +56,11 @@ def fill(
     """Write every file of the report into an empty folder, which will lie at `final`."""
     chosen = weighed(sweep, metrics)
     layout = lay_out(sweep)
-    standings, front = _standings(sweep, chosen)
     groups = by_groups(sweep, layout)
     radars = [_drawn(group.figure, folder) for group in groups]
     ranking = read_ranking(sweep, runs)
+    kinds = ranking.kinds(sweep, chosen)
+    standings, front = _standings(sweep, chosen, kinds)
     write_tables(sweep, rows_of(sweep, front, ranking), folder)
     sections = [("points", "Points"), ("ranks", "Ranking")]
     sections += [("trade-offs", "Trade-offs")] if chosen else []
@@ -81,7 +82,10 @@ def fill(
         metrics=[f"{metric.label} {sweep.arrow(metric)}".strip() for metric in sweep.metrics],
         rows=_rank_rows(sweep, standings, ranking, runs, final),
         chosen=[metric.label for metric in chosen],
-        trade_offs=[_drawn(figure, folder) for figure in trade_offs(sweep, layout, chosen)],
+        several_kinds=len(set(kinds)) > 1,
+        trade_offs=[
+            _drawn(figure, folder) for figure in trade_offs(sweep, layout, chosen, ranking)
+        ],
         curves=[_drawn(figure, folder) for figure in against_setting(sweep, layout)],
         paired=sweep.paired,
         along=short(layout.main),
@@ -100,19 +104,24 @@ def _drawn(figure: Figure | None, folder: Path) -> Drawing | None:
     return Drawing(Markup(inline(figure.svg)), name, figure.says)  # noqa: S704  (escaped by ET)
 
 
-def _standings(sweep: SweepResults, chosen: Sequence[MetricKey]) -> tuple[list[str], list[bool]]:
-    """What each point is beside the others in the chosen metrics, in words; and the front."""
+def _standings(
+    sweep: SweepResults, chosen: Sequence[MetricKey], kinds: Sequence[int]
+) -> tuple[list[str], list[bool]]:
+    """What each point is beside others of its kind in the chosen metrics, in words; the front."""
     if not chosen:
         return [""] * len(sweep.points), [False] * len(sweep.points)
     ups = [bool(sweep.higher_is_better(metric)) for metric in chosen]
     values = np.array([sweep.values(metric) for metric in chosen]).T
     bounds = np.array([sweep.bounds(metric) for metric in chosen])  # (M, 2, N)
-    front = pareto_front(values, ups)
-    beaten = beaten_beyond_noise(bounds[:, 0].T, bounds[:, 1].T, ups)
+    single = alone(kinds)
+    front = pareto_front(values, ups, kinds) & ~single
+    beaten = beaten_beyond_noise(bounds[:, 0].T, bounds[:, 1].T, ups, kinds)
     words = []
     for i in range(len(sweep.points)):
         if np.isnan(values[i]).any():
             words.append("lacks a number")
+        elif single[i]:
+            words.append("cannot be compared with another")
         elif front[i]:
             words.append("on the front")
         else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.errors import EvaluatorError
 from evaluator.leaderboard import Board, Cell, Standing, leaderboard
+from evaluator.leaderboard.columns import NOT_COMPARABLE
 from evaluator.report.sweep_points import MetricKey, SweepResults
 from evaluator.report.text import plain
 
@@ -20,6 +21,24 @@ class Ranking(NamedTuple):
     standings: Mapping[str, Standing]
     """Folder of the point → how often it beats the others."""
     remarks: tuple[str, ...] = ()
+
+    def kinds(self, sweep: SweepResults, metrics: Sequence[MetricKey]) -> list[int]:
+        """A number for each point, the same where all of these metrics can be compared.
+
+        What the leaderboard does not rank together (other prompts, numbers of samples,
+        extractors, references) is of several kinds. Without a leaderboard all are of one.
+        """
+        if not self.cells:
+            return [0] * len(sweep.points)
+        known: dict[tuple[str, ...], int] = {}
+        found = (tuple(self._kind(p.folder, metric) for metric in metrics) for p in sweep.points)
+        return [known.setdefault(kind, len(known)) for kind in found]
+
+    def _kind(self, folder: str, metric: MetricKey) -> str:
+        cell = self.cells.get((folder, metric))
+        if cell is None or cell.reason.startswith(NOT_COMPARABLE):
+            return f"only {folder}"
+        return f"column {cell.column}"
 
 
 def read_ranking(sweep: SweepResults, runs: Path) -> Ranking:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from evaluator.report.chart_tables import write_curves
 from evaluator.report.chosen import choose
 from evaluator.report.compose import compose, summary, troubles, write_sheets
 from evaluator.report.details import Details
@@ -72,6 +73,7 @@ def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool)
     markdown = as_markdown(origin.title, metrics.results, [headline, *remarks])
     (folder / "results.md").write_text(markdown, encoding="utf-8")
     (folder / "results.csv").write_text(as_csv(metrics.results), encoding="utf-8")
+    write_curves(folder, found.attention, found.latents)
     probes = read_probes(run.path, origin.made_from, folder, drawn=tuple(DRAWN))
     spreads = spread_texts(folder, run, found)
     inside, beyond = pictures_inside(folder, *PICTURES) if single_file else (None, 0)

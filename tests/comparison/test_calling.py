@@ -31,6 +31,20 @@ def test_a_comparison_is_shown_in_a_notebook_and_escaped(tmp_path):
     assert "<td>clip_score ↑</td>" in html
 
 
+def test_a_comparison_shows_itself_in_a_terminal_without_control_characters(tmp_path):
+    build_run(tmp_path / "a", name="a\x1b[31m")
+    build_run(tmp_path / "b", offset=0.125)
+    lines = repr(compare(tmp_path / "a", tmp_path / "b", permutations=99)).splitlines()
+    assert lines[0] == "Comparison"
+    assert lines[1] == "  A: a (11 of 12 samples)"
+    assert "B against A: 11 pairs of 6 prompts" in lines
+    (titles,) = (line for line in lines if line.startswith("  metric"))
+    (score,) = (line for line in lines if line.startswith("  clip_score"))
+    assert titles.split()[-3:] == ["p", "(Holm)", "verdict"]
+    assert score.index("clip_score") == titles.index("metric")
+    assert titles.index("verdict") == len(score) - len(score.split("  ")[-1])
+
+
 def test_one_metric_may_be_named_without_a_list_and_no_name_is_refused(tmp_path):
     for name, offset in (("a", 0.0), ("b", 0.125)):
         build_run(tmp_path / name, name=name, offset=offset)

@@ -62,6 +62,19 @@ def test_the_exit_status_says_how_much_could_be_compared():
     assert replace(COMPARISON, pairings=(nothing,)).exit_status == 2
 
 
+def test_numbers_that_could_not_be_computed_are_said_first_and_once_of_their_groups():
+    red, blue = (replace(MISSING, group=("colour", name)) for name in ("red", "blue"))
+    other = replace(red, why="one prompt")
+    found = replace(PAIRING, differences=(FOUND, MISSING, red, blue, other)).not_compared
+    assert found == (
+        Refusal("fid", "no"), Refusal("fid", "other references"),
+        Refusal(red.title, "one prompt"),
+    )  # fmt: skip
+    assert replace(PAIRING, refusals=(), differences=(FOUND,)).not_compared == ()
+    text = repr(replace(COMPARISON, pairings=(replace(PAIRING, refusals=()),)))
+    assert text.index("not compared: fid: other references") < text.index("clip_score")
+
+
 def test_what_fell_is_an_improvement_where_lower_is_better():
     rise, fall = CHANGED, replace(CHANGED, difference=-2.0)
     movers = Movers("score", False, (rise,), (fall,))

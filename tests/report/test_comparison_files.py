@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.comparison.records import Comparison
+from evaluator.comparison.records import Comparison, Movers
 from evaluator.errors import RunDirectoryError
 from evaluator.report.comparison import write_comparison
 from evaluator.report.comparison_pairs import PairScores
 from evaluator.store.rundir import RunDirectory
-from tests.browser.records import comparison, pair_scores
+from tests.browser.records import comparison, moved, pair_scores
 from tests.report.conftest import HOSTILE, Recipe, build
 
 Pair = tuple[Comparison, list[RunDirectory]]
@@ -71,6 +71,45 @@ def test_runs_without_images_are_compared_all_the_same(
     assert page.count("no image kept") == 2 * 4
     assert "heat map of" not in page
     assert "differences of single pairs" not in page  # no samples.parquet, no histogram
+
+
+def test_pairs_without_heat_maps_say_how_to_keep_them(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    page = write_comparison(found, runs, tmp_path / "all").read_text()
+    assert page.count("Where each word looks</summary>") == 4  # every pair has its maps
+    assert "probes.attention.maps" not in page
+    evil = replace(moved(16, -1.0), key="k'; touch x; '")
+    late = (Movers("clip_score", True, (moved(17, 4.0), moved(0, 3.0)), (moved(15, -2.0), evil)),)
+    found = replace(found, pairings=tuple(replace(p, movers=late) for p in found.pairings))
+    page = write_comparison(found, runs, tmp_path / "some").read_text()
+    assert re.findall(r"attention.maps=\[(.*?)\]", page) == ["k0015"]  # the only one without
+
+
+def test_a_number_that_could_not_be_computed_is_told_before_any_number(
+    pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    found, runs = pair()
+    bare = [replace(p, refusals=(), warnings=()) for p in found.pairings]
+    failed = [
+        replace(
+            p,
+            differences=tuple(
+                replace(each, why="its features are lost")
+                if each.verdict == "not comparable"
+                else each
+                for each in p.differences
+            ),
+        )
+        for p in bare
+    ]
+    page = write_comparison(
+        replace(found, pairings=tuple(failed)), runs, tmp_path / "o"
+    ).read_text()
+    (limits,) = re.findall(r'<section id="limits".*?</section>', page, re.DOTALL)
+    assert "its features are lost" in limits
+    assert "Nothing: every number" not in limits
 
 
 def test_a_page_without_changed_pairs_does_not_say_that_there_is_no_score(

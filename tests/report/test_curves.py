@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy import stats
 
+from evaluator.report.chart_tables import curves_csv
+from evaluator.report.charts import attention_charts, latent_charts
 from evaluator.report.curves import (
     MAX_STEPS,
     AttentionCurves,
@@ -14,6 +20,7 @@ from evaluator.report.curves import (
     student_t,
     word_kind,
 )
+from evaluator.report.svg import Chart, Series
 
 
 def attention(num_prompts: int, *, images: int = 1, start: int = 0) -> pa.Table:
@@ -97,3 +104,34 @@ def test_long_trajectories_keep_a_bounded_number_of_steps() -> None:
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 10, 100, 10_000])
 def test_student_t_is_scipys(freedom: int) -> None:
     assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.012)
+
+
+def test_every_point_of_every_curve_is_in_the_table() -> None:
+    words, noise = AttentionCurves(), LatentCurves()
+    words.add(attention(5))
+    rng = np.random.default_rng(1)
+    std = rng.normal(1.0, 0.2, (40, 3))
+    noise.add(pa.table({"step": np.tile(np.arange(3), 40), "std": std.ravel()}))
+    charts = [*attention_charts(words), *latent_charts(noise)]
+    rows = list(csv.DictReader(io.StringIO(curves_csv(charts))))
+    drawn = [(chart.slug, line.name) for chart in charts for line in chart.series for _ in line.x]
+    assert [(row["chart"], row["line"]) for row in rows] == drawn
+    found = [row for row in rows if row["chart"] == "latents-std"]
+    for step, row in enumerate(found):
+        assert (float(row["x"]), row["x_is"], row["value_is"]) == (step, "step", "std")
+        numbers = [float(row[name]) for name in ("low", "value", "high")]
+        expected = np.quantile(std[:, step].astype(np.float32).astype(float), [0.1, 0.5, 0.9])
+        assert numbers == pytest.approx(expected.tolist(), abs=1e-12)
+    (mid, *_) = words.curve("sharpness", "mid")
+    row = next(row for row in rows if row["line"] == "mid")
+    assert float(row["value"]) == mid.moments.mean
+    assert float(row["high"]) - float(row["value"]) == pytest.approx(mid.moments.half_width)
+
+
+def test_a_line_without_a_band_and_a_hostile_name_fit_the_table() -> None:
+    line = Series("=1+1\x1b[31m", [0.0, 1.0], [2.0, math.nan])
+    chart = Chart("c", "t", "d", "step", "std", [line])
+    assert curves_csv([chart]).splitlines()[1:] == [
+        "c,'=1+1,0.0,step,2.0,std,,",
+        "c,'=1+1,1.0,step,,std,,",
+    ]

@@ -52,6 +52,29 @@ def test_files_of_the_folder_hold_the_same_numbers(board: Board, tmp_path: Path)
     assert [line["steps"] for line in lines] == ["10", "20", "30", ""]
 
 
+def test_a_value_has_the_provenance_with_which_it_was_measured(tmp_path: Path) -> None:
+    prints = {"a": "1", "b": "1", "other": "2"}
+    for name, print_ in prints.items():
+        make_run(tmp_path / "runs" / name, [SetNumber("fid", 10.0, fingerprint=print_ * 64)])
+    cited = tmp_path / "cited.yaml"
+    cited.write_text("rows: [{name: paper, source: x, protocol: 50k, values: {fid: 3}}]")
+    board = leaderboard([tmp_path / "runs"], cited=cited, num_resamples=50)
+    folder = tmp_path / "out"
+    write_leaderboard(board, folder)
+    rows = {r["run"]: r for r in pq.read_table(folder / "leaderboard.parquet").to_pylist()}
+    lines = csv.DictReader(io.StringIO((folder / "leaderboard.csv").read_text()))
+    line = {line["run"]: line for line in lines}
+    for name in ("a", "b"):
+        assert rows[name]["fingerprint"] == line[name]["fid fingerprint"] == "1" * 64
+        assert rows[name]["reference"] == line[name]["fid reference"] == "real"
+        assert line[name]["fid direction"] == "lower is better"
+        assert line[name]["fid n expected"] == "100"
+    assert rows["other"]["fingerprint"] is None  # it only stands in the column of the two
+    assert "22222222, not 11111111" in line["other"]["fid not ranked because"]
+    assert line["other"]["fid fingerprint"] == line["paper"]["fid fingerprint"] == ""
+    assert (rows["paper"]["fingerprint"], rows["paper"]["protocol"]) == (None, "50k")
+
+
 def test_duckdb_reads_the_parquet_file(board: Board, tmp_path: Path) -> None:
     import duckdb
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from evaluator.report.sweep_front import beaten_beyond_noise, pareto_front, told_apart
+from evaluator.report.sweep_front import alone, beaten_beyond_noise, pareto_front, told_apart
 
 VALUES = hnp.arrays(
     np.float64,
@@ -73,6 +73,23 @@ def test_what_is_beaten_beyond_noise_is_not_on_the_front(values: np.ndarray, rea
     assert not (beaten & pareto_front(values, ups)).any()
     wider = beaten_beyond_noise(values - reach - 1, values + reach + 1, ups)
     assert not (wider & ~beaten).any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(VALUES, st.lists(st.integers(0, 2), min_size=12, max_size=12))
+def test_each_kind_of_points_has_the_front_that_it_has_by_itself(
+    values: np.ndarray, kinds: list[int]
+) -> None:
+    each, ups = np.array(kinds[: len(values)]), [True] * values.shape[1]
+    front = pareto_front(values, ups, each)
+    beaten = beaten_beyond_noise(values - 0.5, values + 0.5, ups, each)
+    for kind in set(each.tolist()):
+        mine = each == kind
+        by_itself = values[mine]
+        assert front[mine].tolist() == pareto_front(by_itself, ups).tolist()
+        expected = beaten_beyond_noise(by_itself - 0.5, by_itself + 0.5, ups)
+        assert beaten[mine].tolist() == expected.tolist()
+        assert alone(each)[mine].all() == (mine.sum() == 1 and len(each) > 1)
 
 
 def test_meeting_intervals_decide_nothing() -> None:

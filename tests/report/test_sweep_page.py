@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -15,7 +16,7 @@ from evaluator.errors import ConfigError, RunDirectoryError
 from evaluator.report.sweep import sweep_table, write_sweep
 from evaluator.report.sweep_layout import lay_out, weighed
 from evaluator.report.sweep_points import read_sweep, shown
-from tests.leaderboard.synthetic import SetNumber
+from tests.leaderboard.synthetic import SetNumber, make_run
 from tests.report.sweeps import GUIDANCE, Numbers, make_sweep, traded
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -236,6 +237,42 @@ def test_points_that_cannot_be_compared_are_said_to_be_so(tmp_path: Path) -> Non
     text = write_sweep(folder).read_text()
     assert "fid: from 100 to 200 samples; what depends on the number of samples cannot" in text
     assert "fid: the extractors differ between points" in text
+
+
+def test_points_of_other_prompts_are_not_weighed_against_each_other(tmp_path: Path) -> None:
+    sources = ["a.txt", "a.txt", "b.txt", "b.txt", "c.txt"]
+    scales = [1, 3, 1, 3, 1]
+    values = [
+        {"prompts.source": source, "generation.guidance_scale": scale}
+        for source, scale in zip(sources, scales, strict=True)
+    ]
+    folder = make_sweep(tmp_path / "runs", values, lambda i: None)
+    for i, source in enumerate(sources):  # every point beats those before it, a gap between
+        make_run(
+            folder / f"point-{i}",
+            [
+                SetNumber("fd_digits", 20.0 - 3 * i),
+                SetNumber("clip_score", 20.0 + 3 * i, higher_is_better=True),
+            ],
+            num_prompts=30,
+            prompts=source[0] * 64,
+        )
+    page = write_sweep(folder)
+    text = page.read_text()
+    standings = re.findall(r'<td class="standing[^"]*">([^<]*)</td>', text)
+    assert standings == [
+        "beaten beyond noise", "on the front", "beaten beyond noise", "on the front",
+        "cannot be compared with another",
+    ]  # fmt: skip
+    assert "each kind has a front of its own" in text
+    rows = pq.read_table(page.parent / "sweep.parquet").to_pylist()
+    assert [r["on_front"] for r in rows if r["metric"] == "fd_digits"] == [
+        False, True, False, True, False,
+    ]  # fmt: skip
+    svg = drawn(page, "trade-off-1.svg")
+    rings = [c for c in svg.iter(f"{SVG}circle") if c.get("class") == "hollow"]
+    assert len(rings) == 1 + 2  # the legend's, and the best of the two kinds of two
+    assert "cannot be compared are not weighed" in "".join(svg.itertext())
 
 
 def test_what_others_wrote_stays_text(tmp_path: Path) -> None:

@@ -220,6 +220,14 @@ def test_csv_has_full_numbers_and_no_formulas(full_report: Path) -> None:
             assert not row[name].startswith(("=", "+", "-", "@")), row
 
 
+def test_the_points_of_all_curves_lie_beside_the_page(full_report: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO((full_report / "curves.csv").read_text())))
+    charts = {row["chart"] for row in rows}
+    assert {"attention-sharpness", "latents-std"} <= charts
+    assert all((full_report / f"{chart}.svg").is_file() for chart in charts)
+    assert (full_report / "index.html").read_text().count('href="curves.csv"') == 2
+
+
 def test_markdown_table_cannot_be_broken_by_its_cells(full_report: Path) -> None:
     lines = (full_report / "results.md").read_text().splitlines()
     table = [line for line in lines if line.startswith("|")]
