@@ -26,6 +26,9 @@ ImagesOption = Annotated[
     ),
 ]
 LimitOption = Annotated[int, typer.Option(min=1, help="Take the first N images.")]
+EachLimitOption = Annotated[
+    int, typer.Option("--limit", min=1, help="Take the first N images of each set: reference, too.")
+]
 ExtractorOption = Annotated[str, typer.Option(help="An extractor, as `ls extractors` lists them.")]
 OptionalExtractorOption = Annotated[
     str | None, typer.Option("--extractor", help="Measure in this extractor's features too.")

@@ -12,7 +12,7 @@ from evaluator.cli.probe_options import (
     AttachOption,
     DeviceOption,
     DtypeOption,
-    LimitOption,
+    EachLimitOption,
     ModelArgument,
     OutputOption,
     SeedOption,
@@ -93,7 +93,7 @@ def ood(
     outliers: Annotated[
         str | None, typer.Option(help="Images known to be unusual: how well scores tell them.")
     ] = None,
-    limit: LimitOption = 2000,
+    limit: EachLimitOption = 2000,
     extractor: Annotated[
         str | None,
         typer.Option(

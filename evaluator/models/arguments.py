@@ -194,6 +194,11 @@ def argument_faults(
             faults.append(f"model.arguments.{argument}: it is set by {ours[argument]}")
         elif _FURTHER_TEXT.fullmatch(argument) and not isinstance(value, str):
             faults.append(f"model.arguments.{argument}: expected one text, got {value!r}")
+        elif argument.endswith("attention_kwargs") and "scale" in (value or ()):
+            faults.append(
+                f"model.arguments.{argument}.scale: low-rank weights are merged when they are "
+                "loaded; set the scale of each in model.loras"
+            )
         elif argument == "clean_caption" and value and not _can_clean():
             faults.append(
                 "model.arguments.clean_caption: needs the packages beautifulsoup4 and ftfy; "

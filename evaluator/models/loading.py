@@ -63,8 +63,20 @@ def load_pipeline(
         pipeline.scheduler = swap_scheduler(pipeline.scheduler, config.scheduler)
     hashes = add_loras(pipeline, config.loras, relative_to=relative_to)
     added |= {f"loras.{i}": sha256 for i, sha256 in enumerate(hashes)}
+    if "clip_skip" in config.arguments:
+        _let_layers_be_skipped(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return LoadedPipeline(place(pipeline, config, device=device), weights, added)
+
+
+def _let_layers_be_skipped(pipeline: Any) -> None:
+    """Let `clip_skip` find the last normalisation of Stable Diffusion's text encoder.
+
+    diffusers looks for it in `text_encoder.text_model`, a level that transformers 5 took away.
+    """
+    encoder = getattr(pipeline, "text_encoder", None)
+    if hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model"):
+        vars(encoder)["text_model"] = encoder  # no submodule: it must not contain itself
 
 
 def empty_denoiser(folder: Path) -> Any:

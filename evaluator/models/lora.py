@@ -111,8 +111,17 @@ def read_lora(path: Path, pipeline: Any, *, where: str) -> list[LowRank]:
             header = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{where}: expected weights that can be read, got: {error}") from error
+    if scaled := [key for key in state if "dora_scale" in key or "magnitude_vector" in key]:
+        # diffusers leaves these out of some formats and goes on with what remains.
+        raise InputError(
+            f"{where}: expected a plain LoRA, got a DoRA ({scaled[0]}). Merge it into the "
+            "checkpoint with the tool that trained it."
+        )
+    # Stable Diffusion XL's may number the blocks as its first code did.
+    unet: Any = getattr(pipeline, "unet", None)
+    numbered = {} if unet is None else {"unet_config": unet.config}
     try:
-        read = type(pipeline).lora_state_dict(state)
+        read = type(pipeline).lora_state_dict(state, **numbered)
     except (ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{where}: expected a LoRA, got: {error}") from error
     state, alphas = read if isinstance(read, tuple) else (read, None)

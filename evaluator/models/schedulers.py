@@ -64,14 +64,25 @@ _GIVEN = {"self", "model_output", "timestep", "sample"}
 
 def _check_steps(chosen: Any) -> None:
     """Refuse what does not sample with a plain loop, or not towards the image."""
+    name = chosen.__name__
+    # Where a package is missing, diffusers has a stand-in whose every public attribute raises.
+    if (missing := getattr(chosen, "_backends", None)) is not None:
+        raise ConfigError(
+            f"model.scheduler.name: {name} needs {', '.join(missing)}: install it, or choose "
+            "another one."
+        )
+    if (step := getattr(chosen, "step", None)) is None:
+        raise ConfigError(
+            f"model.scheduler.name: expected a scheduler with one method `step`, got {name}, whose "
+            "steps have several parts. Choose another one."
+        )
     needed = [
-        name
-        for name, parameter in inspect.signature(chosen.step).parameters.items()
+        parameter_name
+        for parameter_name, parameter in inspect.signature(step).parameters.items()
         if parameter.default is Parameter.empty
         and parameter.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
-        and name not in _GIVEN
+        and parameter_name not in _GIVEN
     ]
-    name = chosen.__name__
     if needed or "Inverse" in name:
         got = f"it also takes {', '.join(needed)}" if needed else "it runs from image to noise"
         raise ConfigError(

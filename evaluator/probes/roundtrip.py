@@ -66,11 +66,18 @@ def scale_warnings(scale: LatentScale, space: LatentSpace) -> tuple[str, ...]:
     """What is suspicious about the scale of the latents, one sentence each."""
     warnings = []
     if not STD_RANGE[0] <= scale.std <= STD_RANGE[1]:
+        factor = (
+            f"scaling_factor is {space.scaling_factor:g}, these images ask for "
+            f"{scale.fitting_factor:.3g}. Check vae.config.scaling_factor"
+        )
+        if space.channel_std is not None:
+            factor = (
+                f"these images ask for latents_std {scale.std:.3g} times as large. Check "
+                "vae.config.latents_std"
+            )
         warnings.append(
             f"the scaled latents have a standard deviation of {scale.std:.3g}, expected about 1: "
-            f"scaling_factor is {space.scaling_factor:g}, these images ask for "
-            f"{scale.fitting_factor:.3g}. Check vae.config.scaling_factor, and that the denoiser "
-            "was trained with it."
+            f"{factor}, and that the denoiser was trained with it."
         )
     if abs(scale.mean) > MEAN_RANGE * scale.std:
         raw = scale.mean / space.scaling_factor + space.shift_factor

@@ -72,16 +72,17 @@ def training_schedule(scheduler: Any) -> pa.Table:
     """
     family = schedule_family(scheduler)
     num_timesteps = int(scheduler.config.get("num_train_timesteps") or 0)
+    if family is NoiseFamily.FLOW and num_timesteps:
+        # Flow matching trains on σ = t / T; what `shift` does is the sampler's choice, and
+        # betas that a solver on flow sigmas (Sana's) was built with mean nothing.
+        times = [float(timestep) for timestep in range(1, num_timesteps + 1)]
+        levels = [level_of_sigma(family, timestep / num_timesteps) for timestep in times]
+        return _table(times, levels, [level.log_snr for level in levels])
     if hasattr(scheduler, "alphas_cumprod"):
         levels = [level_of_cumprod(float(value)) for value in scheduler.alphas_cumprod]
         times = [float(timestep) for timestep in range(len(levels))]
         betas = scheduler.betas.double().tolist()
         return _table(times, levels, [level.log_snr for level in levels], betas=betas)
-    if family is NoiseFamily.FLOW and num_timesteps:
-        # Flow matching trains on σ = t / T; what `shift` does is the sampler's choice.
-        times = [float(timestep) for timestep in range(1, num_timesteps + 1)]
-        levels = [level_of_sigma(family, timestep / num_timesteps) for timestep in times]
-        return _table(times, levels, [level.log_snr for level in levels])
     raise ProbeError(
         f"Expected a scheduler with training timesteps; {type(scheduler).__name__} has none. "
         "Use describe_schedule(scheduler, num_steps=…) for the steps of its sampler."
@@ -193,11 +194,11 @@ def _training_log_snr(
     scheduler: Any, family: NoiseFamily, times: Sequence[float]
 ) -> list[float] | None:
     """Log-SNR of the training grid at `times`, interpolated; None where there is no grid."""
-    if not hasattr(scheduler, "alphas_cumprod"):
-        num_timesteps = float(scheduler.config.get("num_train_timesteps") or 0)
-        if family is not NoiseFamily.FLOW or not num_timesteps:
-            return None
+    num_timesteps = float(scheduler.config.get("num_train_timesteps") or 0)
+    if family is NoiseFamily.FLOW and num_timesteps:
         return [level_of_sigma(family, t / num_timesteps).log_snr for t in times]
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return None
     cumprod = scheduler.alphas_cumprod.double().numpy()
     with np.errstate(divide="ignore"):
         grid = np.log(cumprod) - np.log1p(-cumprod)

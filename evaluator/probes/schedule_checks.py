@@ -63,7 +63,7 @@ def schedule_warnings(
     return (
         *_order(scheduler, steps),
         *_range(steps, training),
-        *_zero_snr(scheduler, training),
+        *_zero_snr(scheduler, steps, training),
         *_constant(steps, training),
         *_first_level(fresh, family, steps),
         *_start(scheduler, steps, training),
@@ -114,12 +114,20 @@ def _range(steps: pa.Table, training: pa.Table | None) -> Iterator[str]:
             yield "The training grid's ᾱ rises somewhere; it should never. Check its betas."
 
 
-def _zero_snr(scheduler: Any, training: pa.Table | None) -> Iterator[str]:
+def _zero_snr(scheduler: Any, steps: pa.Table, training: pa.Table | None) -> Iterator[str]:
     config = scheduler.config
     spacing = config.get("timestep_spacing")
     zero = training is not None and bool((_column(training, "log_snr") < -16).any())
     asked = bool(config.get("rescale_betas_zero_snr"))
-    if asked and spacing != "trailing":
+    last = 0 if training is None else training.num_rows - 1
+    starts_there = float(_column(steps, "timestep").max()) >= last
+    if asked and spacing != "trailing" and starts_there:
+        yield (
+            f"Note: rescale_betas_zero_snr is on and timestep_spacing is {spacing!r}: sampling "
+            "starts at zero signal, but its last step is spent where hardly any noise is left. "
+            "'trailing' goes with it (Lin et al. 2023, section 3.3)."
+        )
+    elif asked and spacing != "trailing":
         yield (
             "rescale_betas_zero_snr is on but timestep_spacing is "
             f"{spacing!r}: sampling never starts at the noise level that was rescaled to zero "

@@ -17,6 +17,7 @@ from evaluator.probes.schedule import (
     posterior_variance,
     schedule_family,
     training_schedule,
+    with_timesteps,
 )
 from evaluator.probes.schedule_checks import default_mu, schedule_warnings, shift_warning
 from evaluator.probes.scheduler_sources import NamedScheduler
@@ -49,7 +50,7 @@ class DescribedSchedule:
     variance: str | None
     """Which variance the reverse step has: fixed_small, learned_range, …; None elsewhere."""
     init_noise_sigma: float
-    """What the initial noise is multiplied by; 1 where nothing is said."""
+    """What the initial noise of these steps is multiplied by; 1 where nothing is said."""
     training: pa.Table | None
     """Table of `SCHEDULE_SCHEMA`; None for models trained on continuous noise levels."""
     sampling: pa.Table
@@ -70,7 +71,9 @@ def described(named: NamedScheduler, *, num_steps: int) -> DescribedSchedule:
         training = training_schedule(scheduler)
     except ProbeError:
         training = None
-    declared = getattr(scheduler, "init_noise_sigma", None)
+    # Of these steps: a sampler may begin below the most noise that was trained on.
+    set_to = with_timesteps(scheduler, **sampler)
+    declared = getattr(set_to, "init_noise_sigma", None)
     return DescribedSchedule(
         name=named.name,
         scheduler=type(scheduler).__name__,

@@ -17,7 +17,7 @@ from evaluator.errors import ConfigError, RunDirectoryError, StorageError
 from evaluator.runner.identity import provenance, stored_config
 from evaluator.store.rundir import RunDirectory
 
-CONFIG_SUFFIXES = (".yaml", ".yml")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 PROBES = "probes"
 """The folder in a run, or in the current one, that verbs fill."""
 

@@ -149,8 +149,17 @@ def curve_chart(curves: Sequence[Curve], *, title: str, x_label: str) -> Picture
     for number, curve in enumerate(curves):
         colour = CURVE_COLOURS[number % len(CURVE_COLOURS)]
         _curve(draw, curve, place, colour)
-        draw.text((right - 150, top + LINE * number), curve.label, colour, font=_font())
+    _legend(draw, [curve.label for curve in curves], (right - 150, top))
     return canvas
+
+
+def _legend(draw: ImageDraw.ImageDraw, labels: Sequence[str], at: tuple[int, int]) -> None:
+    """Names of curves in their colours, over whatever runs beneath them."""
+    for number, label in enumerate(labels):
+        place = (at[0], at[1] + LINE * number)
+        draw.rectangle(draw.textbbox(place, label, font=_font()), fill=PAPER)
+        colour = CURVE_COLOURS[number % len(CURVE_COLOURS)]
+        draw.text(place, label, colour, font=_font())
 
 
 def round_ticks(low: float, high: float) -> list[float]:

@@ -128,8 +128,9 @@ class ShardMaker:
             with result.watch.stage("observe", rows):
                 # All of them before any is kept: where the memory ends here, the part is repeated.
                 seen = [observation.tables() for observation in observations]
+                refused = [place for place, image in enumerate(made) if _is_refused(image)]
                 for tables in seen:
-                    self._collect(result, tables, samples[start:stop])
+                    self._collect(result, tables, samples[start:stop], refused)
             return made
 
         parts = self._memory.split(len(padded), part)
@@ -157,11 +158,20 @@ class ShardMaker:
         return made, observations
 
     def _collect(
-        self, result: ShardResult, tables: Mapping[str, pa.Table], samples: Sequence[Sample]
+        self,
+        result: ShardResult,
+        tables: Mapping[str, pa.Table],
+        samples: Sequence[Sample],
+        refused: Sequence[int],
     ) -> None:
-        """Name the rows by sample and drop those of the padding."""
+        """Name the rows by sample; drop those of the padding, and of prompts that were refused.
+
+        What the model made in such a prompt's place, to keep the batch whole, is no sample.
+        """
         for name, table in tables.items():
-            rows, parts = name_rows(table, samples), result.observed.setdefault(name, [])
+            left_out = () if is_standing(table) else refused
+            rows = name_rows(table, samples, left_out=left_out)
+            parts = result.observed.setdefault(name, [])
             if not (parts and is_standing(table) and same_rows(parts[-1], rows)):
                 parts.append(rows)
 
@@ -194,16 +204,25 @@ class ShardMaker:
         return images
 
 
-def name_rows(table: pa.Table, samples: Sequence[Sample]) -> pa.Table:
+def _is_refused(image: Tensor | SampleError) -> bool:
+    """Whether the prompt was at fault; pixels that are not finite are the model's own."""
+    return isinstance(image, SampleError) and not isinstance(image, NonFiniteError)
+
+
+def name_rows(
+    table: pa.Table, samples: Sequence[Sample], *, left_out: Sequence[int] = ()
+) -> pa.Table:
     """Replace the column `sample` (place in the batch) by key and image index.
 
-    Rows of the padding, whose place is past the last sample, are dropped. Dictionaries become
-    plain strings: the file encodes them again, in the order of the rows.
+    Rows of the padding, whose place is past the last sample, are dropped, and those of the places
+    `left_out`. Dictionaries become plain strings: the file encodes them again, in the order of the
+    rows.
     """
     import pyarrow.compute as pc
 
     place = table.column("sample").combine_chunks()
-    keep = pc.less(place, len(samples))
+    unwanted = pc.is_in(place, pa.array(left_out, place.type))
+    keep = pc.and_(pc.less(place, len(samples)), pc.invert(unwanted))
     table, place = table.filter(keep), place.filter(keep)
     keys = pa.array([sample.key for sample in samples], pa.string())
     indices = pa.array([sample.image_index for sample in samples], pa.int32())

@@ -11,9 +11,11 @@ from diffusers import DiffusionPipeline
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from evaluator.config import parse_config
+from evaluator.config.pipeline import SchedulerConfig
 from evaluator.config.schema import DiffusersModelConfig, GenerationConfig
 from evaluator.errors import ConfigError, GenerationError, ProbeError
 from evaluator.models.diffusers import DiffusersModel
+from evaluator.models.schedulers import swap_scheduler
 from evaluator.probes import AttentionProbe
 from evaluator.records import Prompt
 from tests.tiny import ARGUMENTS, FAMILIES, call_arguments, generation, saved
@@ -28,11 +30,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def model(family: str, root: Path, *, steps: int = 2, **config: Any) -> DiffusersModel:
     guidance = config.pop("guidance_scale", 3.0)
+    arguments = {**ARGUMENTS.get(family, {}), **config.pop("arguments", {})}
     return DiffusersModel(
         DiffusersModelConfig(
             kind="diffusers",
             id=str(saved(family, root)),
-            arguments=ARGUMENTS.get(family, {}),
+            arguments=arguments,
             **config,
         ),
         GenerationConfig(steps=steps, guidance_scale=guidance, **generation(family)),
@@ -155,6 +158,8 @@ def test_few_step_settings_reach_the_pipeline(
                 ("DPMSolverMultistepScheduler", {"solver_type": "x"}, "takes, got: x is not impl"),
                 ("DDIMInverseScheduler", {}, "it runs from image to noise"),
                 ("RePaintScheduler", {}, "it also takes original_image, mask"),
+                ("ScoreSdeVeScheduler", {}, "one method `step`, got ScoreSdeVeScheduler"),
+                ("DPMSolverSDEScheduler", {}, "DPMSolverSDEScheduler needs .*torchsde: install"),
                 ("EDMEulerScheduler", {}, r"expected .* \(alphas_cumprod\), .*with EDM's precond"),
                 ("IPNDMScheduler", {}, "got IPNDMScheduler with levels of its own"),
             )
@@ -169,6 +174,41 @@ def test_schedulers_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         model(family, root, scheduler=scheduler)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_every_scheduler_of_diffusers_is_taken_or_refused_in_words(root: Path) -> None:
+    import diffusers
+
+    pipeline = DiffusionPipeline.from_pretrained(saved("sd", root), local_files_only=True)
+    taken, refused = set(), {}
+    for name in sorted(name for name in dir(diffusers) if name.endswith("Scheduler")):
+        try:
+            swap_scheduler(pipeline.scheduler, SchedulerConfig(name=name))
+        except ConfigError as error:
+            refused[name] = str(error)
+        else:
+            taken.add(name)
+    assert all(name in said for name, said in refused.items())
+    assert {"DDIMScheduler", "EulerDiscreteScheduler", "LCMScheduler", "TCDScheduler"} <= taken
+    assert {"ScoreSdeVeScheduler", "KarrasVeScheduler", "VQDiffusionScheduler"} <= set(refused)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_layers_of_the_text_encoder_can_be_skipped(family: str, root: Path) -> None:
+    def embedded(**arguments: Any) -> torch.Tensor:
+        ours = model(family, root, arguments=arguments)
+        given = {"device": torch.device("cpu"), "num_images_per_prompt": 1}
+        encoded = ours.pipeline.encode_prompt(
+            prompt="a red dog", do_classifier_free_guidance=False, **given, **arguments
+        )
+        assert len(made(ours)) == 2
+        result: torch.Tensor = encoded[0]
+        return result
+
+    if family == "sd":  # it normalises what it takes, so that skipping none is the default
+        assert torch.equal(embedded(clip_skip=0), embedded())
+    assert not torch.allclose(embedded(clip_skip=1), embedded(clip_skip=0))
 
 
 def test_what_a_pipeline_says_against_its_settings_is_an_error_in_words(root: Path) -> None:

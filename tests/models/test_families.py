@@ -276,6 +276,16 @@ def test_guidance_that_a_distilled_checkpoint_would_ignore_is_refused(tmp_path: 
     DiffusersModel(config, GenerationConfig(guidance_scale=0))
 
 
+def test_a_scale_of_merged_weights_is_refused(root: Path) -> None:
+    for family, argument in (
+        ("sd", "cross_attention_kwargs"),
+        ("flux", "joint_attention_kwargs"),
+    ):
+        arguments = {**ARGUMENTS.get(family, {}), argument: {"scale": 0.5}}
+        with pytest.raises(ConfigError, match=rf"{argument}.scale: .* in model.loras"):
+            model(family, root, config={"arguments": arguments})
+
+
 def test_labels_that_the_model_does_not_know_are_the_prompts_fault(root: Path) -> None:
     prompts = [Prompt("a", class_label=3), Prompt("b", class_label=1000), Prompt("c")]
     first, *faults = model("dit", root).generate(prompts, [0] * 3, [7, 8, 9])

@@ -26,6 +26,7 @@ from evaluator.data import PackOptions, open_source
 from evaluator.errors import ConfigError, GenerationError, InputError, SampleError
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.records import Prompt
+from evaluator.report import write_report
 from tests.runner.conftest import run_here
 from tests.tiny import ARGUMENTS, call_arguments, saved
 from tests.tiny.controlnets import CONTROLNETS, build_controlnet
@@ -184,9 +185,13 @@ def test_a_prompt_without_its_attachment_is_an_error_row(root: Path, tmp_path: P
         "model": {"kind": "diffusers", "id": str(saved("sd", root)), "task": "image-to-image"},
         "generation": {"steps": 3, "guidance_scale": 3.0, **SIZE},
         "prompts": {"source": str(root / "prompts.jsonl")},
+        "probes": {"attention": {"steps": 2, "maps": 3}, "latents": {}},
         "runtime": {"threads": 1, "batch_size": 3, "shard_size": 3, "cache": str(tmp_path / "c")},
     }
     outcome = run_here(parse_config(json.dumps(record), where="test"), tmp_path / "run")
+    for name in ("attention", "attention_tokens", "heatmaps", "latents"):
+        seen = pq.read_table(outcome.run.shard_path(0) / f"{name}.parquet")
+        assert set(seen["key"].to_pylist()) == {"k0", "k1"}, name
     table = pq.read_table(outcome.run.shard_path(0) / "samples.parquet")
     errors = dict(zip(table["key"].to_pylist(), table["error"].to_pylist(), strict=True))
     assert errors == {
@@ -194,6 +199,25 @@ def test_a_prompt_without_its_attachment_is_an_error_row(root: Path, tmp_path: P
         "k1": None,
         "bare": "expected a prompt with the attachment 'init', got none",
     }
+
+
+def test_where_every_prompt_is_refused_nothing_was_observed(root: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"key": f"k{i}", "text": "a dog"}) for i in range(2)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    record = {
+        "name": "start",
+        "model": {"kind": "diffusers", "id": str(saved("sd", root)), "task": "image-to-image"},
+        "generation": {"steps": 3, "guidance_scale": 3.0, **SIZE},
+        "prompts": {"source": str(tmp_path / "prompts.jsonl")},
+        "probes": {"attention": {"steps": 2}, "latents": {}},
+        "runtime": {"threads": 1, "batch_size": 2, "shard_size": 2, "cache": str(tmp_path / "c")},
+    }
+    outcome = run_here(parse_config(json.dumps(record), where="test"), tmp_path / "run")
+    shard = outcome.run.shard_path(0)
+    assert pq.read_table(shard / "attention.parquet").num_rows == 0
+    assert pq.read_table(shard / "latents.parquet").num_rows == 0
+    assert pq.read_table(shard / "attention_layers.parquet").num_rows == 7
+    assert write_report(outcome.run).is_file()
 
 
 def test_a_row_depends_on_its_own_attachment_alone(root: Path, pack: Any) -> None:

@@ -146,6 +146,28 @@ def test_text_encoders_take_kohyas_names(root: Path, tmp_path: Path) -> None:
         assert torch.equal(made(model("sd", root, [{"id": str(path)}])), expected)
 
 
+@pytest.mark.parametrize(
+    ("block", "layer"),
+    [
+        ("input_blocks_3_1_transformer_blocks_0", "down_blocks.1.attentions.0.transformer_blocks.0"),
+        ("middle_block_1_transformer_blocks_0", "mid_block.attentions.0.transformer_blocks.0"),
+        ("output_blocks_1_1_transformer_blocks_0", "up_blocks.0.attentions.1.transformer_blocks.0"),
+    ],
+)  # fmt: skip
+def test_blocks_may_be_numbered_as_stable_diffusion_xls_own_code_does(
+    block: str, layer: str, root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    prefix = f"lora_unet_{block}_attn1_to_q"
+    bare = DiffusionPipeline.from_pretrained(saved("sdxl", root), local_files_only=True)
+    size = bare.unet.get_submodule(f"{layer}.attn1.to_q").weight.shape[0]
+    down, up = low_rank(4, size, size)
+    save_file({f"{prefix}.lora_down.weight": down, f"{prefix}.lora_up.weight": up}, path)
+    expected = by_hand(root, "sdxl", {f"unet.{layer}.attn1.to_q": up @ down})
+    assert torch.equal(made(model("sdxl", root, [{"id": str(path)}])), expected)
+    assert not torch.equal(expected, by_hand(root, "sdxl", {}))
+
+
 def test_alpha_may_come_from_the_files_header(root: Path, tmp_path: Path) -> None:
     layer = "transformer_blocks.0.attn.to_q"
     state = {
@@ -205,6 +227,7 @@ def test_weights_that_do_not_fit_are_refused(
         ({"lora_A.weight": torch.zeros(0, 32), "lora_B.weight": torch.zeros(32, 0)}, "{}",
          "expected two low-rank matrices a layer"),
         ({"alpha": torch.zeros(2)}, "{}", "expected one number as alpha of unet"),
+        ({"dora_scale": torch.ones(32)}, "{}", "expected a plain LoRA, got a DoRA .unet"),
         ({}, "{oops", "expected lora_adapter_metadata as JSON in the file's header"),
         ({}, "[1]", "expected lora_adapter_metadata as JSON .* list instead of an object"),
     ],

@@ -13,7 +13,7 @@ from evaluator.probes.latent_space import LatentSpace
 from evaluator.probes.roundtrip import latent_scale, reconstruction_errors, scale_warnings
 
 
-def space(**config: float) -> LatentSpace:
+def space(**config: float | list[float]) -> LatentSpace:
     return LatentSpace(SimpleNamespace(vae=SimpleNamespace(config=FrozenDict(config))))
 
 
@@ -54,4 +54,15 @@ def test_a_wrong_factor_and_shift_are_named_with_the_right_ones():
     assert "scaling_factor is 0.5, these images ask for 0.18" in of_scale
     assert "shift_factor is 0, these images ask for 11" in of_shift
     right = space(scaling_factor=1 / 5.5, shift_factor=11.0)
+    assert scale_warnings(latent_scale(right.scale(raw), right), right) == ()
+
+
+def test_where_each_channel_has_a_scale_of_its_own_that_is_what_is_named():
+    raw = 5.0 * torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 3.0
+    wrong = space(latents_mean=[0.0] * 4, latents_std=[2.0] * 4)
+    of_scale, of_mean = scale_warnings(latent_scale(wrong.scale(raw), wrong), wrong)
+    assert "these images ask for latents_std 2.51 times as large" in of_scale
+    assert "scaling_factor" not in of_scale
+    assert "check latents_mean" in of_mean
+    right = space(latents_mean=[3.0] * 4, latents_std=[5.0] * 4)
     assert scale_warnings(latent_scale(right.scale(raw), right), right) == ()

@@ -1,6 +1,7 @@
 import math
 
 import diffusers
+import numpy as np
 import pytest
 
 from evaluator.errors import ProbeError
@@ -102,6 +103,16 @@ def test_the_training_grid_has_every_timestep():
         describe_schedule(diffusers.EDMEulerScheduler(), num_steps=3)["train_log_snr"].null_count
         == 3
     )
+
+
+def test_a_solver_on_flow_sigmas_was_trained_on_the_flow_and_not_on_its_betas():
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    solver = diffusers.DPMSolverMultistepScheduler(**flow)
+    plain = diffusers.FlowMatchEulerDiscreteScheduler()
+    assert training_schedule(solver).equals(training_schedule(plain))
+    steps = describe_schedule(solver, num_steps=4)
+    times = steps["timestep"].to_numpy() / 1000
+    assert steps["train_log_snr"].to_numpy() == pytest.approx(2 * np.log((1 - times) / times))
 
 
 def test_a_wide_schedule_gives_no_warning():

@@ -38,6 +38,16 @@ def test_few_steps_that_start_late_are_said():
     assert "starts at timestep" not in warnings_of(trailing, 2)
 
 
+def test_zero_signal_that_is_reached_is_not_said_to_be_missed():
+    zero = {**BETAS, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    leading = diffusers.DDIMScheduler(**zero, timestep_spacing="leading")
+    assert "sampling never starts at the noise level" in warnings_of(leading)
+    for even in (diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler):
+        said = warnings_of(even(**zero, timestep_spacing="linspace"))
+        assert "Note: rescale_betas_zero_snr is on and timestep_spacing is 'linspace'" in said
+        assert "never starts" not in said
+
+
 def test_steps_that_repeat_a_level_are_said():
     scheduler = diffusers.DDIMScheduler(**BETAS, timestep_spacing="linspace", num_train_timesteps=9)
     assert "repeat the noise level" not in warnings_of(scheduler, 9)

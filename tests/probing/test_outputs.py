@@ -125,6 +125,16 @@ def test_a_chart_places_points_by_the_logarithm_of_their_height():
     assert curve_chart([empty], title="", x_label="").size == (640, 360)
 
 
+def test_a_legend_is_not_crossed_by_a_curve():
+    nothing = [math.nan] * 2
+    falling = Curve([0.0, 1.0], [5.0, 1.0], nothing, nothing, "a long enough name")
+    flat = Curve([0.0, 1.0], [9.3, 9.3], nothing, nothing, "")
+    chart = np.asarray(curve_chart([falling, flat], title="", x_label=""))
+    columns = np.argwhere((chart[28:40] == CURVE_COLOURS[1]).all(-1))[:, 1]
+    assert (columns < 470).sum() > 300, "it runs at the height of the name"
+    assert not ((columns > 476) & (columns < 560)).any()
+
+
 def test_progress_speaks_in_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch):
     import io
 

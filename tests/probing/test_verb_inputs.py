@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ def test_a_folder_and_a_configuration_give_the_same_model(digits: ProbedModel, t
     assert (changed.name, changed.config.generation.steps) == ("other", 3)
 
 
-def test_images_that_exist_already_are_no_model(tmp_path: Path):
-    path = tmp_path / "images.yaml"
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_images_that_exist_already_are_no_model(suffix: str, tmp_path: Path):
+    path = tmp_path / f"images.{suffix}"
     path.write_text(
-        yaml.safe_dump({"name": "x", "model": {"kind": "images"}, "prompts": {"source": IMAGES}})
+        json.dumps({"name": "x", "model": {"kind": "images"}, "prompts": {"source": IMAGES}})
     )
     with pytest.raises(ConfigError, match="expected a model that generates, got images"):
         load_model(ModelRequest(str(path), device="cpu"))

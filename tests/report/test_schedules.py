@@ -128,6 +128,16 @@ def test_the_terminal_shows_aligned_columns_and_warnings_beneath():
     assert any(line.startswith("  ! Note: init_noise_sigma is 80.006") for line in lines)
 
 
+def test_the_initial_noise_is_that_of_the_steps():
+    names = (
+        "EulerDiscreteScheduler:timestep_spacing=leading",
+        "EulerDiscreteScheduler:rescale_betas_zero_snr=true",
+    )
+    for each in compared(*names):
+        first = each.sampling["sigma"][0].as_py()
+        assert each.init_noise_sigma == pytest.approx(first, rel=0.01)
+
+
 def test_a_page_that_cannot_be_written_says_why(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not write"):

@@ -123,7 +123,7 @@ def test_layers_that_change_within_a_shard_are_told_where_they_change():
     samples = [Sample(i, f"k{i}", 0, 0) for i in range(5)]
     result = ShardResult(Shard(0, tuple(samples)), [])
     for sample, height in zip(samples, (8, 8, 4, 4, 8), strict=True):
-        maker._collect(result, Observed(height).tables(), [sample])
+        maker._collect(result, Observed(height).tables(), [sample], [])
     layers = pa.concat_tables(result.observed["attention_layers"])
     assert layers.column("key").to_pylist() == ["k0", "k2", "k4"]
     assert layers.column("height").to_pylist() == [8, 4, 8]
