@@ -23,6 +23,8 @@ def comparison_table(comparison: Comparison) -> str:
         f"{run.letter}  {plain(run.name)}  {plain(run.model)}  {run.n:,} / {run.n_expected:,}"
         for run in comparison.runs
     ]
+    if comparison.chosen is not None and comparison.chosen.told:
+        lines += ["", *_wrapped(plain(comparison.chosen.told), "! ")]
     for pairing in comparison.pairings:
         lines += ["", *_pairing(comparison, pairing)]
     return "\n".join(lines)

@@ -176,22 +176,30 @@ def not_comparable(name: str, higher: bool | None, why: str, frame: Frame) -> Di
     return replace(_draft(name, higher, frame), verdict="not comparable", why=why)
 
 
-def judged(drafts: Sequence[Draft], level: float) -> list[Difference]:
-    """The differences with their verdicts; all tests among them are corrected as one family."""
+def judged(drafts: Sequence[Draft], level: float, *, narrowed: bool = False) -> list[Difference]:
+    """The differences with their verdicts; all tests among them are corrected as one family.
+
+    `narrowed` says that the metrics are a choice among more, whose tests are not in the family.
+    """
     tested = [draft for draft in drafts if draft.difference.p is not None]
     adjusted = iter(holm([float(draft.difference.p or 0.0) for draft in tested]).tolist())
     return [
         draft.difference
         if draft.difference.p is None
-        else _judged(draft, next(adjusted), len(tested), 1.0 - level)
+        else _judged(draft, next(adjusted), len(tested), 1.0 - level, narrowed=narrowed)
         for draft in drafts
     ]
 
 
-def _judged(draft: Draft, p: float, family: int, allowed: float) -> Difference:
+def _judged(
+    draft: Draft, p: float, family: int, allowed: float, *, narrowed: bool
+) -> Difference:
     found = draft.difference
     verdict: Verdict = "no difference found"
-    over = f" after Holm's correction over {family} tests" if family > 1 else ""
+    tests = f"{family} tests" if family > 1 else "1 test"
+    over = f" after Holm's correction over {tests}" if family > 1 or narrowed else ""
+    if narrowed:
+        over += " of the chosen metrics alone"
     why = f"p = {shown_p(p)}{over}"
     if p <= allowed + 1e-12:
         rose = (found.difference or 0.0) > 0.0

@@ -113,6 +113,7 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
         parts=parts,
         level=f"{100 * comparison.level:g} %",
         permutations=comparison.permutations,
+        chosen=plain(comparison.chosen.told) if comparison.chosen else "",
         tag=plain(comparison.tag or "", limit=100),
         facts=fact_rows(comparison),
         provenance=provenance_rows([read_origin(run).provenance for run in runs]),

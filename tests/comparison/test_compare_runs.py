@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluator.cli.compare_table import comparison_table
 from evaluator.comparison import compare_runs
 from evaluator.comparison.pairing import Request
-from evaluator.comparison.records import Comparison, Difference, Pairing
+from evaluator.comparison.records import Chosen, Comparison, Difference, Pairing
 from evaluator.metrics import frechet_distance_from_features
 from evaluator.metrics.intervals import clustered_mean_interval, grouped_jackknife
 from evaluator.statistics.contingency import mcnemar_p
-from tests.comparison.synthetic import FINGERPRINT, Toy, key_of, make_run, prompt_numbers, values_of
+from tests.comparison.synthetic import (
+    FINGERPRINT,
+    METRICS,
+    Toy,
+    key_of,
+    make_run,
+    prompt_numbers,
+    values_of,
+)
 
 Make = Callable[..., Path]
 
@@ -313,3 +323,29 @@ def test_a_number_at_the_end_of_its_range_is_compared_by_its_jackknife(make):
     assert same["precision_toy"].interval is None
     assert same["precision_toy"].verdict == "not tested"
     assert "changes the difference by nothing" in same["precision_toy"].why
+
+
+def test_metrics_that_were_chosen_are_said_with_how_many_there_are(make):
+    a, b = make("a"), make("b", seed=1)
+    whole, _ = only(a, b)
+    assert whole.chosen is None
+    some, pairing = only(a, b, metrics=("clip_score_toy",))
+    assert some.chosen == Chosen(("clip_score_toy",), 1, 3)
+    assert some.chosen.told.startswith("1 of 3 metrics were chosen (clip_score_toy): Holm's")
+    (found,) = pairing.differences
+    assert (found.family, found.p_adjusted) == (1, found.p)
+    assert found.why.endswith("after Holm's correction over 1 test of the chosen metrics alone")
+    assert of(whole, "clip_score_toy").family > 1
+    assert Comparison.from_record(json.loads(json.dumps(some.record()))) == some
+    assert "1 of 3 metrics were chosen" in comparison_table(some)
+    assert "1 of 3 metrics were chosen" in some._repr_html_()
+    everything, _ = only(a, b, metrics=METRICS)
+    assert everything.chosen is not None
+    assert everything.chosen.told == ""
+    assert everything.pairings == whole.pairings
+
+
+def test_a_comparison_of_an_earlier_version_does_not_say_what_was_chosen(make):
+    record = only(make("a"), make("b", seed=1))[0].record()
+    del record["chosen"]
+    assert Comparison.from_record(record).chosen is None
