@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from evaluator.comparison.records import Agreement, Changed, Difference, Movers, Span, Verdict
 from evaluator.errors import MetricError
+from evaluator.metrics.catalog import quantity_of
 from evaluator.statistics.contingency import mcnemar
 from evaluator.statistics.multiple import holm
 from evaluator.statistics.paired import (
@@ -169,6 +170,27 @@ def of_values(name: str, higher: bool | None, values: tuple[float, float], n: in
             "samples (`sample_rows`, with `means`) to have its mean tested",
         )
     )
+
+
+def tested_once(drafts: Mapping[str, Draft], extractor: str | None) -> dict[str, Draft]:
+    """The drafts of one metric, by name; of those that speak of one quantity, one alone is tested.
+
+    A mean over random subsets is the number of all samples with the noise of drawing them: in
+    simulated pairs of runs (150 prompts, 100 subsets of 100 samples) the p of all samples and the
+    interval of all samples agreed in 399 of 400, that p and the interval of the subsets in 372, and
+    testing by the subsets found a true difference in 41 % instead of 46 %.
+    """
+    tested = [name for name, draft in drafts.items() if draft.difference.p is not None]
+    once = {}
+    for name, draft in drafts.items():
+        first = next((n for n in quantity_of(name, extractor).names if n in tested), name)
+        once[name] = draft if first == name else _untested(draft, first)
+    return once
+
+
+def _untested(draft: Draft, first: str) -> Draft:
+    why = f"not tested apart: {first} is of the same quantity, and it is the one that is tested"
+    return Draft(replace(draft.difference, p=None, test="", why=why))
 
 
 def not_comparable(name: str, higher: bool | None, why: str, frame: Frame) -> Difference:

@@ -349,3 +349,16 @@ def test_a_comparison_of_an_earlier_version_does_not_say_what_was_chosen(make):
     record = only(make("a"), make("b", seed=1))[0].record()
     del record["chosen"]
     assert Comparison.from_record(record).chosen is None
+
+
+def test_of_results_of_one_quantity_one_alone_is_tested(make):
+    comparison, pairing = only(make("a"), make("b", seed=1))
+    subsets, full = of(comparison, "kd_toy"), of(comparison, "kd_full_toy")
+    assert (subsets.p, subsets.p_adjusted, subsets.family) == (None, None, 0)
+    assert subsets.verdict == "not tested"
+    assert subsets.why.startswith("not tested apart: kd_full_toy is of the same quantity")
+    # what is said of the subsets is about the subsets: their own difference, in their own interval
+    assert subsets.difference == pytest.approx(subsets.other - subsets.baseline)
+    assert (subsets.interval.low + subsets.interval.high) / 2 == pytest.approx(subsets.difference)
+    assert full.p is not None
+    assert full.family == sum(d.p is not None for d in pairing.overall) == 3
