@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.comparison.differences import judged
+from evaluator.comparison.family import judged
 from evaluator.comparison.matching import Side, check_wanted, chosen
 from evaluator.comparison.opened import OpenedRun, open_runs
 from evaluator.comparison.pairing import PairingDraft, Request
@@ -73,9 +73,7 @@ def compare_runs(
     return Compared(comparison, compared)
 
 
-def _judged(
-    drafts: list[PairingDraft], level: float, *, narrowed: bool
-) -> tuple[Pairing, ...]:
+def _judged(drafts: list[PairingDraft], level: float, *, narrowed: bool) -> tuple[Pairing, ...]:
     """The pairings; tests of all pairs and of groups are two families over all runs."""
     whole, grouped = (
         [d for draft in drafts for d in draft.drafts if (d.difference.group is None) == overall]

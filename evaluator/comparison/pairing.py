@@ -19,8 +19,8 @@ from evaluator.comparison.differences import (
     of_results,
     of_scores,
     of_values,
-    tested_once,
 )
+from evaluator.comparison.family import tested_once
 from evaluator.comparison.matching import Matched, Side, match, title
 from evaluator.comparison.opened import OpenedRun
 from evaluator.comparison.pairs import Pairs, pair

@@ -155,6 +155,18 @@ class Comparison:
         )
         return 0 if whole else 1
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a reader of every p value should know."""
+        said = [self.chosen.told] if self.chosen is not None and self.chosen.told else []
+        if len(self.runs) > 2:
+            letters = ", ".join(run.letter for run in self.runs[1:])
+            said.append(
+                f"{letters} are compared with A and not with each other; Holm's correction is over "
+                "the tests of all of them together"
+            )
+        return tuple(said)
+
     def run(self, letter: str) -> RunFacts:
         """The run with this letter."""
         return next(run for run in self.runs if run.letter == letter)

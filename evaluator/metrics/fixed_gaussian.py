@@ -1,7 +1,7 @@
 """Fréchet distances of many Gaussians to one: what is of that one alone is computed once.
 
-Of few samples the covariance has no full rank, and nothing outside the space that they span adds to
-the trace of the root: there, and in each jackknife replicate, matrices have as many rows as samples.
+Of few samples the covariance has no full rank, and nothing outside the space that they span adds
+to the trace of the root: there each jackknife replicate's matrix has as many rows as samples.
 """
 
 from __future__ import annotations

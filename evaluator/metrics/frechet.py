@@ -122,7 +122,7 @@ def _traces(cov_a: Tensor, cov_b: Tensor, accuracy: float) -> _Traces:
 
 
 def root_trace(product: Tensor, error: float, *, rank: int | None = None) -> float | None:
-    """Tr (Σ₁Σ₂)^½ from the lower triangle of LᵀΣ₂L; None where it may be wrong by more than `error`.
+    """Tr (Σ₁Σ₂)^½ from the lower triangle of LᵀΣ₂L; None where it may be wrong by more than that.
 
     Eigenvalues beyond the `rank` that the product can have are known to be 0.
     """

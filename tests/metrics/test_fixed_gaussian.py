@@ -48,7 +48,9 @@ def test_copies_of_few_samples_span_less_than_their_number() -> None:
     a, b = np.repeat(features(1, 6), 5, axis=0), features(2, 300)
     parts = [Moments.from_features(a[:5]), Moments.from_features(a[5:10])]
     found = list(fixed(b).distances_without(Moments.from_features(a), parts, accuracy=1e-6))
-    expected = [frechet_distance_from_features(a[np.r_[: 5 * k, 5 * k + 5 : 30]], b) for k in (0, 1)]
+    expected = [
+        frechet_distance_from_features(a[np.r_[: 5 * k, 5 * k + 5 : 30]], b) for k in (0, 1)
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -134,9 +134,7 @@ def pair_of_kernel_distances(
     subsets = Subsets.drawn(2 * prompts, len(reference), 50, 100, seed)
     found, means, real = [], [], torch.from_numpy(reference)
     for features in (world.run(), world.run(shift=shift)):
-        sums, drawn = kernel_sums(
-            torch.from_numpy(features), real, groups, GROUPS, CUBIC, subsets
-        )
+        sums, drawn = kernel_sums(torch.from_numpy(features), real, groups, GROUPS, CUBIC, subsets)
         left_out = [sums.unbiased(leave_out=group) for group in range(GROUPS)]
         seen = jackknife_interval(sums.unbiased(), left_out, sums.sizes, covers="").replicates
         assert seen is not None
