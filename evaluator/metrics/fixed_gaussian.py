@@ -76,7 +76,8 @@ class FixedGaussian:
         factor = low_rank_factor(samples.covariance())
         if not len(factor):
             return None
-        return self._lower @ torch.linalg.qr(self._lower.T @ factor.T).Q
+        span: Tensor = self._lower @ torch.linalg.qr(self._lower.T @ factor.T).Q
+        return span
 
     def _distance(self, samples: Moments, product: Tensor, accuracy: float) -> float:
         """From the lower triangle of LᵀΣL, in a space that holds all its range."""
