@@ -69,6 +69,11 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
             )
         super().use_reference(moments)
 
+    @property
+    def shares_reference(self) -> bool:
+        """Not where subsets are drawn of the real samples."""
+        return not self.subsample_reference
+
     def _accept(self, values: Tensor, clusters: Tensor, side: str) -> None:
         if side == REAL and not self.subsample_reference:
             add_to_packed(self.reference, values)

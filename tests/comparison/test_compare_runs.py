@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluator.aggregate.asked import ReferencePlace
+from evaluator.aggregate.feed import Feed
 from evaluator.cli.compare_table import comparison_table
 from evaluator.comparison import compare_runs
+from evaluator.comparison.opened import open_runs
 from evaluator.comparison.pairing import Request
 from evaluator.comparison.records import Chosen, Comparison, Difference, Pairing
+from evaluator.distributed import World
+from evaluator.errors import EvaluatorError
 from evaluator.metrics import frechet_distance_from_features
 from evaluator.metrics.intervals import clustered_mean_interval, grouped_jackknife
 from evaluator.statistics.contingency import mcnemar_p
@@ -129,6 +135,34 @@ def test_runs_that_differ_by_seed_alone_are_not_told_apart(make):
     assert found.pop("kd_toy") == ("not tested", 0)
     assert set(found.values()) == {("no difference found", 3)}
     assert pairing.settings == (("seed", "0", "1"),)
+
+
+@pytest.mark.parametrize("name", ["fd_toy", "fd_infinity_toy"])
+def test_a_reference_is_fed_once_to_all_feeds_that_share_its_moments(make, tmp_path, name):
+    a, features = make("a", metrics=(name,)), {"toy": FINGERPRINT}
+    real = tmp_path / "real"
+    run = make_run(real, Toy(prompts=60, images=1, seed=99, first=1000, metrics=()))
+    opened = open_runs([a, make("b", seed=1)])[0]
+    asked = replace(
+        opened.asked, references={"real": ReferencePlace(str(real), None, None, features)}
+    )
+    (metric,) = asked.resolved().metrics
+
+    def feed(shared: dict | None) -> Feed:
+        return Feed(opened.run, asked, World(), None, shared=shared)
+
+    shared: dict = {}
+    first, alone = (
+        feed(each).metric(metric, opened.shards).metric.compute() for each in (shared, None)
+    )
+    for table in run.path.glob("shards/*/features-*"):
+        table.unlink()
+    again = feed(shared).metric(metric, opened.shards).metric.compute()
+    values = [(each.value, each.interval) for (each,) in (first, alone, again)]
+    assert values[0] == values[1] == values[2]
+    assert len(shared) == 1
+    with pytest.raises(EvaluatorError, match="expected a file that was committed, got nothing"):
+        feed({}).metric(metric, opened.shards)
 
 
 def test_of_three_runs_it_is_said_which_pairs_are_compared_and_what_is_one_family(make):
