@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 5
 """Samples that an error names one by one."""
+MOST_SHARED = 2
+"""References whose moments are kept: at 2,048 features one takes 34 MB."""
 
 
 class Fed(NamedTuple):
@@ -60,6 +62,8 @@ class Feed:
     """Feed these samples of the run only, placed like this; None feeds all in plan order."""
     rows_at_once: int = 0
     """Rows that shards are put together to before a metric sees them; 0 feeds shard by shard."""
+    shared: dict[Hashable, Any] | None = None
+    """Moments of references that were fed, for all feeds of one process that share it."""
     _published: dict[tuple[str, str], ReferenceMoments] = field(default_factory=dict)
     _tags: dict[tuple[str, str], Values] = field(default_factory=dict)
 
@@ -123,13 +127,26 @@ class Feed:
         own = self._reader(self.run, asked.plan.extractor, self.asked.fingerprints)
         column = own.column(asked.plan.input)
         reference = self.reference(name)
-        reader = self._side(reference, asked, name, own.dim(column))
         only = None if group is None else self._members(group, reference)
-        placement = self._partners(reference) if getattr(metric, "paired", False) else None
-        self._update(
-            metric, reader, column, reference.committed(), mark=mark, only=only,
-            placement=placement,
-        )  # fmt: skip
+        fingerprint = self.asked.references[name].fingerprints.get(asked.plan.extractor)
+        members = None if only is None else only.tobytes()
+        place = str(reference.path), asked.plan.extractor, fingerprint, column, members
+        shared = (
+            self.shared if mark == "real" and getattr(metric, "shares_reference", False) else None
+        )
+        if shared is not None and place in shared:
+            metric.take_reference(shared[place])
+        else:
+            reader = self._side(reference, asked, name, own.dim(column))
+            placement = self._partners(reference) if getattr(metric, "paired", False) else None
+            self._update(
+                metric, reader, column, reference.committed(), mark=mark, only=only,
+                placement=placement,
+            )  # fmt: skip
+            if shared is not None:
+                while len(shared) >= MOST_SHARED:
+                    del shared[next(iter(shared))]
+                shared[place] = metric.fed_reference()
         if group is None or only is not None:
             return []
         what = "the reference" if mark == "real" else "the held-out set"

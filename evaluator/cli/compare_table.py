@@ -23,6 +23,8 @@ def comparison_table(comparison: Comparison) -> str:
         f"{run.letter}  {plain(run.name)}  {plain(run.model)}  {run.n:,} / {run.n_expected:,}"
         for run in comparison.runs
     ]
+    for told in comparison.told:
+        lines += ["", *_wrapped(plain(told), "! ")]
     for pairing in comparison.pairings:
         lines += ["", *_pairing(comparison, pairing)]
     return "\n".join(lines)
@@ -69,11 +71,8 @@ def _table(pairing: Pairing, level: float) -> str:
         [cell.rjust(widths[i]) if i in right else cell for i, cell in enumerate(line)]
         for line in (titles, *rows)
     ]
-    warnings = _warnings(pairing.differences)
-    beneath = [
-        [*_notes(each), *_said_once(warnings, place)]
-        for place, each in enumerate(pairing.differences)
-    ]
+    warnings, notes = _warnings(pairing.differences), _notes(pairing.differences)
+    beneath = [[*notes[place], *_said_once(warnings, place)] for place in range(len(notes))]
     return aligned(padded[0], padded[1:], beneath)
 
 
@@ -132,9 +131,17 @@ def shown(p: float) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
-def _notes(each: Difference) -> Iterator[str]:
-    """What is to be said of a number itself."""
-    if each.verdict in ("not tested", "not comparable") or ":" in each.why:
+def _notes(differences: Sequence[Difference]) -> list[list[str]]:
+    """What is to be said of each number itself; of groups, no reason that was said of all pairs."""
+    said = {(each.name, each.why) for each in differences if each.group is None}
+    return [
+        list(_note(each, known=each.group is not None and (each.name, each.why) in said))
+        for each in differences
+    ]
+
+
+def _note(each: Difference, *, known: bool) -> Iterator[str]:
+    if not known and (each.verdict in ("not tested", "not comparable") or ":" in each.why):
         yield plain(each.why)
     if (counts := each.agreement) is not None:
         yield (

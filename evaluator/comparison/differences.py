@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.comparison.records import Agreement, Changed, Difference, Movers, Span, Verdict
+from evaluator.comparison.family import shown_p
+from evaluator.comparison.records import Agreement, Changed, Difference, Movers, Span
 from evaluator.errors import MetricError
 from evaluator.statistics.contingency import mcnemar
-from evaluator.statistics.multiple import holm
 from evaluator.statistics.paired import (
     paired_jackknife,
     paired_mean_interval,
@@ -37,8 +37,9 @@ NO_WIDTH = (
     "would vary"
 )
 
-ONE_PROMPT = "not tested: expected at least 2 prompts, got 1; evaluate more prompts"
-"""Nothing is known of how one prompt's difference would vary."""
+FEWEST_PROMPTS = 5
+"""Of fewer prompts, or groups of them, there is no interval: Student's quantile of so few is right
+for normal differences alone, and a jackknife of so few hardly sees how a number bends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,16 @@ def of_scores(
     first, second = a[both], b[both]
     differences = second - first
     warnings, span, tested, count = [], None, None, len(np.unique(clusters))
-    if count > 1:
+    why = _too_few(count, "prompts", settings.level)
+    if not why:
         tested = sign_flip_test(
             sums_by_prompt(differences, clusters),
             permutations=settings.permutations,
             seed=settings.seed,
         )
+    if count < FEWEST_PROMPTS:
+        warnings.append(_no_interval(count, "prompts"))
+    else:
         around = paired_mean_interval(differences, clusters, level=settings.level)
         largest = float(max(np.abs(first).max(), np.abs(second).max()))
         if around.high - around.low > ROUNDING * largest:
@@ -110,7 +115,7 @@ def of_scores(
             interval=span,
             p=tested.p if tested else None,
             test=tested.method if tested else "",
-            why="" if tested else ONE_PROMPT,
+            why=why,
             agreement=_agreement(scores, first, second) if scores.marks else None,
             warnings=tuple(warnings),
         ),
@@ -147,11 +152,41 @@ def of_results(
     if sets.interval.high - sets.interval.low <= ROUNDING * max(1.0, abs(a.value)):
         why = "not tested: leaving any group of prompts out changes the difference by nothing"
         return Draft(replace(found, why=why))
+    count = sets.contributions.size
+    if count >= FEWEST_PROMPTS:
+        found = replace(found, interval=_span(sets.interval))
+    else:
+        warnings = (*found.warnings, _no_interval(count, "groups of prompts"))
+        found = replace(found, warnings=warnings)
+    if why := _too_few(count, "groups of prompts", settings.level):
+        return Draft(replace(found, why=why))
     tested = sign_flip_test(
         sets.contributions, permutations=settings.permutations, seed=settings.seed
     )
     test = f"{tested.method} groups of prompts"
-    return Draft(replace(found, interval=_span(sets.interval), p=tested.p, test=test), tested.least)
+    return Draft(replace(found, p=tested.p, test=test), tested.least)
+
+
+def _too_few(count: int, what: str, level: float) -> str:
+    """Why so few units are not tested: no outcome could be a finding, so none is to be corrected.
+
+    Leaving such tests out of a family is Tarone's improvement of it (1990): what can never be
+    rejected cannot be rejected in error.
+    """
+    least, enough = 2.0 ** (1 - count), math.ceil(1.0 - math.log2(1.0 - level) - 1e-9)
+    if least <= 1.0 - level + 1e-12:
+        return ""
+    said = f", of which no outcome has a p below {shown_p(least)}" if count > 1 else ""
+    return (
+        f"not tested: expected at least {enough} {what}, got {count}{said}; evaluate more prompts"
+    )
+
+
+def _no_interval(count: int, what: str) -> str:
+    return (
+        f"no interval: expected at least {FEWEST_PROMPTS} {what}, got {count}, which say too "
+        "little of others; evaluate more prompts"
+    )
 
 
 def of_values(name: str, higher: bool | None, values: tuple[float, float], n: int, prompts: int,
@@ -174,42 +209,6 @@ def of_values(name: str, higher: bool | None, values: tuple[float, float], n: in
 def not_comparable(name: str, higher: bool | None, why: str, frame: Frame) -> Difference:
     """A number that could not be compared, and why."""
     return replace(_draft(name, higher, frame), verdict="not comparable", why=why)
-
-
-def judged(drafts: Sequence[Draft], level: float) -> list[Difference]:
-    """The differences with their verdicts; all tests among them are corrected as one family."""
-    tested = [draft for draft in drafts if draft.difference.p is not None]
-    adjusted = iter(holm([float(draft.difference.p or 0.0) for draft in tested]).tolist())
-    return [
-        draft.difference
-        if draft.difference.p is None
-        else _judged(draft, next(adjusted), len(tested), 1.0 - level)
-        for draft in drafts
-    ]
-
-
-def _judged(draft: Draft, p: float, family: int, allowed: float) -> Difference:
-    found = draft.difference
-    verdict: Verdict = "no difference found"
-    over = f" after Holm's correction over {family} tests" if family > 1 else ""
-    why = f"p = {shown_p(p)}{over}"
-    if p <= allowed + 1e-12:
-        rose = (found.difference or 0.0) > 0.0
-        verdict = "different"
-        if found.higher_is_better is not None:
-            verdict = "better" if rose == found.higher_is_better else "worse"
-    elif draft.least * family > allowed and draft.least < 1.0:
-        why += f": so few prompts cannot give less than p = {shown_p(draft.least)} before it"
-    return replace(found, p_adjusted=p, family=family, verdict=verdict, why=why)
-
-
-def shown_p(p: float) -> str:
-    """A p for people: two significant digits, as few as tell it."""
-    if p >= 0.995:
-        return "1"
-    if p < 1e-4:
-        return f"{p:.1e}"
-    return f"{p:.{max(2, 1 - math.floor(math.log10(p)))}f}"
 
 
 def movers(scores: Scores, pairs: Pairs, prompts: Sequence[str | None], most: int) -> Movers | None:

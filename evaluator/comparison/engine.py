@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.comparison.differences import judged
-from evaluator.comparison.matching import Side, check_wanted
+from evaluator.comparison.family import judged
+from evaluator.comparison.matching import Side, check_wanted, chosen
 from evaluator.comparison.opened import OpenedRun, open_runs
 from evaluator.comparison.pairing import PairingDraft, Request
 from evaluator.comparison.pairs import Pairs
@@ -41,8 +41,10 @@ def compare_runs(
     request, say = request or Request(), say or (lambda line: None)
     opened = open_runs(paths)
     baseline = opened[0]
+    sides = _sides(opened)
     if request.metrics is not None:
-        check_wanted(_sides(opened), request.metrics)
+        check_wanted(sides, request.metrics)
+    choice = chosen(sides, request.metrics)
     try:
         facts = [baseline.facts()]
     except EvaluatorError as error:
@@ -63,14 +65,15 @@ def compare_runs(
         drafts.append(draft)
         if draft.pairs is not None:
             compared[other.letter] = draft.pairs, tuple(draft.scores)
-    pairings = _judged(drafts, request.level)
+    narrowed = choice is not None and bool(choice.told)
+    pairings = _judged(drafts, request.level, narrowed=narrowed)
     comparison = Comparison(
-        tuple(facts), pairings, request.tag, request.level, request.permutations
+        tuple(facts), pairings, request.tag, request.level, request.permutations, choice
     )
     return Compared(comparison, compared)
 
 
-def _judged(drafts: list[PairingDraft], level: float) -> tuple[Pairing, ...]:
+def _judged(drafts: list[PairingDraft], level: float, *, narrowed: bool) -> tuple[Pairing, ...]:
     """The pairings; tests of all pairs and of groups are two families over all runs."""
     whole, grouped = (
         [d for draft in drafts for d in draft.drafts if (d.difference.group is None) == overall]
@@ -79,7 +82,7 @@ def _judged(drafts: list[PairingDraft], level: float) -> tuple[Pairing, ...]:
     done = {
         id(before): after
         for family in (whole, grouped)
-        for before, after in zip(family, judged(family, level), strict=True)
+        for before, after in zip(family, judged(family, level, narrowed=narrowed), strict=True)
     }
     return tuple(draft.pairing([done[id(d)] for d in draft.drafts]) for draft in drafts)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from evaluator.aggregate.asked import Asked, AskedMetric, CustomPlan, ReferencePlace
-from evaluator.comparison.records import Refusal
+from evaluator.comparison.records import Chosen, Refusal
 from evaluator.errors import ConfigError
 
 FREE_OPTIONS = {"groups", "seed", "level"}
@@ -80,6 +80,15 @@ def check_wanted(sides: Sequence[Side], wanted: Sequence[str]) -> None:
             faults.append(f"expected one of {', '.join(known) or 'none'}, got '{name}'; {hint}")
     if faults:
         raise ConfigError("--metrics: the runs were not asked for these:", tuple(faults))
+
+
+def chosen(sides: Sequence[Side], wanted: Sequence[str] | None) -> Chosen | None:
+    """What the names choose among all metrics that the runs were asked for; None of no choice."""
+    if wanted is None:
+        return None
+    known = {title(metric) for side in sides for metric in _metrics(side)}
+    taken = {title(metric) for side in sides for metric in _wanted(side, wanted)}
+    return Chosen(tuple(wanted), len(taken), len(known))
 
 
 def with_references_of(baseline: Side, other: Side, metric: Matched) -> Asked:

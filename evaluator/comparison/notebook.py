@@ -20,6 +20,7 @@ def as_html(comparison: Comparison) -> str:
         for run in comparison.runs
     ]
     parts = ["<p>" + "<br>".join(escape(line) for line in runs) + "</p>"]
+    parts.append(_list(comparison.told))
     parts += [_pairing(pairing, comparison.level) for pairing in comparison.pairings]
     return "".join(parts)
 

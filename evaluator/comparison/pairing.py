@@ -20,6 +20,7 @@ from evaluator.comparison.differences import (
     of_scores,
     of_values,
 )
+from evaluator.comparison.family import tested_once
 from evaluator.comparison.matching import Matched, Side, match, title
 from evaluator.comparison.opened import OpenedRun
 from evaluator.comparison.pairs import Pairs, pair
@@ -136,6 +137,7 @@ class PairingDraft:
         count = len(np.unique(prompts[members]))
         for a, b in numbers.results:
             found[a.name] = of_results(a, b, count, frame, settings)
+        found = tested_once(found, plan.extractor)
         order = [name for name in plan.result_names if name in found]
         self.drafts += [found[name] for name in [*order, *(set(found) - set(order))]]
         if group is None:

@@ -33,6 +33,28 @@ class Refusal(NamedTuple):
     """Expected, then got, then how to mend it."""
 
 
+class Chosen(NamedTuple):
+    """Metrics that were chosen by name: the others count in no correction."""
+
+    names: tuple[str, ...]
+    """Names of metrics or numbers, as they were asked for. Untrusted."""
+    metrics: int
+    """How many of the runs' metrics they are."""
+    of: int
+    """How many metrics the runs were asked for."""
+
+    @property
+    def told(self) -> str:
+        """What a reader of the p values should know, in one sentence; empty where all are there."""
+        if self.metrics == self.of:
+            return ""
+        return (
+            f"{self.metrics} of {self.of} metrics were chosen ({', '.join(self.names)}): Holm's "
+            "correction is over the tests of these alone, which holds only if they were chosen "
+            "before the others' numbers were seen"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """One run: where its numbers come from. Every string is untrusted."""
@@ -126,6 +148,8 @@ class Comparison:
     this."""
     permutations: int = 0
     """Sign flips drawn, where they were too many to enumerate."""
+    chosen: Chosen | None = None
+    """What was chosen; None where everything that the runs share is compared."""
 
     def _repr_html_(self) -> str:
         return as_html(self)
@@ -141,6 +165,18 @@ class Comparison:
             for pairing in self.pairings
         )
         return 0 if whole else 1
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a reader of every p value should know."""
+        said = [self.chosen.told] if self.chosen is not None and self.chosen.told else []
+        if len(self.runs) > 2:
+            letters = ", ".join(run.letter for run in self.runs[1:])
+            said.append(
+                f"{letters} are compared with A and not with each other; Holm's correction is over "
+                "the tests of all of them together"
+            )
+        return tuple(said)
 
     def run(self, letter: str) -> RunFacts:
         """The run with this letter."""
@@ -159,6 +195,7 @@ class Comparison:
             "tag": self.tag,
             "level": self.level,
             "permutations": self.permutations,
+            "chosen": None if self.chosen is None else self.chosen._asdict(),
         }
 
     @classmethod
@@ -177,12 +214,20 @@ class Comparison:
                 record["tag"],
                 record["level"],
                 record["permutations"],
+                _chosen(record.get("chosen")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"comparison.json: expected what `compare` writes, got another record ({error!r}); "
                 "compare again"
             ) from error
+
+
+def _chosen(record: Mapping[str, Any] | None) -> Chosen | None:
+    """What was chosen; comparisons of an earlier version do not say."""
+    if record is None:
+        return None
+    return Chosen(**{**record, "names": tuple(record["names"])})
 
 
 def _compared(pairing: Pairing) -> bool:

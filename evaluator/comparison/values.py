@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -60,6 +60,8 @@ class Values:
     asked: tuple[Asked, Asked]
     pairs: Pairs
     _feeds: dict[tuple[Any, ...], Feed] = field(default_factory=dict)
+    _shared: dict[Hashable, Any] = field(default_factory=dict)
+    """Both runs are compared with the same reference: its moments are taken once."""
 
     def scores(self, metric: Matched) -> tuple[Scores, ...] | None:
         """The scores behind a metric from the tables of both runs; None where one has no table.
@@ -165,8 +167,9 @@ class Values:
                 asked = with_references_of(*sides, metric)
             placement = self.pairs.placement(side, opened.run.num_samples)
             self._feeds[place] = Feed(
-                opened.run, asked, World(), None, placement, rows_at_once=ROWS_AT_ONCE
-            )
+                opened.run, asked, World(), None, placement, rows_at_once=ROWS_AT_ONCE,
+                shared=self._shared,
+            )  # fmt: skip
         return self._feeds[place]
 
     def _scores_of(self, asked: AskedMetric, rows: Sequence[Any]) -> tuple[Scores, ...]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,7 +19,7 @@ from evaluator.config.asked import MetricConfig
 from evaluator.errors import ConfigError
 from evaluator.leaderboard.collect import ReadRun
 from evaluator.leaderboard.made_with import count, mapping, text
-from evaluator.metrics.catalog import resolve
+from evaluator.metrics.catalog import quantity_of, resolve
 from evaluator.text import without_secrets
 
 UNKNOWN = "unknown"
@@ -56,6 +56,23 @@ class Answer:
     """What the run calls the reference."""
     options: Mapping[str, Any]
     """Options that the configuration set, without secrets."""
+
+
+class SameQuantity(NamedTuple):
+    """What columns share that speak of one quantity, however they estimate it."""
+
+    names: tuple[str, ...]
+    """Names of the estimates; the one of the least noise first."""
+    about: tuple[object, ...]
+    """Extractor, fingerprint, reference and prompts; options where one metric gives them all."""
+
+
+def same_quantity(question: Question) -> SameQuantity:
+    """The quantity that a question is about."""
+    q, found = question, quantity_of(question.metric, question.extractor)
+    about = (q.extractor, q.fingerprint, q.reference, q.reference_n, q.held_out, q.prompts)
+    alone = len(found.names) == 1 or found.one_metric
+    return SameQuantity(found.names, (*about, q.options) if alone else about)
 
 
 def answers_of(run: ReadRun, place: int) -> list[Answer]:

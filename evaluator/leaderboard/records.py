@@ -179,7 +179,8 @@ class Standing:
     place: int
     """1 + how many rows have a higher mean win rate."""
     win_rate: float
-    """Share of the other runs that it beats (a tie is half), averaged over metrics."""
+    """Share of the other runs that it beats (a tie is half), averaged over metrics. Columns of one
+    quantity, such as KID over subsets and over all samples, count once."""
     low: float
     """Lower end of the 95 % interval of the win rate over resamples."""
     high: float

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluator.leaderboard.columns import Draft
+from evaluator.leaderboard.questions import same_quantity
 from evaluator.leaderboard.ranks import Ranked
 from evaluator.leaderboard.records import Agreement, Robustness, Standing, Variant
 from evaluator.statistics.standings import (
@@ -49,11 +50,43 @@ class Ranking(NamedTuple):
         return spread
 
 
+def counted(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """The columns that a win rate is over: one for each quantity, lest it weigh twice.
+
+    Of two columns of one quantity (`metrics.families.ONE_QUANTITY`: KID over subsets and over all
+    samples), the one does not count whose runs are all ranked in the other; where both rank the
+    same runs, that is the one with more noise.
+    """
+    return [ranking for ranking in rankings if _counts_as(ranking, rankings) is ranking]
+
+
+def _counts_as(ranking: Ranking, rankings: Sequence[Ranking]) -> Ranking:
+    """The column that counts in place of this one; itself where there is none."""
+    quantity, runs = same_quantity(ranking.draft.question), set(ranking.ranked.runs)
+
+    def order(other: Ranking) -> tuple[int, int]:
+        return -len(other.ranked.runs), quantity.names.index(other.draft.question.metric)
+
+    instead = [
+        other
+        for other in rankings
+        if other.draft.question.metric != ranking.draft.question.metric
+        and same_quantity(other.draft.question) == quantity
+        and runs.issubset(other.ranked.runs)
+        and order(other) < order(ranking)
+    ]
+    return min(instead, key=order, default=ranking)
+
+
 def standings_of(
     rankings: Sequence[Ranking], names: Sequence[str], *, by: str | None = None
 ) -> tuple[tuple[Standing, ...], Robustness | None]:
-    """Standings of all runs that are ranked somewhere, and the robustness of their order."""
-    num = len(names)
+    """Standings of all runs that are ranked somewhere, and the robustness of their order.
+
+    Shares of wins are over `counted` columns; all columns are compared with each other.
+    """
+    num, every = len(names), rankings
+    rankings = counted(rankings)
     shown = [i for i in range(num) if any(i in r.ranked.runs for r in rankings)]
     if len(shown) < 2:
         return (), None
@@ -86,7 +119,7 @@ def standings_of(
     ]
     known = steady.taus[~np.isnan(steady.taus)]
     robustness = Robustness(
-        between_metrics=_between(rankings, num),
+        between_metrics=_between(every, num),
         left_out=left_out,
         groups=_groups(rankings, names, dict(zip(kept, rates, strict=True)), by),
         num_resamples=drawn.shape[1],
@@ -100,8 +133,16 @@ def standing_remarks(
     rankings: Sequence[Ranking], standings: Sequence[Standing], names: Sequence[str]
 ) -> list[str]:
     """What hinders comparing win rates: runs that never met, and runs with few of the metrics."""
-    circles = _circles(rankings)
     remarks = []
+    for ranking in rankings:
+        counts = _counts_as(ranking, rankings)
+        if counts is not ranking:
+            remarks.append(
+                f"{ranking.draft.label} counts in no win rate: {counts.draft.label} is of the same "
+                "quantity and counts once for both"
+            )
+    rankings = counted(rankings)
+    circles = _circles(rankings)
     if len(circles) > 1:
         told = " | ".join(_some([names[i] for i in sorted(circle)]) for circle in circles)
         remarks.append(

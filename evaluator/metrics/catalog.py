@@ -14,7 +14,7 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.errors import ConfigError
 from evaluator.metrics.families import (
@@ -22,6 +22,7 @@ from evaluator.metrics.families import (
     FAMILIES,
     INCEPTION,
     NAMES,
+    ONE_QUANTITY,
     PROPER_NAMES,
     CatalogEntry,
 )
@@ -103,6 +104,26 @@ def resolve(
         result_names=_result_names(entry, chosen, settings),
         higher_is_better=entry.higher_is_better,
     )
+
+
+class Quantity(NamedTuple):
+    """Results that speak of one quantity."""
+
+    names: tuple[str, ...]
+    """Their names; of those that are there, the first is to be tested and counted."""
+    one_metric: bool
+    """Whether they are results of one metric, and so share its options."""
+
+
+def quantity_of(name: str, extractor: str | None) -> Quantity:
+    """The quantity that a result is of: `kid` → `kid_full`, `kid`; most are alone with theirs."""
+    for results in ONE_QUANTITY if extractor is not None else ():
+        names = tuple(
+            _result_names(FAMILIES[metric], str(extractor), {})[place] for metric, place in results
+        )
+        if name in names:
+            return Quantity(names, len({metric for metric, _ in results}) == 1)
+    return Quantity((name,), one_metric=True)
 
 
 def _parse(name: str) -> tuple[str, str | None]:

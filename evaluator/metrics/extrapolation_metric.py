@@ -19,8 +19,8 @@ from evaluator.metrics.extrapolation import (
     reference_sizes,
     subset_sizes,
 )
-from evaluator.metrics.frechet import ACCURACY
-from evaluator.metrics.frechet_metric import REPLICATE_ACCURACY, constant_cautions, distance_to
+from evaluator.metrics.fixed_gaussian import ACCURACY, FixedGaussian
+from evaluator.metrics.frechet_metric import REPLICATE_ACCURACY, constant_cautions
 from evaluator.metrics.intervals import Integers, Interval, jackknife_interval
 from evaluator.metrics.moments import Moments
 from evaluator.metrics.options import flag, whole_number
@@ -69,6 +69,11 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
             )
         super().use_reference(moments)
 
+    @property
+    def shares_reference(self) -> bool:
+        """Not where subsets are drawn of the real samples."""
+        return not self.subsample_reference
+
     def _accept(self, values: Tensor, clusters: Tensor, side: str) -> None:
         if side == REAL and not self.subsample_reference:
             add_to_packed(self.reference, values)
@@ -95,9 +100,11 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
         order, sizes = generator.permutation(n), subset_sizes(n, self.num_points)
         prefixes = list(prefix_moments(fake, order, sizes))
         references = self._references(sizes, generator)
-        fit = _fit(prefixes, references, ACCURACY)
+        once = {id(each): FixedGaussian(each.mean, each.covariance) for each in references}
+        fixed = [once[id(each)] for each in references]
+        fit = _fit(prefixes, fixed, ACCURACY)
         groups = self._group_of(self._clusters_in_plan_order())
-        interval, doubts = self._interval(fit, fake, groups, order, prefixes, references)
+        interval, doubts = self._interval(fit, fake, groups, order, prefixes, fixed)
         last = references[-1]
         warnings = [
             *last.remarks,
@@ -148,7 +155,7 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
         groups: Integers,
         order: Integers,
         prefixes: list[Moments],
-        references: list[Reference],
+        references: list[FixedGaussian],
     ) -> tuple[Interval | None, list[str]]:
         """The jackknife interval, or why there is none.
 
@@ -175,11 +182,11 @@ class FrechetInfinity(AgainstMoments, GatheredMetric):
 
 
 def _fit(
-    fakes: Iterable[Moments], references: list[Reference], accuracy: float
+    fakes: Iterable[Moments], references: list[FixedGaussian], accuracy: float
 ) -> FrechetExtrapolation:
     """The line through the distances of the subsets."""
     sizes, distances = [], []
     for fake, real in zip(fakes, references, strict=True):
         sizes.append(fake.n)
-        distances.append(distance_to(real, fake, accuracy=accuracy))
+        distances.append(real.distance(fake, accuracy=accuracy))
     return fitted(sizes, distances)

@@ -277,6 +277,18 @@ FAMILIES: Mapping[str, CatalogEntry] = {
 }
 """Prefix of a spec string → the computation."""
 
+ONE_QUANTITY: tuple[tuple[tuple[str, int], ...], ...] = (
+    (("kd", 1), ("kd", 0)),
+    (("fd", 0), ("fd_infinity", 0)),
+    (("memorized_fraction", 0), ("memorized_fraction", 1)),
+)
+"""Results, as computation and place, that speak of one quantity of the same features.
+
+The first is the one to test and to count: it has the least noise. A mean over random subsets is the
+distance of all samples with the noise of drawing them; a distance extrapolated to infinitely many
+samples is that of these, less a bias that runs of one size share; one share is 1 minus the other.
+"""
+
 PROPER_NAMES: Mapping[str, str] = {
     "fid": "fd",
     "fid_infinity": "fd_infinity",

@@ -13,12 +13,11 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from evaluator.metrics.accumulators import REAL
 from evaluator.metrics.arrays import EPSILON
-from evaluator.metrics.frechet import ACCURACY, frechet_distance
+from evaluator.metrics.fixed_gaussian import FixedGaussian
 from evaluator.metrics.intervals import COVERS_SET, Interval, jackknife_interval
 from evaluator.metrics.moments import Moments
 from evaluator.metrics.reference import (
     AgainstMoments,
-    Reference,
     add_to_packed,
     merge_packed,
     unpack_moments,
@@ -97,7 +96,8 @@ class FrechetDistance(AgainstMoments):
                 fake.n,
             )
         real = self._reference()
-        value = distance_to(real, fake)
+        fixed = FixedGaussian(real.mean, real.covariance)
+        value = fixed.distance(fake)
         warnings = [
             *real.remarks,
             *_size_cautions("generated", fake.n, self.dim),
@@ -110,14 +110,14 @@ class FrechetDistance(AgainstMoments):
                 f"{value:.0f} is above {SUSPICIOUS_FID:.0f}: often the images and the reference "
                 "differ in resolution, or in how they were resized and normalised; check both"
             )
-        interval, doubts = self._interval(value, fake, real, parts)
+        interval, doubts = self._interval(value, fake, fixed, parts)
         result = self._result(
             value, fake.n, interval=interval, warnings=[*warnings, *doubts], details=real.details
         )
         return (result,)
 
     def _interval(
-        self, value: float, fake: Moments, real: Reference, parts: list[Moments]
+        self, value: float, fake: Moments, real: FixedGaussian, parts: list[Moments]
     ) -> tuple[Interval | None, list[str]]:
         """The jackknife interval, or why there is none."""
         if not self.groups:
@@ -125,20 +125,11 @@ class FrechetDistance(AgainstMoments):
         sizes = [part.n for part in parts]
         if len(parts) < 2 or fake.n - max(sizes) < 2:
             return None, ["no interval: too few prompts to leave a group of them out"]
-        replicates = [
-            distance_to(real, fake.without(part), accuracy=REPLICATE_ACCURACY) for part in parts
-        ]
+        replicates = list(real.distances_without(fake, parts, accuracy=REPLICATE_ACCURACY))
         interval = jackknife_interval(
             value, replicates, sizes, covers=COVERS_SET, level=self.level, bounds=(0.0, np.inf)
         )
         return interval, []
-
-
-def distance_to(real: Reference, fake: Moments, *, accuracy: float = ACCURACY) -> float:
-    """The Fréchet distance of generated samples to a reference."""
-    return frechet_distance(
-        fake.mean, fake.covariance(), real.mean, real.covariance, accuracy=accuracy
-    )
 
 
 def _size_cautions(name: str, n: int | None, dim: int) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from evaluator.errors import MetricError
-from evaluator.metrics.frechet_metric import REPLICATE_ACCURACY, distance_to
+from evaluator.metrics.fixed_gaussian import FixedGaussian
+from evaluator.metrics.frechet_metric import REPLICATE_ACCURACY
 from evaluator.metrics.intervals import COVERS_SET, Floats, Interval, jackknife_interval
 from evaluator.metrics.moments import Moments
 from evaluator.metrics.options import share
@@ -19,7 +20,6 @@ from evaluator.metrics.penalty import (
     memorization_distances,
     penalized,
 )
-from evaluator.metrics.reference import Reference
 from evaluator.metrics.results import Result
 from evaluator.metrics.set_metrics import NO_INTERVAL, TwoSets
 
@@ -55,13 +55,13 @@ class Mifid(TwoSets):
         except MetricError as error:
             return self._refused(str(error), n)
         reference = Moments.from_features(train)
-        real = Reference(reference.mean, reference.covariance(), m)
+        real = FixedGaussian(reference.mean, reference.covariance())
         parts = [
             Moments.from_features(fake[torch.from_numpy(groups == group)])
             for group in range(int(groups.max()) + 1)
         ]
         whole = functools.reduce(Moments.merge, parts)
-        distance, memorized = distance_to(real, whole), float(nearest.mean())
+        distance, memorized = real.distance(whole), float(nearest.mean())
         value = penalized(distance, memorized, self.cosine_distance_eps)
         without = mean_without(nearest, groups) if len(parts) > 1 else np.array([memorized])
         interval = self._interval(value, memorized, without, real, whole, parts)
@@ -86,7 +86,7 @@ class Mifid(TwoSets):
         value: float,
         memorized: float,
         without: Floats,
-        real: Reference,
+        real: FixedGaussian,
         whole: Moments,
         parts: list[Moments],
     ) -> Interval | None:
@@ -95,11 +95,10 @@ class Mifid(TwoSets):
         if not self.groups or len(parts) < 2 or whole.n - max(sizes) < 2:
             return None
         side = np.inf if memorized < self.cosine_distance_eps else 0.0
+        distances = real.distances_without(whole, parts, accuracy=REPLICATE_ACCURACY)
         replicates = [
-            penalized(
-                distance_to(real, whole.without(part), accuracy=REPLICATE_ACCURACY), mean, side
-            )
-            for part, mean in zip(parts, without, strict=True)
+            penalized(distance, mean, side)
+            for distance, mean in zip(distances, without, strict=True)
         ]
         return jackknife_interval(
             value, replicates, sizes, covers=COVERS_SET, level=self.level, bounds=(0.0, np.inf)

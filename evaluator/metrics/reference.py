@@ -122,6 +122,20 @@ class AgainstMoments(PlannedMetric):
         self._defaults["reference"] = torch.zeros(0, dtype=torch.float64)
         self.reference = torch.zeros(0, dtype=torch.float64, device=self.device)
 
+    @property
+    def shares_reference(self) -> bool:
+        """Whether moments are all that is held of real samples, and so may be another metric's."""
+        return True
+
+    def fed_reference(self) -> tuple[Tensor, Tensor]:
+        """The moments of the real samples that this process fed, and their positions."""
+        return self.reference, self._joined("real_positions")
+
+    def take_reference(self, fed: tuple[Tensor, Tensor]) -> None:
+        """Take what another metric of the same features was fed, in place of feeding it again."""
+        moments, positions = fed
+        self.reference, self.real_positions = moments.clone(), [positions]
+
     def _num_reference(self) -> int | None:
         """Number of reference samples; None where it is not known."""
         return int(self.reference[0]) if self._given is None else self._given.n

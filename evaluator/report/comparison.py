@@ -118,6 +118,8 @@ def _fill(comparison: Comparison, runs: Sequence[RunDirectory], *, data: Path, a
         parts=parts,
         level=f"{100 * comparison.level:g} %",
         permutations=comparison.permutations,
+        told=[plain(each) for each in comparison.told],
+        chosen=comparison.chosen is not None and bool(comparison.chosen.told),
         tag=plain(comparison.tag or "", limit=100),
         facts=fact_rows(comparison),
         provenance=provenance_rows([read_origin(run).provenance for run in runs]),

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from evaluator.comparison.differences import Frame, Settings, judged, of_scores
+from evaluator.comparison.differences import (
+    Draft,
+    Frame,
+    Settings,
+    movers,
+    of_results,
+    of_scores,
+)
+from evaluator.comparison.family import judged
+from evaluator.comparison.pairs import Pairs
 from evaluator.comparison.records import Difference
 from evaluator.comparison.values import Scores
+from evaluator.metrics.intervals import Interval, Replicates
+from evaluator.metrics.results import Result
 
 FRAME = Frame(None, None, None, None, ("A", "B"))
 SETTINGS = Settings(level=0.95, permutations=499)
@@ -50,13 +62,49 @@ def test_a_difference_that_is_there_is_found():
     assert np.mean([each == ["better"] * 6 for each in found]) > 0.8
 
 
-def test_too_few_prompts_say_that_nothing_could_be_found():
-    values = np.array([0.1, 0.2, 0.3, 0.4])
-    scores = Scores("score", False, (values, values - 1.0), marks=False)
-    draft = of_scores(scores, np.arange(4), np.ones(4, np.bool_), FRAME, SETTINGS)
-    (found,) = judged([draft], 0.95)
-    assert (found.verdict, found.p) == ("no difference found", 0.125)
-    assert "so few prompts cannot give less than p = 0.12 before it" in found.why
+def of_prompts(count: int) -> Draft:
+    """A difference that is the same way in every prompt, and varies."""
+    values = np.linspace(0.1, 0.4, count)
+    scores = Scores("score", False, (values, 0.5 * values), marks=False)
+    return of_scores(scores, np.arange(count), np.ones(count, np.bool_), FRAME, SETTINGS)
+
+
+@pytest.mark.parametrize(("count", "interval"), [(2, False), (3, False), (4, False), (5, True)])
+def test_prompts_too_few_for_any_finding_are_not_tested_and_count_in_no_family(count, interval):
+    few, many = judged([of_prompts(count), of_prompts(6)], 0.95)
+    assert (few.verdict, few.p, few.family) == ("not tested", None, 0)
+    assert few.why.startswith(f"not tested: expected at least 6 prompts, got {count}, of which no")
+    assert few.difference == pytest.approx(-0.125)
+    assert (few.interval is not None) == interval
+    said = f"no interval: expected at least 5 prompts, got {count}"
+    assert any(warning.startswith(said) for warning in few.warnings) == (not interval)
+    assert (many.family, many.p, many.verdict) == (1, 2 / 2**6, "better")
+
+
+def test_prompts_too_few_after_the_correction_say_so():
+    drafts = [of_prompts(6), of_prompts(6)]
+    assert all(
+        "so few prompts cannot give less than p = 0.031 before it" in found.why
+        for found in judged(drafts, 0.95)
+    )
+
+
+def test_sets_of_few_groups_of_prompts_have_neither_interval_nor_test():
+    rng = np.random.default_rng(3)
+
+    def number(groups: int, shift: float) -> Result:
+        left_out = tuple((1.0 + shift + 0.1 * rng.normal(size=groups)).tolist())
+        seen = Replicates(1.0 + shift, left_out, (3,) * groups)
+        around = Interval(0.5, 1.5, 0.95, "jackknife", "", seen)
+        return Result("fd", 1.0 + shift, 3 * groups, False, around, (), {})
+
+    for groups, tested in ((4, False), (8, True)):
+        draft = of_results(number(groups, 0.0), number(groups, 0.3), groups, FRAME, SETTINGS)
+        found = draft.difference
+        assert (found.interval is not None, found.p is not None) == (tested, tested)
+        if not tested:
+            assert "expected at least 6 groups of prompts, got 4" in found.why
+            assert "no interval: expected at least 5 groups of prompts, got 4" in found.warnings[-1]
 
 
 @pytest.mark.parametrize(("higher", "verdict"), [(True, "worse"), (False, "better")])
@@ -91,14 +139,60 @@ def test_to_pass_is_the_better_mark(higher, both, neither):
     assert (found.agreement.only_baseline, found.agreement.only_other) == (1, 1)
 
 
+def test_marks_that_never_disagree_are_no_difference_and_no_finding():
+    found = of_marks([1, 0, 1, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1, 1], higher=True)
+    assert found.agreement == (5, 0, 0, 2, 1.0, 1.0)
+    assert (found.p, found.test, found.interval) == (1.0, "no pair differs", None)
+
+
+@pytest.mark.parametrize("mark", [0, 1])
+def test_marks_that_are_all_the_same_in_both_runs_are_counted(mark):
+    found = of_marks([mark] * 6, [mark] * 6, higher=True)
+    assert found.agreement == ((6, 0, 0, 0, 1.0, 1.0) if mark else (0, 0, 0, 6, 1.0, 1.0))
+    assert found.p == 1.0
+
+
+def test_scores_that_one_run_lacks_leave_their_pairs_out_of_both_values():
+    a = np.array([1.0, 2.0, np.nan, 4.0, 5.0, 6.0, 7.0, 8.0])
+    b = np.array([1.5, np.nan, 9.0, 4.0, 6.0, 6.5, 7.0, 8.5])
+    scores = Scores("score", True, (a, b), marks=False)
+    found = of_scores(scores, np.arange(8), np.ones(8, np.bool_), FRAME, SETTINGS).difference
+    assert (found.n, found.num_prompts) == (6, 6)
+    assert found.baseline == pytest.approx(31 / 6)
+    assert found.difference == pytest.approx(2.5 / 6)
+    assert found.warnings == ("2 pairs are left out: one of their samples has no finite score",)
+
+
+def pairs_of(count: int) -> Pairs:
+    places = np.arange(count)
+    keys = pa.array([f"p{i}" for i in range(count)])
+    return Pairs((places, places), places, keys, np.zeros(count, np.int64), (0, 0), (), ())
+
+
+def test_pairs_that_changed_most_are_named_both_ways_and_ties_in_the_order_of_the_plan():
+    b = np.array([0.0, 2.0, -1.0, 2.0, np.nan, -1.0, 0.0, 1.0])
+    scores = Scores("score", False, (np.zeros(8), b), marks=False)
+    found = movers(scores, pairs_of(8), [None] * 8, 3)
+    assert found is not None
+    assert [(each.key, each.difference) for each in found.rose] == [
+        ("p1", 2.0), ("p3", 2.0), ("p7", 1.0),
+    ]  # fmt: skip
+    # what did not change fell no more than it rose
+    assert [(each.key, each.difference) for each in found.fell] == [("p2", -1.0), ("p5", -1.0)]
+    assert (found.improved, found.worsened) == (found.fell, found.rose)
+    alike = Scores("score", False, (np.zeros(8), np.zeros(8)), marks=False)
+    assert movers(alike, pairs_of(8), [None] * 8, 3) is None
+
+
 def test_one_prompt_is_not_tested_and_counts_in_no_family():
-    one, four = np.zeros(2, np.int64), np.arange(4)
+    one, six = np.zeros(2, np.int64), np.arange(6)
     alone = Scores("alone", True, (np.array([0.1, 0.2]), np.array([0.3, 0.5])), marks=False)
-    others = Scores("others", True, (np.zeros(4), np.array([0.1, 0.2, 0.3, 0.5])), marks=False)
+    rising = np.array([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
+    others = Scores("others", True, (np.zeros(6), rising), marks=False)
     drafts = [of_scores(alone, one, np.ones(2, np.bool_), FRAME, SETTINGS),
-              of_scores(others, four, np.ones(4, np.bool_), FRAME, SETTINGS)]  # fmt: skip
+              of_scores(others, six, np.ones(6, np.bool_), FRAME, SETTINGS)]  # fmt: skip
     untested, tested = judged(drafts, 0.95)
     assert (untested.verdict, untested.p, untested.interval) == ("not tested", None, None)
-    assert untested.why == "not tested: expected at least 2 prompts, got 1; evaluate more prompts"
+    assert untested.why == "not tested: expected at least 6 prompts, got 1; evaluate more prompts"
     assert untested.difference == pytest.approx(0.25)
     assert tested.family == 1

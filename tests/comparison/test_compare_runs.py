@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluator.aggregate.asked import ReferencePlace
+from evaluator.aggregate.feed import Feed
+from evaluator.cli.compare_table import comparison_table
 from evaluator.comparison import compare_runs
+from evaluator.comparison.opened import open_runs
 from evaluator.comparison.pairing import Request
-from evaluator.comparison.records import Comparison, Difference, Pairing
+from evaluator.comparison.records import Chosen, Comparison, Difference, Pairing
+from evaluator.distributed import World
+from evaluator.errors import EvaluatorError
 from evaluator.metrics import frechet_distance_from_features
 from evaluator.metrics.intervals import clustered_mean_interval, grouped_jackknife
 from evaluator.statistics.contingency import mcnemar_p
-from tests.comparison.synthetic import FINGERPRINT, Toy, key_of, make_run, prompt_numbers, values_of
+from tests.comparison.synthetic import (
+    FINGERPRINT,
+    METRICS,
+    Toy,
+    key_of,
+    make_run,
+    prompt_numbers,
+    values_of,
+)
 
 Make = Callable[..., Path]
 
@@ -115,9 +131,48 @@ def test_exchanging_the_runs_turns_the_signs(make):
 
 def test_runs_that_differ_by_seed_alone_are_not_told_apart(make):
     _, pairing = only(make("a"), make("b", seed=1))
-    assert {each.verdict for each in pairing.differences} == {"no difference found"}
-    assert all(each.family == 4 for each in pairing.differences)
+    found = {each.name: (each.verdict, each.family) for each in pairing.differences}
+    assert found.pop("kd_toy") == ("not tested", 0)
+    assert set(found.values()) == {("no difference found", 3)}
     assert pairing.settings == (("seed", "0", "1"),)
+
+
+@pytest.mark.parametrize("name", ["fd_toy", "fd_infinity_toy"])
+def test_a_reference_is_fed_once_to_all_feeds_that_share_its_moments(make, tmp_path, name):
+    a, features = make("a", metrics=(name,)), {"toy": FINGERPRINT}
+    real = tmp_path / "real"
+    run = make_run(real, Toy(prompts=60, images=1, seed=99, first=1000, metrics=()))
+    opened = open_runs([a, make("b", seed=1)])[0]
+    asked = replace(
+        opened.asked, references={"real": ReferencePlace(str(real), None, None, features)}
+    )
+    (metric,) = asked.resolved().metrics
+
+    def feed(shared: dict | None) -> Feed:
+        return Feed(opened.run, asked, World(), None, shared=shared)
+
+    shared: dict = {}
+    first, alone = (
+        feed(each).metric(metric, opened.shards).metric.compute() for each in (shared, None)
+    )
+    for table in run.path.glob("shards/*/features-*"):
+        table.unlink()
+    again = feed(shared).metric(metric, opened.shards).metric.compute()
+    values = [(each.value, each.interval) for (each,) in (first, alone, again)]
+    assert values[0] == values[1] == values[2]
+    assert len(shared) == 1
+    with pytest.raises(EvaluatorError, match="expected a file that was committed, got nothing"):
+        feed({}).metric(metric, opened.shards)
+
+
+def test_of_three_runs_it_is_said_which_pairs_are_compared_and_what_is_one_family(make):
+    paths = [make("a"), make("b", seed=1), make("c", seed=2)]
+    comparison = compare_runs(paths, Request(metrics=("clip_score_toy",))).comparison
+    assert [pairing.letter for pairing in comparison.pairings] == ["B", "C"]
+    assert [pairing.overall[0].family for pairing in comparison.pairings] == [2, 2]
+    said = "B, C are compared with A and not with each other; Holm's correction is over the tests"
+    assert any(each.startswith(said) for each in comparison.told)
+    assert "with A and not with each other" in comparison_table(comparison)
 
 
 def test_a_score_is_pass_or_fail_only_where_it_is_so_in_both_runs(make):
@@ -154,7 +209,11 @@ def test_numbers_that_are_there_already_are_not_computed_again(make):
     a, b = make("a"), make("b", seed=1)
     for features in [*a.glob("shards/*/features-*"), *b.glob("shards/*/features-*")]:
         features.unlink()  # neither features nor scores are read, where metrics/ has them
-    assert {each.verdict for each in only(a, b)[1].differences} == {"no difference found"}
+    found = only(a, b)[1].differences
+    assert {d.name for d in found if d.verdict == "no difference found"} == {
+        "fd_toy", "kd_full_toy", "clip_score_toy",
+    }  # fmt: skip
+    assert all(each.difference is not None for each in found)
     (a / "metrics.json").write_text("{}")
     assert {each.verdict for each in only(a, b)[1].differences} == {"not comparable"}
 
@@ -183,7 +242,7 @@ def test_groups_are_compared_by_themselves(make):
     found = of(comparison, "clip_score_toy", ("colour", "red"))
     assert (found.n, found.num_prompts) == (24, 12)
     assert found.baseline == pytest.approx(scores[red].mean(), rel=1e-12)
-    assert found.family == 8
+    assert found.family == 6  # three numbers in two groups: the kernel distance is tested once
     assert of(comparison, "fd_toy", ("colour", "red")).n == 24
     comparison, pairing = only(make("c"), make("d", seed=1), tag="size")
     assert "expected prompts with the tag 'size', got none; they have colour" in (
@@ -229,7 +288,8 @@ def test_the_samples_that_changed_most_come_with_their_prompts(make):
 def test_several_runs_are_corrected_together(make):
     comparison = compare_runs([make("a"), make("b", seed=1), make("c", seed=2)]).comparison
     assert [pairing.letter for pairing in comparison.pairings] == ["B", "C"]
-    assert {each.family for p in comparison.pairings for each in p.differences} == {8}
+    differences = [each for pairing in comparison.pairings for each in pairing.differences]
+    assert {each.family for each in differences if each.name != "kd_toy"} == {6}
 
 
 def test_the_same_comparison_gives_the_same_record(make):
@@ -313,3 +373,42 @@ def test_a_number_at_the_end_of_its_range_is_compared_by_its_jackknife(make):
     assert same["precision_toy"].interval is None
     assert same["precision_toy"].verdict == "not tested"
     assert "changes the difference by nothing" in same["precision_toy"].why
+
+
+def test_metrics_that_were_chosen_are_said_with_how_many_there_are(make):
+    a, b = make("a"), make("b", seed=1)
+    whole, _ = only(a, b)
+    assert whole.chosen is None
+    some, pairing = only(a, b, metrics=("clip_score_toy",))
+    assert some.chosen == Chosen(("clip_score_toy",), 1, 3)
+    assert some.chosen.told.startswith("1 of 3 metrics were chosen (clip_score_toy): Holm's")
+    (found,) = pairing.differences
+    assert (found.family, found.p_adjusted) == (1, found.p)
+    assert found.why.endswith("after Holm's correction over 1 test of the chosen metrics alone")
+    assert of(whole, "clip_score_toy").family > 1
+    assert Comparison.from_record(json.loads(json.dumps(some.record()))) == some
+    assert "1 of 3 metrics were chosen" in comparison_table(some)
+    assert "1 of 3 metrics were chosen" in some._repr_html_()
+    everything, _ = only(a, b, metrics=METRICS)
+    assert everything.chosen is not None
+    assert everything.chosen.told == ""
+    assert everything.pairings == whole.pairings
+
+
+def test_a_comparison_of_an_earlier_version_does_not_say_what_was_chosen(make):
+    record = only(make("a"), make("b", seed=1))[0].record()
+    del record["chosen"]
+    assert Comparison.from_record(record).chosen is None
+
+
+def test_of_results_of_one_quantity_one_alone_is_tested(make):
+    comparison, pairing = only(make("a"), make("b", seed=1))
+    subsets, full = of(comparison, "kd_toy"), of(comparison, "kd_full_toy")
+    assert (subsets.p, subsets.p_adjusted, subsets.family) == (None, None, 0)
+    assert subsets.verdict == "not tested"
+    assert subsets.why.startswith("not tested apart: kd_full_toy is of the same quantity")
+    # what is said of the subsets is about the subsets: their own difference, in their own interval
+    assert subsets.difference == pytest.approx(subsets.other - subsets.baseline)
+    assert (subsets.interval.low + subsets.interval.high) / 2 == pytest.approx(subsets.difference)
+    assert full.p is not None
+    assert full.family == sum(d.p is not None for d in pairing.overall) == 3

@@ -42,6 +42,47 @@ def test_win_rates_and_places_are_those_by_hand(runs: Path) -> None:
     assert board.standings[0].by_metric == {"fid": 1.0, "kid": 1.0, "cmmd": 0.0}
 
 
+def test_columns_of_one_quantity_count_once_in_win_rates(tmp_path: Path) -> None:
+    """`b` is ahead in one quantity that has two columns, `a` in two that have one each."""
+    better = {"kid": "b", "kid_full": "b", "fid": "a", "cmmd": "a"}
+    for name in "ab":
+        numbers = [SetNumber(m, 1.0 if name == first else 2.0) for m, first in better.items()]
+        make_run(tmp_path / name, numbers)
+    board = leaderboard([tmp_path])
+    first, second = board.standings
+    assert (first.row, first.num_metrics) == ("a", 3)
+    assert (first.win_rate, second.win_rate) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert first.by_metric == {"kid_full": 0.0, "fid": 1.0, "cmmd": 1.0}
+    assert all((cell := board.cell("a", m)) is not None and cell.rank for m in better)
+    said = "kid counts in no win rate: kid_full is of the same quantity and counts once for both"
+    assert said in board.remarks
+    assert board.robustness is not None
+    assert "without kid" not in [each.name for each in board.robustness.left_out]
+    assert {("kid", "kid_full")} <= {(a.first, a.second) for a in board.robustness.between_metrics}
+
+
+def test_a_quantity_counts_for_runs_that_have_but_one_of_its_columns(tmp_path: Path) -> None:
+    both = [SetNumber(metric, 1.0) for metric in ("kid", "kid_full")]
+    for name in "ab":
+        make_run(tmp_path / name, both)
+    for name in "cd":
+        make_run(tmp_path / name, [SetNumber("kid", 2.0)])
+    board = leaderboard([tmp_path])
+    assert {s.row: s.by_metric for s in board.standings}["c"] == {"kid": pytest.approx(1 / 6)}
+    assert not any(remark.startswith("kid counts in no") for remark in board.remarks)
+    assert any(r.startswith("kid_full counts in no win rate: kid is") for r in board.remarks)
+
+
+def test_what_is_measured_on_other_features_or_otherwise_counts_by_itself(tmp_path: Path) -> None:
+    for name in "ab":
+        numbers = [SetNumber(m, 1.0, extractor=e) for m, e in
+                   (("kid_full", "inception"), ("kd_x", "x"), ("fid_infinity", "inception"))]  # fmt: skip
+        make_run(tmp_path / name, numbers)
+    board = leaderboard([tmp_path])
+    assert {s.num_metrics for s in board.standings} == {3}
+    assert not any("counts in no win rate" in remark for remark in board.remarks)
+
+
 def test_an_order_beyond_all_noise_holds_in_every_resample(runs: Path) -> None:
     board = leaderboard([runs])
     assert [(s.first, s.keeps) for s in board.standings] == [(1.0, 1.0), (0.0, 1.0), (0.0, 1.0)]

@@ -11,7 +11,7 @@ import pytest
 
 import evaluator.metrics
 from evaluator.errors import ConfigError
-from evaluator.metrics.catalog import resolve
+from evaluator.metrics.catalog import quantity_of, resolve
 from evaluator.metrics.families import DEFAULT_EXTRACTORS, FAMILIES, NAMES, PROPER_NAMES
 
 
@@ -150,3 +150,22 @@ def test_asking_the_table_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "extractor", "names", "one_metric"),
+    [
+        ("kid", "inception", ("kid_full", "kid"), True),
+        ("kd_full_digits", "digits", ("kd_full_digits", "kd_digits"), True),
+        ("fid_infinity", "inception", ("fid", "fid_infinity"), False),
+        ("generalization_score_sscd", "sscd",
+         ("memorized_fraction_sscd", "generalization_score_sscd"), True),
+        ("kid", "digits", ("kid",), True),
+        ("sfid", "inception", ("sfid",), True),
+        ("mine", None, ("mine",), True),
+    ],
+)  # fmt: skip
+def test_results_that_speak_of_one_quantity_name_the_one_of_least_noise_first(
+    name, extractor, names, one_metric
+):
+    assert quantity_of(name, extractor) == (names, one_metric)

@@ -12,7 +12,7 @@ from scipy.linalg import sqrtm
 from evaluator.errors import MetricError
 from evaluator.metrics import Moments, frechet_distance, frechet_distance_from_features
 from evaluator.metrics import frechet as module
-from evaluator.metrics.frechet import ACCURACY, _cholesky, _congruent, _traces
+from evaluator.metrics.frechet import ACCURACY, _traces, cholesky, congruent
 
 SEEDS = st.integers(0, 2**31)
 
@@ -125,7 +125,7 @@ def test_the_triangular_product_is_the_full_one(dim: int, monkeypatch: pytest.Mo
     generator = np.random.default_rng(17)
     lower = torch.from_numpy(np.tril(generator.normal(size=(dim, dim))))
     cov = torch.from_numpy(np.cov(generator.normal(size=(dim, 40))).reshape(dim, dim))
-    np.testing.assert_allclose(_congruent(lower, cov).tril(), (lower.T @ cov @ lower).tril())
+    np.testing.assert_allclose(congruent(lower, cov).tril(), (lower.T @ cov @ lower).tril())
 
 
 def published(seed: int, dim: int, *, rank: int | None = None) -> np.ndarray:
@@ -199,8 +199,8 @@ def test_pivots_of_rounding_noise_are_no_rank() -> None:
     nearly = torch.ones(2, 2, dtype=torch.float64)
     nearly[1, 1] += 4e-16
     assert int(torch.linalg.cholesky_ex(nearly).info) == 0
-    assert _cholesky(nearly) is None
-    assert _cholesky(nearly + torch.eye(2)) is not None
+    assert cholesky(nearly) is None
+    assert cholesky(nearly + torch.eye(2)) is not None
 
 
 def test_constant_features_are_a_rank_zero_covariance() -> None:

@@ -14,8 +14,16 @@ import torch
 
 from evaluator.metrics.frechet import frechet_distance
 from evaluator.metrics.intervals import Replicates, jackknife_groups, jackknife_interval
-from evaluator.metrics.kernel import PolynomialKernel, group_sums
+from evaluator.metrics.kernel import (
+    CUBIC,
+    KernelDistanceValue,
+    PolynomialKernel,
+    Subsets,
+    group_sums,
+    kernel_sums,
+)
 from evaluator.statistics.paired import (
+    PairedSets,
     paired_jackknife,
     paired_mean_interval,
     sign_flip_test,
@@ -115,3 +123,50 @@ def test_of_sets_intervals_cover_a_true_difference(of):
     covered = np.mean([low <= truth <= high for low, high in intervals])
     assert covered == pytest.approx(0.95, abs=margin(0.95, rounds))
     assert found / rounds > 0.5
+
+
+def pair_of_kernel_distances(
+    seed: int, reference: np.ndarray, *, shift: float, prompts: int = 150
+) -> tuple[PairedSets, PairedSets]:
+    """The difference of two runs over all samples, and over 50 subsets of 100 of them."""
+    world = World(seed, prompts=prompts, images=2, dim=4)
+    groups = jackknife_groups(world.clusters, groups=GROUPS, seed=seed)
+    subsets = Subsets.drawn(2 * prompts, len(reference), 50, 100, seed)
+    found, means, real = [], [], torch.from_numpy(reference)
+    for features in (world.run(), world.run(shift=shift)):
+        sums, drawn = kernel_sums(torch.from_numpy(features), real, groups, GROUPS, CUBIC, subsets)
+        left_out = [sums.unbiased(leave_out=group) for group in range(GROUPS)]
+        seen = jackknife_interval(sums.unbiased(), left_out, sums.sizes, covers="").replicates
+        assert seen is not None
+        found.append((seen, drawn))
+        means.append(drawn.mean)
+
+    def noisy(seen: Replicates, drawn: KernelDistanceValue) -> Replicates:
+        return seen._replace(extra_variance=drawn.std**2 / 50)
+
+    (a, _), (b, _) = found
+    whole = paired_jackknife(a, b, difference=b.value - a.value)
+    by_subsets = [noisy(*each) for each in found]
+    return whole, paired_jackknife(*by_subsets, difference=means[1] - means[0])
+
+
+@pytest.mark.slow
+def test_the_p_of_a_kernel_distance_is_that_of_the_interval_beside_it():
+    """Shifted so that about half of the runs are told apart: there a p and an interval disagree."""
+    reference = np.random.default_rng(99).normal(size=(400, 4)) + 0.2
+    rounds, agree, shift = 150, [0, 0], -0.06
+    centres, intervals = [], []
+    for seed in range(rounds):
+        whole, subsets = pair_of_kernel_distances(seed, reference, shift=shift)
+        small = sign_flip_test(whole.contributions).p <= 0.05
+        for place, each in enumerate((whole, subsets)):
+            agree[place] += small != (each.interval.low <= 0.0 <= each.interval.high)
+        centres.append((whole.interval.low + whole.interval.high) / 2)
+        intervals.append((subsets.interval.low, subsets.interval.high))
+    truth = np.mean(centres)
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    # all samples: both say the same; the p of all samples is no p of the subsets' mean
+    assert agree[0] / rounds >= 0.98
+    assert agree[1] < agree[0]
+    # the variance of drawing the subsets is counted in full: too wide, never too narrow
+    assert covered >= 0.95 - margin(0.95, rounds)
