@@ -32,6 +32,7 @@ def as_text(comparison: Comparison) -> str:
         f"  {run.letter}: {plain(run.name)} ({run.n:,} of {run.n_expected:,} samples)"
         for run in comparison.runs
     ]
+    lines += [f"  ! {plain(each)}" for each in comparison.told]
     for pairing in comparison.pairings:
         lines += ["", _head(pairing), *(f"  ! {plain(note)}" for note in _notes(pairing))]
         rows = [[plain(cell) for cell in _cells(each)] for each in pairing.differences]
