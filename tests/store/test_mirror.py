@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
 from tests.store.test_rundir import commit, plan
 from tests.stores import delete
+from tests.waiting import beside
 
 NUM_SHARDS = 6
 
@@ -356,14 +356,10 @@ def test_two_pushes_while_shards_are_committed_leave_the_whole_run(
         while not results or results[-1].exit_status == 3:
             results.append(push_run(run, store))
 
-    threads = [threading.Thread(target=keep_pushing) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for index in range(NUM_SHARDS):
-        commit(run, index, f"shard {index}")
-        run.write("metrics.json", json.dumps({"fid": index}).encode())
-    for thread in threads:
-        thread.join(60)
+    with beside(keep_pushing, keep_pushing):
+        for index in range(NUM_SHARDS):
+            commit(run, index, f"shard {index}")
+            run.write("metrics.json", json.dumps({"fid": index}).encode())
     assert {result.faults for result in results} == {()}
     assert push_run(run, store).exit_status == 0
     assert pull_run(store, tmp_path / "copy").exit_status == 0
@@ -421,14 +417,12 @@ def test_a_push_killed_between_any_two_writes_leaves_whole_shards_only(
 def test_two_pulls_into_one_folder_leave_one_copy(finished, memory, tmp_path: Path) -> None:
     push_run(finished, memory)
     results = []
-    threads = [
-        threading.Thread(target=lambda: results.append(pull_run(memory, tmp_path / "copy")))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+
+    def pull() -> None:
+        results.append(pull_run(memory, tmp_path / "copy"))
+
+    with beside(pull, pull, pull):
+        pass
     assert [(r.exit_status, r.faults) for r in results] == [(0, ())] * 3
     assert tree(tmp_path / "copy") == tree(finished.path)
     assert not list((tmp_path / "copy" / "staging").rglob("*.parquet"))
