@@ -129,7 +129,7 @@ def opened(
         viewport={"width": width, "height": 900},
         java_script_enabled=scripts,
     )
-    context.set_default_timeout(5000)
+    context.set_default_timeout(30_000)  # a page needs a tenth of a second, a busy machine more
     context.add_init_script(_VIOLATIONS)
     page = context.new_page()
     seen = Opened(page, file)
