@@ -105,7 +105,7 @@ def test_a_run_is_watched_until_it_is_complete_while_others_write(tmp_path: Path
     workers = [start(path, samples=80, seconds=0.02, rank=rank, workers=2) for rank in range(2)]
     watch = [sys.executable, "-m", "evaluator", "status", str(path), "--watch", "--interval", "0.2"]
     for _ in range(100):
-        done = subprocess.run(watch, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(watch, capture_output=True, text=True, timeout=300)
         if "expected a run directory" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr

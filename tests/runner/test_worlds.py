@@ -185,7 +185,7 @@ def test_too_few_processes_for_what_was_asked_is_an_error(
         sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu",
         "--num_processes", "2", "-m", "evaluator", "run", str(config_file),
     ]  # fmt: skip
-    done = subprocess.run(trap, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(trap, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode != 0
     assert "expected 2 processes as asked for, got 1" in done.stderr
     asked = ["run", str(config_file), "--set", "runtime.num_processes=2"]
