@@ -259,6 +259,31 @@ def test_three_processes_fetch_one_copy(
     assert len(list((cache / "remote").iterdir())) == 1
 
 
+def test_a_copy_that_another_has_finished_just_now_stays_where_it_is(
+    sources, memory, upload, cache: Path, monkeypatch
+) -> None:
+    from evaluator.data import turns
+
+    remote = upload(sources["images"], memory / "images")
+    is_whole, rename = fetched._is_whole, os.rename
+    looks: list[bool] = []
+    moved: list[Path] = []
+
+    def looked(*where) -> bool:
+        looks.append(is_whole(*where))
+        if len(looks) == 2:  # the last look before it is fetched
+            open_source(remote, cache=cache)
+            return False
+        return looks[-1]
+
+    monkeypatch.setattr(turns.fcntl, "flock", _no_locks)
+    monkeypatch.setattr(fetched, "_is_whole", looked)
+    monkeypatch.setattr(os, "rename", lambda old, new: (moved.append(Path(old)), rename(old, new)))
+    assert open_source(remote, cache=cache).num_samples == 5
+    (copy,) = (cache / "remote").iterdir()
+    assert copy not in moved, "the other one reads it"
+
+
 def _no_locks(*_) -> None:
     raise OSError("No locks available")
 

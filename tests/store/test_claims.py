@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,6 +146,32 @@ def test_the_first_sign_of_progress_may_take_longer(tmp_path: Path) -> None:
     owner.renew(taken, done=1)
     made_older(tmp_path / "00000.0", 1200)
     assert other.take("00000") is not None, "from now on it must advance"
+
+
+def test_a_renewal_while_the_claim_is_being_read_is_no_lapse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It allows less time than the first sign of progress could take, which is over."""
+    elsewhere = replace(Worker.current(), host="another-machine")
+    owner, other = claims(tmp_path, lease=600.0, worker=elsewhere), claims(tmp_path)
+    taken = owner.take("00000", allowance=3600.0)
+    assert taken is not None
+    made_older(tmp_path / "00000.0", 1200)
+    renewed: list[Claim] = []
+
+    def then_renewed(look: Callable[..., Any]) -> Callable[..., Any]:
+        def look_and_renew(path: Path, *how: Any, **more: Any) -> Any:
+            found = look(path, *how, **more)
+            if path.name == "00000.0" and not renewed:
+                renewed.append(owner.renew(taken, done=1))
+            return found
+
+        return look_and_renew
+
+    for look in ("stat", "open"):
+        monkeypatch.setattr(Path, look, then_renewed(getattr(Path, look)))
+    assert other.take("00000") is None
+    assert renewed
 
 
 def test_a_lease_from_the_future_lapses_when_it_is_seen_not_to_change(tmp_path: Path) -> None:
