@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which what has not come will not come."""
 
 
