@@ -30,7 +30,7 @@ for name, same in (("same", True), ("new", False)):
     )
 settings.load_profile("same")
 
-SECONDS_TO_LEAVE = 120
+SECONDS_TO_LEAVE = 300
 """After the last test: a thread or a process that is waited for for ever ends nothing by itself."""
 
 
