@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from evaluator.errors import InputError
 from evaluator.features.fetch import PublishedFile, fetch_published
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, beside
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -64,13 +65,10 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with Server() as running, beside(partial(running.serve_forever, poll_interval=0.02)):
         yield running
         running.go_on.set()
         running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def file(server: Server) -> PublishedFile:
 
 def start(file: PublishedFile, folder: Path) -> multiprocessing.process.BaseProcess:
     process = multiprocessing.get_context("spawn").Process(
-        target=fetch_published, args=(file, folder)
+        target=fetch_published, args=(file, folder), daemon=True
     )
     process.start()
     return process
