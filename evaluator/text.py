@@ -34,7 +34,8 @@ def plain(text: object, *, limit: int | None = None) -> str:
     Escape sequences go, and so do characters that reverse the direction of what follows them.
     Longer than `limit`, it ends with an ellipsis.
     """
-    kept = visible(re.sub(r"\s+", " ", without_escapes(str(text)))).strip()
+    # Twice: what is not visible may stand between two spaces.
+    kept = " ".join(visible(re.sub(r"\s+", " ", without_escapes(str(text)))).split())
     return kept if limit is None or len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.stores import bucket as bucket
 from tests.stores import fresh_clients as fresh_clients
@@ -19,6 +22,21 @@ from tests.stores import upload as upload
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WDS_SECURE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The same examples every time, however slow the machine; `--hypothesis-profile=new` draws others.
+for name, same in (("same", True), ("new", False)):
+    settings.register_profile(
+        name, derandomize=same, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("same")
+
+SECONDS_TO_LEAVE = 300
+"""After the last test: a thread or a process that is waited for for ever ends nothing by itself."""
+
+
+def pytest_unconfigure() -> None:
+    """Leave in any case, and with the stacks of what did not let this process end."""
+    faulthandler.dump_traceback_later(SECONDS_TO_LEAVE, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(autouse=True)

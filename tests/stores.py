@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from evaluator.remote import RemotePath, addresses
+from tests.waiting import until
 
 SECRET = "a-secret-that-nobody-may-see"
 """In the environment of every test with a store; no message, table or log may hold it."""
@@ -45,26 +45,47 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     missing = [name for name in ("moto", "flask", "flask_cors", "s3fs") if not find_spec(name)]
     if missing:
         pytest.skip(f"NOT TESTED against S3: {missing} not installed (pip install -e '.[test]')")
-    port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
+    log = tmp_path_factory.mktemp("s3") / "log"
+    # A free port may be anybody's before the server has it: then another one.
+    for _ in range(3):
+        endpoint, server = _started(free_port(), log)
+        if server.poll() is None:
+            break
+    try:
+        assert server.poll() is None, log.read_text()
+        forget_clients()
+        yield endpoint
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _started(port: int, log: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """The server's endpoint and process; it answers, or has ended already."""
+    endpoint = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     # A long time after the tests it ends by itself, should they be killed.
     with log.open("wb") as file:
         server = subprocess.Popen(
-            ["timeout", "3600", *command], stdout=file, stderr=file, env=_server_environment()
+            ["timeout", "7200", *command], stdout=file, stderr=file, env=_server_environment()
         )
+
+    def answers() -> bool:
+        try:
+            urlopen(f"{endpoint}/moto-api/", timeout=5).close()
+        except OSError:
+            return server.poll() is not None
+        return True
+
     try:
-        for _ in range(600):
-            try:
-                urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.05)
-        forget_clients()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+        until("the S3 server answers", answers)
+    except AssertionError as error:
+        server.kill()
+        raise AssertionError(f"{error}: {log.read_text()}") from None
+    return endpoint, server
 
 
 def _server_environment() -> dict[str, str]:

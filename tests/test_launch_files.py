@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), *(ROOT / "launch").glob("*.sbatch")])
 
@@ -22,7 +24,7 @@ def submit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", ROOT / "launch" / "submit.sh", *map(str, arguments)],
         cwd=cwd, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 
@@ -74,7 +76,7 @@ def node(tmp_path: Path) -> Callable[..., tuple[int, list[str], str]]:
         }  # fmt: skip
         done = subprocess.run(
             ["bash", ROOT / f"launch/slurm-{kind}.sbatch", "c.yaml", "run"],
-            env=environment, capture_output=True, text=True, timeout=20, check=False,
+            env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         last = [line for line in calls.read_text().splitlines() if "sleep" in line or "req" in line]
         return done.returncode, last, done.stdout + done.stderr

@@ -7,13 +7,14 @@ import sys
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluator import text
 
 
 @given(st.text(max_size=60))
+@example("0\r\x1b\r0")
 def test_plain_text_is_one_line_that_is_all_visible(said):
     shown = text.plain(said)
     assert all(c.isprintable() or c in "\u200c\u200d" for c in shown)

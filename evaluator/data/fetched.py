@@ -87,7 +87,10 @@ def _is_whole(folder: Path, files: Mapping[str, Stored]) -> bool:
 def _fetch(found: Survey, final: Path, *, resumable: bool) -> None:
     """Fill a folder aside with whole files, and rename it once it holds all of them."""
     aside = final.with_name(f"{final.name}.{'partial' if resumable else uuid.uuid4().hex}")
-    if final.exists():  # cleaned in part: what is left need not be fetched again
+    if final.exists():
+        if _is_whole(final / found.root.name, found.files):
+            return  # another was first just now, where locks do not reach
+        # Cleaned in part: what is left need not be fetched again.
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(final, aside)
     folder = aside / found.root.name

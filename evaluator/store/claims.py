@@ -235,13 +235,15 @@ class Claims:
     def _stat_and_read(self, path: Path) -> tuple[float, bytes] | None:
         """Modification time and content; None where there is no such file.
 
-        The owner replaces its file after every batch: on a network file system a reader then
-        meets a stale handle, and looks again.
+        The owner replaces its file after every batch, so both are of one opened file: the old
+        one's time with what the new one allows would be a lapse that never was. On a network file
+        system a reader then meets a stale handle, and looks again.
         """
         with explained("read", path):
             for tries_left in reversed(range(5)):
                 try:
-                    return path.stat().st_mtime, path.read_bytes()
+                    with path.open("rb") as file:
+                        return os.fstat(file.fileno()).st_mtime, file.read()
                 except FileNotFoundError:
                     return None
                 except OSError as error:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from evaluator.durable import explained, sha256_file
@@ -114,12 +115,9 @@ class _Push:
                 del self.manifest[name]
         for path in _rest(self.run.path):
             name = path.relative_to(self.run.path).as_posix()
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:
-                continue  # a report that is being replaced: the next push has the new one
-            if not self._is_there(name, _pushed(content)):
-                self._put_content(name, content)
+            with suppress(FileNotFoundError):
+                # Else a report that is being replaced: the next push has the new one.
+                self._put_newest(name, path)
 
     def checked(self) -> Mirrored:
         """Look once more at what the store holds now."""
@@ -224,6 +222,21 @@ class _Push:
         return listed is not None and (listed.size, self.manifest.get(name)) == (
             pushed.size, pushed,
         )  # fmt: skip
+
+    def _put_newest(self, name: str, path: Path) -> None:
+        """Put a file that may be replaced at any time, unless it is there.
+
+        Another push may have put a newer one before this one's arrives: a look afterwards sees to
+        it that whichever comes last is the newest, and not only said to be.
+        """
+        content = path.read_bytes()
+        if self._is_there(name, _pushed(content)):
+            return
+        for _ in range(LOOKS):
+            self._put_content(name, content)
+            before, content = content, path.read_bytes()
+            if content == before:
+                return
 
     def _put_content(self, name: str, content: bytes) -> None:
         (self.remote / name).write_bytes(content)

@@ -17,7 +17,7 @@ def test_alone_means_alone_also_within_a_process_group(configured, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*torchrun, "--nproc_per_node=2", str(rank), str(outcome.run.path), str(tmp_path / "out")],
-        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = outcome.summary.record()["metrics"]

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.cluster.packages import install
 
 Scheme = Literal["light", "dark"]
+
+PATIENCE_MILLISECONDS = 60_000
+"""A page does everything in a tenth of a second; a busy machine may not."""
 
 HARMLESS = ("file:", "data:", "blob:", "about:")
 """What a page may ask for: files beside it, and what it carries inside."""
@@ -44,6 +47,7 @@ def started() -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=arguments
         )
+        expect.set_options(timeout=PATIENCE_MILLISECONDS)
         try:
             yield browser
         finally:
@@ -129,7 +133,7 @@ def opened(
         viewport={"width": width, "height": 900},
         java_script_enabled=scripts,
     )
-    context.set_default_timeout(5000)
+    context.set_default_timeout(PATIENCE_MILLISECONDS)
     context.add_init_script(_VIOLATIONS)
     page = context.new_page()
     seen = Opened(page, file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from evaluator.report import write_report
 from tests.browser.accessibility import faint, misshapen, nameless
@@ -79,7 +80,7 @@ def test_a_sample_shows_its_image_maps_and_curves(open_page: Open, run_page: Pat
     assert seen.missing_pictures() == []
     assert nameless(page) == []
     page.go_back()
-    assert not panel.is_visible()
+    expect(panel).to_be_hidden()  # when the page has heard of it
 
 
 def test_a_sample_shows_the_nearest_image_of_the_reference_beside_its_own(
@@ -139,9 +140,8 @@ def test_keyboard_alone_searches_opens_samples_and_comes_back(
     assert title.inner_text() != before
     assert page.locator("#panel-place").inner_text() == f"2 of {tiles}"
     page.keyboard.press("Escape")
-    assert not page.get_by_role("dialog").is_visible()
-    second = page.locator(".tile a").nth(1)
-    assert second.evaluate("(link) => link === document.activeElement")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator(".tile a").nth(1)).to_be_focused()
 
 
 def test_keyboard_alone_turns_pages(open_page: Open, long_page: Path) -> None:

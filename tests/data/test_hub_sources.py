@@ -111,7 +111,7 @@ def test_a_data_set_on_the_hub_is_a_source(make_folder, make_picture, hub, tmp_p
     addresses = [f"hf://datasets/org/{name}" for name in names]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "there"), *addresses],
-        capture_output=True, text=True, env=environment, timeout=120, check=False,
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     counts = (6, 2, 2, 6)  # a description of each, and the images

@@ -9,6 +9,7 @@ from evaluator.data import PackOptions, expand_source, open_source, pack, turns
 from evaluator.data import cache as cache_module
 from evaluator.data.webdata import secure_webdataset
 from evaluator.errors import InputError, StorageError
+from tests.waiting import PATIENCE, running
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_cache_that_cannot_be_written_says_so(source: Path, tmp_path: Path) ->
 
 
 def _open(source: Path, cache: Path, barrier, results) -> None:
-    barrier.wait()
+    barrier.wait(PATIENCE)
     found = open_source(source, cache=cache)
     results.put((str(found.path), found.fingerprint, found.num_samples))
 
@@ -128,11 +129,8 @@ def test_eight_processes_open_one_pack(
     workers = [
         context.Process(target=_open, args=(folder, cache, barrier, results)) for _ in range(8)
     ]
-    for worker in workers:
-        worker.start()
-    found = {results.get(timeout=60) for _ in workers}
-    for worker in workers:
-        worker.join()
+    with running(workers):
+        found = {results.get(timeout=PATIENCE) for _ in workers}
     assert len(found) == 1
     assert next(iter(found))[2] == 40
     assert len(packs(cache)) == 1

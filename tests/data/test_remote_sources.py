@@ -7,7 +7,6 @@ import pickle
 import shutil
 import signal
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from evaluator.data import PackOptions, fetched, open_source, pack
 from evaluator.errors import CorruptShardError, InputError, StorageError
 from evaluator.remote import RemotePath, addresses
 from tests.stores import SECRET, check_credentials, delete, forget_clients
+from tests.waiting import PATIENCE, beside, running
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_messages_name_the_address_not_the_copy(memory, cache: Path) -> None:
 
 def _open(address: str, cache: Path, barrier, results) -> None:
     try:
-        barrier.wait(60)
+        barrier.wait(PATIENCE)
         found = open_source(address, cache=cache)
         results.put((str(found.path), found.fingerprint, found.num_samples))
     except BaseException as error:
@@ -252,14 +252,36 @@ def test_three_processes_fetch_one_copy(
     workers = [
         context.Process(target=_open, args=(str(remote), cache, barrier, results)) for _ in range(3)
     ]
-    for worker in workers:
-        worker.start()
-    found = {results.get(timeout=60) for _ in workers}
-    for worker in workers:
-        worker.join()
+    with running(workers):
+        found = {results.get(timeout=PATIENCE) for _ in workers}
     assert len(found) == 1, found
     assert next(iter(found))[2] == 12
     assert len(list((cache / "remote").iterdir())) == 1
+
+
+def test_a_copy_that_another_has_finished_just_now_stays_where_it_is(
+    sources, memory, upload, cache: Path, monkeypatch
+) -> None:
+    from evaluator.data import turns
+
+    remote = upload(sources["images"], memory / "images")
+    is_whole, rename = fetched._is_whole, os.rename
+    looks: list[bool] = []
+    moved: list[Path] = []
+
+    def looked(*where) -> bool:
+        looks.append(is_whole(*where))
+        if len(looks) == 2:  # the last look before it is fetched
+            open_source(remote, cache=cache)
+            return False
+        return looks[-1]
+
+    monkeypatch.setattr(turns.fcntl, "flock", _no_locks)
+    monkeypatch.setattr(fetched, "_is_whole", looked)
+    monkeypatch.setattr(os, "rename", lambda old, new: (moved.append(Path(old)), rename(old, new)))
+    assert open_source(remote, cache=cache).num_samples == 5
+    (copy,) = (cache / "remote").iterdir()
+    assert copy not in moved, "the other one reads it"
 
 
 def _no_locks(*_) -> None:
@@ -299,19 +321,19 @@ def _die_in_a_fetch(remote: RemotePath, cache: Path) -> None:
 
 
 def test_a_killed_fetch_leaves_nothing_half_done(
-    sources, memory, upload, cache: Path, asked
+    sources, memory, upload, cache: Path, asked, monkeypatch
 ) -> None:
     remote = upload(sources["images"], memory / "images")
     context = multiprocessing.get_context("fork")
-    worker = context.Process(target=_die_in_a_fetch, args=(remote, cache))
+    monkeypatch.setattr(fetched, "NUM_CONNECTIONS", 1)  # it dies with seven files there
+    worker = context.Process(target=_die_in_a_fetch, args=(remote, cache), daemon=True)
     worker.start()
-    worker.join(60)
+    worker.join(PATIENCE)
     assert worker.exitcode == -signal.SIGKILL
     assert [path for path in (cache / "remote").rglob("*") if path.is_file()]
     found = open_source(remote, cache=cache)
     assert found.fingerprint == open_source(sources["images"], cache=cache).fingerprint
-    assert "3.txt" in asked
-    assert len(asked) < 10
+    assert asked == ["3.txt", "4.png", "4.txt"]
     (copy,) = (cache / "remote").iterdir()
     assert [path.name for path in copy.iterdir()] == ["images"]
 
@@ -505,11 +527,10 @@ def test_addresses_that_name_no_one_place_are_refused(address: str, cache: Path)
 def test_threads_share_one_client(store) -> None:
     (store / "x").write_bytes(b"x" * 1000)
     read: list[bytes] = []
-    threads = [
-        threading.Thread(target=lambda: read.append((store / "x").read_bytes())) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    def keep_reading() -> None:
+        read.append((store / "x").read_bytes())
+
+    with beside(*[keep_reading] * 8):
+        pass
     assert read == [b"x" * 1000] * 8

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from evaluator.errors import InputError
 from evaluator.features.fetch import PublishedFile, fetch_published
+from tests.waiting import PATIENCE, beside
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -50,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(self.server.content[:half])
             self.wfile.flush()
             self.server.half_sent.set()
-            assert self.server.go_on.wait(60)
+            assert self.server.go_on.wait(PATIENCE)
             self.wfile.write(self.server.content[half:])
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -63,13 +65,10 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with Server() as running, beside(partial(running.serve_forever, poll_interval=0.02)):
         yield running
         running.go_on.set()
         running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def file(server: Server) -> PublishedFile:
 
 def start(file: PublishedFile, folder: Path) -> multiprocessing.process.BaseProcess:
     process = multiprocessing.get_context("spawn").Process(
-        target=fetch_published, args=(file, folder)
+        target=fetch_published, args=(file, folder), daemon=True
     )
     process.start()
     return process
@@ -106,11 +105,11 @@ def test_two_processes_at_once_fetch_once(
 ) -> None:
     server.go_on.clear()
     processes = [start(file, tmp_path) for _ in range(2)]
-    assert server.half_sent.wait(60)
+    assert server.half_sent.wait(PATIENCE)
     time.sleep(0.5)  # the second process has the time to ask as well, if nothing stops it
     server.go_on.set()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     assert server.asked == 1
     assert left_in(tmp_path) == {"weights.pth"}
@@ -119,10 +118,10 @@ def test_two_processes_at_once_fetch_once(
 def test_a_killed_fetch_stops_nobody(server: Server, file: PublishedFile, tmp_path: Path) -> None:
     server.go_on.clear()
     process = start(file, tmp_path)
-    assert server.half_sent.wait(60)
+    assert server.half_sent.wait(PATIENCE)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(60)
+    process.join(PATIENCE)
     assert not (tmp_path / "weights.pth").exists()
     server.go_on.set()
     assert fetch_published(file, tmp_path).read_bytes() == CONTENT

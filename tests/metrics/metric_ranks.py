@@ -38,7 +38,7 @@ def main(rank: int, world: int, store: str, output: str) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", f"file://{store}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+        "gloo", f"file://{store}", rank=rank, world_size=world, timeout=timedelta(seconds=300)
     )
     answers = {}
     for layout, shares in LAYOUTS.items():

@@ -197,7 +197,9 @@ def test_no_array_is_read_before_its_size_was_looked_at(tmp_path: Path, shape: t
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_damage_is_an_error_or_changes_nothing(tmp_path: Path, data: st.DataObject) -> None:

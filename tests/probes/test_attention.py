@@ -12,6 +12,7 @@ from evaluator.probes import AttentionProbe, LatentsProbe
 from evaluator.probes.attention_statistics import attention_statistics
 from evaluator.probes.layers import Grid
 from evaluator.probes.schemas import ATTENTION_SCHEMA, ATTENTION_STATISTICS
+from tests.waiting import PATIENCE, beside
 
 TEXTS = ("a red seven on blue", "a dog", "a blue fox and a dog")
 
@@ -269,20 +270,20 @@ def test_half_precision_models_are_observed(tiny):
 
 def test_attention_of_other_threads_is_left_alone(tiny, shared_pipeline):
     model, prompts = tiny.model(shared_pipeline), tiny.prompts(*TEXTS)
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
+    query = torch.randn(1, 2, 5, 8, generator=torch.Generator().manual_seed(0))
 
     def attend():
-        query = torch.randn(1, 2, 5, 8)
         while not stop.is_set():
             F.scaled_dot_product_attention(query, query, query)
+            begun.set()
 
-    thread = threading.Thread(target=attend)
-    thread.start()
-    try:
-        run = tiny.observe(model, prompts, AttentionProbe(steps=3))
-    finally:
-        stop.set()
-        thread.join()
+    with beside(attend):
+        try:
+            assert begun.wait(PATIENCE)
+            run = tiny.observe(model, prompts, AttentionProbe(steps=3))
+        finally:
+            stop.set()
     assert run.tables["attention"].num_rows > 0
 
 

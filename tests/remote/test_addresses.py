@@ -14,6 +14,7 @@ import pytest
 from evaluator.errors import InputError, StorageError
 from evaluator.remote import RemotePath, addresses
 from evaluator.remote.faults import explained
+from tests.waiting import beside, until
 
 SIZE = 16_000_000
 
@@ -60,15 +61,14 @@ def test_whoever_lists_meanwhile_sees_a_whole_file_or_none(store, tmp_path: Path
         while not over.is_set():
             seen.append({name: about.size for name, about in store.files().items()})
 
-    thread = threading.Thread(target=keep_listing)
-    thread.start()
-    try:
-        for index in range(8):
-            (store / f"{index}").put(tmp_path / "big")
-    finally:
-        over.set()
-        thread.join()
-    assert len(seen) > 8
+    with beside(keep_listing) as (listing,):
+        try:
+            for index in range(8):
+                before = len(seen)
+                (store / f"{index}").put(tmp_path / "big")
+                until("it is listed", lambda at=before: len(seen) > at or not listing.is_alive())
+        finally:
+            over.set()
     assert {size for listed in seen for size in listed.values()} <= {SIZE}
 
 

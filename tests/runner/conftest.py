@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,20 @@ def launch(
         [*command(kind, processes), *arguments],
         capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
+
+
+STARTED: list[subprocess.Popen[str]] = []
+"""Workers that a test started and did not wait for: whoever starts one says so here."""
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_outlives_its_test() -> Iterator[None]:
+    """Also one that hangs, or that a failing test left."""
+    yield
+    for worker in STARTED:
+        worker.kill()
+        worker.wait()
+    STARTED.clear()
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:

@@ -144,7 +144,7 @@ class Dark(Noise):
 
 
 class Counted(Noise):
-    """Notes every time that it is loaded, and breaks at every prompt where it is told to."""
+    """Notes every time that it is loaded; breaks, or is slow while a file is there, if told to."""
 
     def __init__(
         self,
@@ -153,15 +153,16 @@ class Counted(Noise):
         loads: str,
         breaks: bool = False,
         variant: str = "a",
-        pause: float = 0.0,
+        slow: str | None = None,
     ) -> None:
         super().__init__(device=device)
         with Path(loads).open("a") as file:
             file.write(f"{variant}\n")
-        self.breaks, self.pause = breaks, pause
+        self.breaks, self.slow = breaks, slow
 
     def generate(self, *arguments: Any) -> list[Tensor]:
-        time.sleep(self.pause)
+        if self.slow is not None and Path(self.slow).exists():
+            time.sleep(2.0)
         if self.breaks:
             raise RuntimeError("this point breaks the model")
         return super().generate(*arguments)

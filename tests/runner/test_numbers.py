@@ -21,6 +21,7 @@ from evaluator.stopping import StopRequest
 from evaluator.store.claims import Claim, Claims, Worker
 from evaluator.store.rundir import RunDirectory
 from tests.runner.sleeper import create_run, parse, work
+from tests.waiting import PATIENCE
 
 ASKED = Asked((), {}, {}, {"metrics": ["fid"]})
 TASK = f".numbers-{request_digest(ASKED.request)[:16]}"
@@ -71,7 +72,7 @@ def test_who_finds_it_being_computed_waits_and_takes_what_comes_out(run: RunDire
         summary = aggregate(run, ASKED, world=World())
         before = written(run)
         other.finish(held, done=0)
-        assert waiting.result(timeout=60) == summary
+        assert waiting.result(timeout=PATIENCE) == summary
     assert written(run) == before
     assert [claim.state for claim in attempts(run)] == ["done"]
 

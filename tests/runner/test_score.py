@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,10 @@ from evaluator.demo.digits import TEST_PARQUET
 from evaluator.errors import ConfigError
 from evaluator.runner.score import ScoreRequest, score_config
 from evaluator.runner.trust import Trust
-from tests.runner.conftest import bytes_of, command, launch
+from evaluator.store.claims import Claims, Worker
+from tests.runner.conftest import STARTED, bytes_of, command, launch
 from tests.runner.test_worlds import assert_same_numbers
+from tests.waiting import PATIENCE, until
 
 METRICS = "fd_digits,kd_digits,prdc_digits"
 CLIP = "clip=package://evaluator/demo/weights/clip"
@@ -198,17 +199,24 @@ def test_a_fault_is_told_once_under_several_processes(digits, tmp_path) -> None:
 def test_a_score_told_to_stop_leaves_75_and_is_continued(score, digits, tmp_path) -> None:
     arguments = [str(digits / "many"), "--limit", "160", "--metrics", "is_digits,vendi_digits"]  # fmt: skip
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert score(*arguments, "--output", stopped).status == 0
+    for index in (7, 8, 9):
+        shutil.rmtree(stopped / "shards" / f"{index:05d}")
+    # Another has the last shard, so that this one cannot be done before it is told to stop.
+    other = Claims(stopped / "claims", Worker.current(1), lease_seconds=3600)
+    held = other.take("00009")
+    assert held is not None
     worker = subprocess.Popen(
         [*command("python", 1), "score", *arguments, *SETTINGS, "--output", str(stopped)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list(stopped.glob("shards/*")):
-        assert worker.poll() is None, worker.stdout.read() if worker.stdout else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    STARTED.append(worker)
+    until(
+        "it makes a shard", lambda: (stopped / "shards/00007").exists() or worker.poll() is not None
+    )
     worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=60)
+    output, _ = worker.communicate(timeout=PATIENCE)
+    other.release(held)
     assert worker.returncode == 75, output
     assert "Run the same command again" in output
     committed = bytes_of(stopped)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from evaluator.errors import StorageError
 from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import bytes_of
 from tests.runner.test_signals import start, undisturbed
+from tests.waiting import PATIENCE, until
 
 WORDS = ("--samples", "160")
 
@@ -37,16 +37,12 @@ def mounted(place: Path, *words: str) -> Iterator[Path]:
 
 
 def wait_for_shards(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (run / "shards").is_dir() and len(os.listdir(run / "shards")) >= count:
-            return
-        time.sleep(0.01)
-    raise AssertionError("no shards")
+    shards = run / "shards"
+    until(f"{count} shards are there", lambda: shards.is_dir() and len(os.listdir(shards)) >= count)
 
 
 def assert_ended_with(worker: subprocess.Popen[str], message: str) -> None:
-    output, said = worker.communicate(timeout=60)
+    output, said = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 1, output + said
     assert output.startswith("StorageError"), output
     assert message in output
@@ -62,7 +58,7 @@ def assert_goes_on(run: Path, other: Path) -> None:
     for index in committed:
         directory.verify(index)
     worker = start(run, samples=160, seconds=0)
-    output, said = worker.communicate(timeout=60)
+    output, said = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 0, output + said
     assert bytes_of(run) == undisturbed(other, *WORDS)
 
@@ -74,7 +70,7 @@ def test_a_disk_that_fills_up_is_said_and_the_run_goes_on_once_there_is_room(
     options = "size=3m" if lack == "space" else "size=8m,nr_inodes=400"
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", options, "tmpfs") as disk:
         run = disk / "run"
-        worker = start(run, samples=160, seconds=0.02)
+        worker = start(run, samples=160, seconds=0.1)
         wait_for_shards(run, 2)
         fillers = fill_up(disk, lack)
         assert_ended_with(worker, "No space left on device")
@@ -98,11 +94,11 @@ def fill_up(disk: Path, lack: str) -> list[Path]:
 def test_a_file_system_that_turns_read_only_is_said(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "-t", "tmpfs", "tmpfs") as disk:
         run = disk / "run"
-        worker = start(run, samples=160, seconds=0.02)
+        worker = start(run, samples=160, seconds=0.1)
         wait_for_shards(run, 2)
         command = ["mount", "-o", "remount,ro", str(disk)]
-        while subprocess.run(command, capture_output=True).returncode:
-            time.sleep(0.003)  # a file is open for writing just now
+        # Not while a file is open for writing.
+        until("it can be", lambda: not subprocess.run(command, capture_output=True).returncode)
         assert_ended_with(worker, "the file system is read-only")
         _mount("-o", "remount,rw", str(disk))
         assert_goes_on(run, tmp_path / "other")
@@ -112,7 +108,7 @@ def test_a_file_system_that_vanishes_is_said_and_not_begun_anew(tmp_path: Path) 
     real, place = tmp_path / "real", tmp_path / "disk"
     real.mkdir()
     with mounted(place, "--bind", str(real)):
-        worker = start(place / "run", samples=160, seconds=0.02)
+        worker = start(place / "run", samples=160, seconds=0.1)
         wait_for_shards(place / "run", 2)
         subprocess.run(["umount", "--lazy", str(place)], check=True)
         assert_ended_with(worker, "the directory vanished")
@@ -159,18 +155,18 @@ def test_a_claim_that_may_not_be_read_stops_the_worker_and_says_which(tmp_path: 
     claim.unlink()
     claim.mkdir()  # not even root reads that
     worker = start(run, seconds=0)
-    output, said = worker.communicate(timeout=60)
+    output, said = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 1, output + said
     assert "could not read" in output
     assert "00003.0" in output
     claim.rmdir()
-    assert start(run, seconds=0).wait(60) == 0
+    assert start(run, seconds=0).wait(PATIENCE) == 0
 
 
 def test_the_state_of_a_run_is_told_to_whoever_may_only_read_it(tmp_path: Path, call) -> None:
     run = tmp_path / "run"
     undisturbed(run)
-    worker = start(tmp_path / "open", seconds=0.2)
+    worker = start(tmp_path / "open", seconds=0.1, samples=8000)
     wait_for_shards(tmp_path / "open", 1)
     try:
         for path, status, state in ((run, 0, "complete: 80/80"), (tmp_path / "open", 3, "done by")):

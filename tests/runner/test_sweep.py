@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ import yaml
 from evaluator.config.points import Sweep, load_runs
 from evaluator.runner.sweep import run_sweep
 from evaluator.store.claims import Claims, Worker
-from tests.runner.conftest import bytes_of, command, launch
+from tests.runner.conftest import STARTED, bytes_of, command, launch
 from tests.runner.test_worlds import numbers
+from tests.waiting import PATIENCE, beside, until
 
 DIGITS = "package://evaluator/demo/data/test.parquet"
 
@@ -240,15 +239,12 @@ def test_a_worker_that_finds_all_taken_goes_on_and_comes_back(
     seen: list[bool] = []
 
     def release_when_the_next_point_is_done() -> None:
-        while not (out / "seed-2" / "metrics.json").is_file():
-            time.sleep(0.01)
+        until("the next point is done", (out / "seed-2" / "metrics.json").is_file)
         seen.append((out / "seed-1" / "metrics.json").exists())
         other.release(held)
 
-    watcher = threading.Thread(target=release_when_the_next_point_is_done, daemon=True)
-    watcher.start()
-    ended = call("run", config, "--output", out, "--allow-code")
-    watcher.join(timeout=10)
+    with beside(release_when_the_next_point_is_done):
+        ended = call("run", config, "--output", out, "--allow-code")
     assert ended.status == 0, ended.err
     assert seen == [False]
     assert bytes_of(out / "seed-1") == before
@@ -315,24 +311,23 @@ def test_a_sweep_that_is_ended_in_the_middle_goes_on(
     number: signal.Signals, status: int, write: Callable[..., Path], out: Path, tmp_path: Path,
     call: Callable[..., Any],
 ) -> None:  # fmt: skip
-    config = write(SEEDS, pause=0.4)
+    (tmp_path / "slow").touch()
+    config = write(SEEDS, slow=str(tmp_path / "slow"))
     arguments = ["run", str(config), "--output", str(out), "--allow-code"]
     worker = subprocess.Popen(
         [*command("python", 1), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while not any((out / "seed-2" / "shards").glob("0*")):
-            assert worker.poll() is None, worker.stdout and worker.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        worker.send_signal(number)
-        said, _ = worker.communicate(timeout=60)
-    finally:
-        worker.kill()
+    STARTED.append(worker)
+    until(
+        "the second point has a shard",
+        lambda: any((out / "seed-2" / "shards").glob("0*")) or worker.poll() is not None,
+    )
+    worker.send_signal(number)
+    said, _ = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == status, said
+    (tmp_path / "slow").unlink()
     assert call("status", out).status == 3
     kept = bytes_of(out / "seed-1")
     for claim in out.glob("*/claims/0*"):  # nobody waits for the lease of a killed worker

@@ -17,6 +17,7 @@ from evaluator.store.rundir import RunDirectory
 from tests.runner.sleeper import create_run
 from tests.runner.test_signals import start
 from tests.store.test_rundir import commit
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -104,12 +105,12 @@ def test_a_run_is_watched_until_it_is_complete_while_others_write(tmp_path: Path
     workers = [start(path, samples=80, seconds=0.02, rank=rank, workers=2) for rank in range(2)]
     watch = [sys.executable, "-m", "evaluator", "status", str(path), "--watch", "--interval", "0.2"]
     for _ in range(100):
-        done = subprocess.run(watch, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(watch, capture_output=True, text=True, timeout=300)
         if "expected a run directory" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
     assert "complete: 80/80 samples in 10/10 shards" in done.stdout.splitlines()[-2:][0]
-    assert [worker.wait(60) for worker in workers] == [0, 0]
+    assert [worker.wait(PATIENCE) for worker in workers] == [0, 0]
 
 
 def test_a_folder_that_is_no_run_is_not_watched(tmp_path: Path, call) -> None:

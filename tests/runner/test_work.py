@@ -13,12 +13,16 @@ from evaluator.errors import GenerationError
 from evaluator.runner.work import ClaimLoop
 from evaluator.stopping import StopRequest
 from evaluator.store.claims import Claims, Worker, counted, is_set_aside
+from tests.runner.conftest import STARTED
 from tests.runner.task_worker import Failing, Files
+from tests.waiting import PATIENCE
 
 
 def start(folder: Path, rank: int, count: int, deadly: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.runner.task_worker", str(folder), str(rank)]
-    return subprocess.Popen([*command, str(count), *deadly], stdout=subprocess.PIPE, text=True)
+    worker = subprocess.Popen([*command, str(count), *deadly], stdout=subprocess.PIPE, text=True)
+    STARTED.append(worker)
+    return worker
 
 
 def test_tasks_that_kill_their_workers_are_tried_last_alone_and_then_named(tmp_path: Path) -> None:
@@ -27,7 +31,7 @@ def test_tasks_that_kill_their_workers_are_tried_last_alone_and_then_named(tmp_p
     deaths, ended = 0, []
     while deaths < 12 and not ended:
         workers = [start(tmp_path, rank, count, deadly) for rank in range(2)]
-        outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
         deaths += sum(worker.returncode == -9 for worker in workers)
         ended = [text for worker, text in zip(workers, outputs) if worker.returncode == 0]
     assert deaths == 6, "three for each of the two"

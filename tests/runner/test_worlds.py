@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.runner.conftest import bytes_of, command, launch
+from tests.runner.conftest import STARTED, bytes_of, command, launch
+from tests.waiting import PATIENCE, until
 
 
 def numbers(run: Path) -> dict[str, Any]:
@@ -75,27 +75,33 @@ def test_any_world_gives_the_same_bytes_and_numbers(
 
 def start(config_file: Path, output: Path, cache: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "EVALUATOR_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    worker = subprocess.Popen(
         [*command("python", 1), "run", str(config_file), "--output", str(output)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
     )  # fmt: skip
+    STARTED.append(worker)
+    return worker
 
 
 def wait_until_in_mid_shard(run: Path, worker: subprocess.Popen[str]) -> None:
-    """Until a claim shows progress on a shard that is not committed, and one shard is."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    """Until one of three shards is committed, and a claim on another shows progress.
+
+    The third is still to be made: so much time there is to disturb it.
+    """
+
+    def in_mid_shard() -> bool:
         assert worker.poll() is None, worker.stdout.read() if worker.stdout else ""
         committed = os.listdir(run / "shards") if (run / "shards").is_dir() else []
-        for claim in (run / "claims").glob("[0-9]*.0") if committed else ():
+        for claim in (run / "claims").glob("[0-9]*.0") if len(committed) == 1 else ():
             try:
                 record = json.loads(claim.read_text())
             except (OSError, ValueError):
                 continue
             if record["state"] == "held" and record["done"] and claim.stem not in committed:
-                return
-        time.sleep(0.005)
-    raise AssertionError("the worker never was in mid-shard")
+                return True
+        return False
+
+    until("the worker is in its second shard", in_mid_shard)
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ def test_a_worker_killed_in_mid_shard_loses_nothing_committed(
     worker = start(slow_config, run, tmp_path / "cache")
     wait_until_in_mid_shard(run, worker)
     worker.kill()
-    worker.wait(30)
+    worker.wait(PATIENCE)
     committed = bytes_of(run)
     assert committed
     state = launch("python", 1, ["status", str(run)], cache=tmp_path / "cache")
@@ -141,7 +147,7 @@ def test_a_worker_told_to_stop_leaves_75_and_can_be_continued(
     worker = start(slow_config, run, tmp_path / "cache")
     wait_until_in_mid_shard(run, worker)
     worker.send_signal(number)
-    output, _ = worker.communicate(timeout=60)
+    output, _ = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 75, output
     assert "Run the same command again" in output
     assert "Traceback" not in output
@@ -179,7 +185,7 @@ def test_too_few_processes_for_what_was_asked_is_an_error(
         sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu",
         "--num_processes", "2", "-m", "evaluator", "run", str(config_file),
     ]  # fmt: skip
-    done = subprocess.run(trap, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(trap, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode != 0
     assert "expected 2 processes as asked for, got 1" in done.stderr
     asked = ["run", str(config_file), "--set", "runtime.num_processes=2"]

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from evaluator.store.claims import (
     is_set_aside,
     last_error,
 )
+from tests.waiting import PATIENCE, running
 
 
 def claims(
@@ -127,16 +130,48 @@ def test_an_attempt_that_another_followed_counts_as_lapsed(tmp_path: Path) -> No
     assert len(counted(seen)) == 2
 
 
+def made_older(path: Path, seconds: float) -> None:
+    """As if its owner had been still for so long: no test needs to wait, or to be quick."""
+    about = path.stat()
+    os.utime(path, (about.st_atime, about.st_mtime - seconds))
+
+
 def test_the_first_sign_of_progress_may_take_longer(tmp_path: Path) -> None:
     elsewhere = replace(Worker.current(), host="another-machine")
-    owner, other = claims(tmp_path, lease=0.2, worker=elsewhere), claims(tmp_path)
-    taken = owner.take("00000", allowance=60.0)
+    owner, other = claims(tmp_path, lease=600.0, worker=elsewhere), claims(tmp_path)
+    taken = owner.take("00000", allowance=3600.0)
     assert taken is not None
-    time.sleep(0.4)
+    made_older(tmp_path / "00000.0", 1200)
     assert other.take("00000") is None, "it loads and compiles"
     owner.renew(taken, done=1)
-    time.sleep(0.4)
+    made_older(tmp_path / "00000.0", 1200)
     assert other.take("00000") is not None, "from now on it must advance"
+
+
+def test_a_renewal_while_the_claim_is_being_read_is_no_lapse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It allows less time than the first sign of progress could take, which is over."""
+    elsewhere = replace(Worker.current(), host="another-machine")
+    owner, other = claims(tmp_path, lease=600.0, worker=elsewhere), claims(tmp_path)
+    taken = owner.take("00000", allowance=3600.0)
+    assert taken is not None
+    made_older(tmp_path / "00000.0", 1200)
+    renewed: list[Claim] = []
+
+    def then_renewed(look: Callable[..., Any]) -> Callable[..., Any]:
+        def look_and_renew(path: Path, *how: Any, **more: Any) -> Any:
+            found = look(path, *how, **more)
+            if path.name == "00000.0" and not renewed:
+                renewed.append(owner.renew(taken, done=1))
+            return found
+
+        return look_and_renew
+
+    for look in ("stat", "open"):
+        monkeypatch.setattr(Path, look, then_renewed(getattr(Path, look)))
+    assert other.take("00000") is None
+    assert renewed
 
 
 def test_a_lease_from_the_future_lapses_when_it_is_seen_not_to_change(tmp_path: Path) -> None:
@@ -172,14 +207,15 @@ def test_deaths_at_different_points_do_not_set_a_task_aside(tmp_path: Path) -> N
 
 def test_a_lease_lapses_without_progress_and_not_with_it(tmp_path: Path) -> None:
     elsewhere = replace(Worker.current(), host="another-machine")
-    owner, other = claims(tmp_path, lease=0.4, worker=elsewhere), claims(tmp_path)
+    owner, other = claims(tmp_path, lease=600.0, worker=elsewhere), claims(tmp_path)
     taken = owner.take("00000")
     assert taken is not None
     for done in range(4):
-        time.sleep(0.15)
+        made_older(tmp_path / "00000.0", 500)
         taken = owner.renew(taken, done=done)
+        made_older(tmp_path / "00000.0", 500)
         assert other.take("00000") is None
-    time.sleep(0.6)
+    made_older(tmp_path / "00000.0", 101)
     stolen = other.take("00000")
     assert stolen is not None
     assert stolen.attempt == 1
@@ -222,36 +258,26 @@ def test_a_claim_that_was_never_written_is_not_waited_for_a_whole_lease(tmp_path
 
 
 def _contend(
-    folder: str, start: float, results: multiprocessing.Queue[tuple[int, int]], stay: Event
+    folder: str, begin: Barrier, won: multiprocessing.Queue[list[int]], stay: Event
 ) -> None:
-    ours = Claims(Path(folder), Worker.current(), lease_seconds=60)
-    time.sleep(max(0.0, start - time.time()))
-    for task in range(60):
-        if ours.take(f"{task:05d}") is not None:
-            results.put((task, os.getpid()))
-    stay.wait(60)  # the claims of a process that ended would be free for the others
+    ours = Claims(Path(folder), Worker.current(), lease_seconds=600)
+    begin.wait(PATIENCE)
+    won.put([task for task in range(60) if ours.take(f"{task:05d}") is not None])
+    # The claims of a process that ended would be free for the others.
+    assert stay.wait(PATIENCE), "nobody said that all had tried"
 
 
 def test_contenders_never_share_a_task(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[tuple[int, int]] = context.Queue()
-    start, stay = time.time() + 1.0, context.Event()
+    won: multiprocessing.Queue[list[int]] = context.Queue()
+    begin, stay = context.Barrier(8), context.Event()
     workers = [
-        context.Process(target=_contend, args=(str(tmp_path), start, results, stay))
-        for _ in range(8)
+        context.Process(target=_contend, args=(str(tmp_path), begin, won, stay)) for _ in range(8)
     ]
-    for worker in workers:
-        worker.start()
-    won = [results.get(timeout=60) for _ in range(60)]
-    time.sleep(0.5)
-    stay.set()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0] * 8, (
-        "a worker died, and its claims lapsed"
-    )
-    assert sorted(task for task, _ in won) == list(range(60)), sorted(won)
-    assert results.empty(), (results.get(), sorted(won))
+    with running(workers):
+        tasks = [task for _ in workers for task in won.get(timeout=PATIENCE)]
+        stay.set()
+    assert sorted(tasks) == list(range(60))
 
 
 @pytest.mark.parametrize("state", ["held", "released", "failed", "done"])

@@ -19,6 +19,7 @@ from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
 from tests.store.test_rundir import commit, plan
 from tests.stores import delete
+from tests.waiting import PATIENCE, beside
 
 NUM_SHARDS = 6
 
@@ -356,18 +357,46 @@ def test_two_pushes_while_shards_are_committed_leave_the_whole_run(
         while not results or results[-1].exit_status == 3:
             results.append(push_run(run, store))
 
-    threads = [threading.Thread(target=keep_pushing) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for index in range(NUM_SHARDS):
-        commit(run, index, f"shard {index}")
-        run.write("metrics.json", json.dumps({"fid": index}).encode())
-    for thread in threads:
-        thread.join(60)
+    with beside(keep_pushing, keep_pushing):
+        for index in range(NUM_SHARDS):
+            commit(run, index, f"shard {index}")
+            run.write("metrics.json", json.dumps({"fid": index}).encode())
     assert {result.faults for result in results} == {()}
     assert push_run(run, store).exit_status == 0
     assert pull_run(store, tmp_path / "copy").exit_status == 0
     assert tree(tmp_path / "copy") == tree(run.path)
+
+
+def test_a_push_that_is_overtaken_leaves_the_newer_file(
+    finished, memory, tmp_path: Path, monkeypatch
+) -> None:
+    old, new = b'{"fid": 1}', b'{"fid": 2}'  # of one size, so that no listing tells them apart
+    main, write = threading.current_thread(), RemotePath.write_bytes
+    late, overtaken, arrived = threading.Event(), threading.Event(), threading.Event()
+
+    def write_bytes(self, content: bytes) -> None:
+        ours = threading.current_thread() is main
+        if ours and content == old and not late.is_set():
+            finished.write("metrics.json", new)
+            late.set()
+            assert overtaken.wait(PATIENCE)
+        write(self, content)
+        if not ours and content == new:
+            overtaken.set()
+            assert arrived.wait(PATIENCE), "it notes what it put only when the other has"
+
+    def overtake() -> None:
+        assert late.wait(PATIENCE)
+        push_run(finished, memory)
+
+    monkeypatch.setattr(RemotePath, "write_bytes", write_bytes)
+    with beside(overtake):
+        push_run(finished, memory)
+        arrived.set()
+    assert (memory / "metrics.json").read_bytes() == new
+    assert push_run(finished, memory).num_files == 0
+    assert pull_run(memory, tmp_path / "copy").faults == ()
+    assert tree(tmp_path / "copy") == tree(finished.path)
 
 
 class Killed(Exception):
@@ -421,14 +450,12 @@ def test_a_push_killed_between_any_two_writes_leaves_whole_shards_only(
 def test_two_pulls_into_one_folder_leave_one_copy(finished, memory, tmp_path: Path) -> None:
     push_run(finished, memory)
     results = []
-    threads = [
-        threading.Thread(target=lambda: results.append(pull_run(memory, tmp_path / "copy")))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+
+    def pull() -> None:
+        results.append(pull_run(memory, tmp_path / "copy"))
+
+    with beside(pull, pull, pull):
+        pass
     assert [(r.exit_status, r.faults) for r in results] == [(0, ())] * 3
     assert tree(tmp_path / "copy") == tree(finished.path)
     assert not list((tmp_path / "copy" / "staging").rglob("*.parquet"))

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
-import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from evaluator.errors import CorruptShardError, NewerTableError, RunDirectoryErr
 from evaluator.store import schemas
 from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
+from tests.waiting import PATIENCE, running
 
 
 def plan(num_samples: int, per_shard: int) -> pa.Table:
@@ -224,23 +225,20 @@ def test_publishing_into_a_vanished_folder_is_an_error_not_a_loss(tmp_path: Path
     assert publish_file(tmp_path / "aside", tmp_path / "final")
 
 
-def _create(path: str, name: bytes, start: float) -> None:
-    time.sleep(max(0.0, start - time.time()))
+def _create(path: str, name: bytes, begin: Barrier) -> None:
+    begin.wait(PATIENCE)
     RunDirectory.create(Path(path), {"config.yaml": name}, plan(500, 10))
 
 
 def test_workers_that_start_together_agree_on_one_init(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    start = time.time() + 2
+    begin = context.Barrier(12)
     workers = [
-        context.Process(target=_create, args=(str(tmp_path / "run"), b"%d" % i, start))
+        context.Process(target=_create, args=(str(tmp_path / "run"), b"%d" % i, begin))
         for i in range(12)
     ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0] * 12
+    with running(workers):
+        pass
     run = RunDirectory.open(tmp_path / "run")
     assert run.num_samples == 500
     assert list((run.path / "staging").iterdir()) == []
