@@ -31,6 +31,9 @@ def query(
     ] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    timeout: Annotated[
+        int, typer.Option(min=0, help="Seconds after which a query is given up; 0: never.")
+    ] = 600,
 ) -> None:
     """Ask the tables of runs with SQL (DuckDB); nothing but these tables can be read."""
     from evaluator.export.query import Query
@@ -43,7 +46,7 @@ def query(
         for name, columns in database.tables():
             print_lines([name, *(f"  {column}" for column in columns)])
         return
-    found = database.run(sql)
+    found = database.run(sql, seconds=timeout or None)
     for name, run in runs.items():
         if not run.complete:
             of = f"{len(run):,} of {run.num_planned:,} samples"

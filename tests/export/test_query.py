@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
+import threading
 
 import pyarrow.parquet as pq
 import pytest
 
 from evaluator.errors import ConfigError, CorruptShardError
+from evaluator.export.bounded import fetch
 from evaluator.export.json_tables import as_lines
 from evaluator.export.parquet_tables import write_parquet
 from evaluator.export.query import Query, shown
@@ -156,6 +160,18 @@ def test_of_several_runs_a_column_says_which(tmp_path):
         "SET enable_external_access = true",
         "SELECT 1; SET lock_configuration = false",
         "PRAGMA enable_profiling",
+        "SELECT * FROM enable_logging(storage='file', storage_path='{folder}/log')",
+        "SELECT * FROM enable_profiling(save_location='{folder}/profile.json')",
+        "SELECT * FROM read_text('/proc/self/environ')",
+        "SELECT * FROM 'http://127.0.0.1:9/x.csv'",
+        "SELECT * FROM read_duckdb('{secret}')",
+        "SELECT * FROM json_execute_serialized_sql("
+        "json_serialize_sql('SELECT * FROM read_text(''{secret}'')'))",
+        "SELECT * FROM arrow_scan(NULL, NULL, NULL)",
+        "SELECT * FROM pandas_scan(NULL)",
+        "WITH x AS (DELETE FROM plan RETURNING *) SELECT * FROM x",
+        "SELECT * FROM query('SELECT 1; INSTALL httpfs')",
+        "SELECT getenv('HOME')",
         "CREATE TABLE x AS SELECT 1",
         "DROP VIEW samples",
         "SELECT * FROM runs",  # a variable of a caller
@@ -178,6 +194,10 @@ def test_a_query_reads_nothing_but_the_tables_and_writes_nothing(database, tmp_p
         ("SELECT * FROM smaples", "got 'smaples'. Did you mean samples. There are attention, "),
         ("SELECT promt FROM samples", '"promt" not found.*\n.*"prompt"'),
         ("SELECT (", "syntax error"),
+        (
+            "SELECT CAST(if(range > 500000, 'x', '1') AS INT) FROM range(600000)",
+            "convert string 'x'",
+        ),
         ("", "expected one SELECT, got nothing"),
         ("SELECT 1; SELECT 2", "expected one SELECT, got SELECT, SELECT"),
         ("UPDATE samples SET seed = 0", "expected one SELECT, got UPDATE"),
@@ -194,6 +214,51 @@ def test_the_verb_prints_a_table_without_escape_sequences(call, hostile_run):
     assert all(character.isprintable() or character == "\n" for character in ended.out)
     assert "… 6 more rows" in ended.out
     assert len(ended.out.splitlines()) == 2 + 6 + 1
+
+
+ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range != b.range"
+
+
+def test_a_query_that_does_not_end_is_given_up_and_the_next_one_runs(database):
+    with pytest.raises(ConfigError, match="within 0.2 seconds, got none yet. Ask for less"):
+        database.run(ENDLESS, seconds=0.2)
+    with pytest.raises(ConfigError, match="within 0.2 seconds"):
+        database.run("SELECT count(*) FROM " + ", ".join(f"latents l{i}" for i in range(9)),
+                     seconds=0.2)  # fmt: skip
+    assert database.run("SELECT count(*) n FROM samples").to_pylist() == [{"n": 12}]
+
+
+def test_ctrl_c_ends_a_query_without_a_traceback(call, small_run):
+    interrupt = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    ended = call("query", small_run, ENDLESS, "--timeout", 0)
+    interrupt.join()
+    assert (ended.status, ended.out) == (130, "")
+
+
+def test_a_result_larger_than_memory_is_refused():
+    connection = duckdb.connect(":memory:")
+    with pytest.raises(ConfigError, match="at most 0.25 GiB, got more. Name fewer columns"):
+        fetch(connection, "SELECT * FROM range(100000000000)", max_bytes=2**28)
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT * FROM summary(samples)", "SELECT 'é', * FROM \"Summary\" (samples)"]
+)
+def test_a_function_that_does_not_end_is_refused_by_name(database, sql):
+    with pytest.raises(ConfigError, match="SUMMARIZE samples, or SUMMARIZE SELECT"):
+        database.run(sql)
+    assert database.run("SELECT 'summary(samples)' AS summary").num_rows == 1
+    rows = database.run("SUMMARIZE samples").to_pylist()
+    assert {"key", "seed"} <= {row["column_name"] for row in rows}
+
+
+def test_columns_of_one_name_are_told_apart(call, small_run):
+    sql = "SELECT a.key, b.key, 1 AS key_1 FROM samples a, samples b WHERE a.key < b.key LIMIT 1"
+    assert call("query", small_run, sql).out.split()[:3] == ["key", "key_2", "key_1"]
+    row = json.loads(call("query", small_run, sql, "--json", "-").out)
+    assert row["key"] < row["key_2"]
+    assert row["key_1"] == 1
 
 
 def test_without_sql_the_tables_are_listed(call, small_run):
