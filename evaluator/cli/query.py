@@ -37,7 +37,7 @@ def query(
 ) -> None:
     """Ask the tables of runs with SQL (DuckDB); nothing but these tables can be read."""
     from evaluator.export.query import Query
-    from evaluator.runs import find_runs
+    from evaluator.runs import find_runs, left_out
 
     paths, sql = _split(what)
     runs = find_runs(paths)
@@ -47,6 +47,8 @@ def query(
             print_lines([name, *(f"  {column}" for column in columns)])
         return
     found = database.run(sql, seconds=timeout or None)
+    for line in left_out(paths):
+        print_warning(line)
     for name, run in runs.items():
         if not run.complete:
             of = f"{len(run):,} of {run.num_planned:,} samples"

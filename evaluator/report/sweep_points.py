@@ -13,7 +13,7 @@ from evaluator.errors import EvaluatorError
 from evaluator.report.results import Metrics, Result, read_metrics
 from evaluator.report.text import number, plain
 from evaluator.store.rundir import RunDirectory
-from evaluator.store.sweeps import read_points
+from evaluator.store.sweeps import members, read_points
 
 
 class MetricKey(NamedTuple):
@@ -148,7 +148,7 @@ def read_sweep(folder: Path) -> SweepResults:
         points,
         tuple(metrics),
         (*remarks, *_differences(points)),
-        _warnings(points),
+        (*_warnings(points), *(plain(line) for line in members(folder).left_out)),
     )
 
 
