@@ -302,6 +302,8 @@ def _found_instead(path: Path) -> str:
     """What is at a path that is no run directory."""
     if not path.exists():
         return "nothing there"
+    if not path.is_dir() and path.suffix in (".yaml", ".yml"):
+        return "a configuration, whose run lies in its output/name unless --output said otherwise"
     if not path.is_dir():
         return "a file"
     if (path / "sweep.json").is_file():
