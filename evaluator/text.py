@@ -34,7 +34,8 @@ def plain(text: object, *, limit: int | None = None) -> str:
     Escape sequences go, and so do characters that reverse the direction of what follows them.
     Longer than `limit`, it ends with an ellipsis.
     """
-    kept = visible(re.sub(r"\s+", " ", without_escapes(str(text)))).strip()
+    # Twice: what is not visible may stand between two spaces.
+    kept = " ".join(visible(re.sub(r"\s+", " ", without_escapes(str(text)))).split())
     return kept if limit is None or len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
 
 
@@ -65,6 +66,11 @@ def number(value: float | None, *, places: int | None = None) -> str:
     if value != 0 and (abs(value) < 1e-4 or abs(value) >= 1e7):
         return f"{value:.3e}".replace("-", "−")
     return f"{value:.{decimals(value) if places is None else places}f}".replace("-", "−")
+
+
+def count_of(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun, for people: `1 sample`, `30,000 samples`, `2 entries`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def formula_safe(text: str) -> str:

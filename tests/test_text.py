@@ -7,13 +7,14 @@ import sys
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluator import text
 
 
 @given(st.text(max_size=60))
+@example("0\r\x1b\r0")
 def test_plain_text_is_one_line_that_is_all_visible(said):
     shown = text.plain(said)
     assert all(c.isprintable() or c in "\u200c\u200d" for c in shown)
@@ -25,6 +26,14 @@ def test_a_formula_safe_cell_starts_no_formula(said):
     safe = text.formula_safe(said)
     assert not safe.lstrip().startswith(tuple("=+-@|%＝＋－＠"))
     assert safe.removeprefix("'") == said.removeprefix("'")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (30_000, "30,000 files")]
+)
+def test_a_count_goes_with_its_noun(count, said):
+    assert text.count_of(count, "file") == said
+    assert text.count_of(count, "x", "files") == said.replace("1 file", "1 x")
 
 
 @given(st.text(max_size=200))

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError
+from evaluator.text import count_of
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -100,7 +101,7 @@ def parse_record(record: dict[str, Any], overrides: Sequence[str] = (), *, where
 
 def with_faults(where: str, faults: Sequence[str]) -> ConfigError:
     """The error that lists everything that is wrong with a configuration."""
-    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+    count = count_of(len(faults), "fault")
     return ConfigError(f"{where}: the configuration has {count}:", tuple(faults))
 
 

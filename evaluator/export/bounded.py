@@ -50,7 +50,7 @@ def fetch(
     if not ended:
         work.leave()
         raise ConfigError(
-            f"query: expected an answer within {seconds:g} seconds, got none yet. Ask for less "
+            f"query: expected an answer within {seconds:g} s, got none yet. Ask for less "
             "(a WHERE, a join USING key and image_index), or give it longer: --timeout SECONDS, "
             "0 for no limit."
         )

@@ -10,7 +10,7 @@ from evaluator.errors import ConfigError, CorruptShardError, EvaluatorError
 from evaluator.export.options import PROJECT, TARGETS, ExportOptions
 from evaluator.export.tracked import tracked
 from evaluator.runs import Run
-from evaluator.text import file_name, plain
+from evaluator.text import count_of, file_name, plain
 
 _HINTS = {
     "eval-results": "upload: hf upload ORG/MODEL {folder}/.eval_results .eval_results",
@@ -56,8 +56,8 @@ def export_runs(
     if not numbered and target not in ("csv", "json", "parquet"):
         raise EvaluatorError(f"--to {target}: expected numbers, got none.\n" + "\n".join(left_out))
     warnings = [
-        f"{plain(name)}: incomplete, {len(run):,} of {run.num_planned:,} samples; a number says "
-        "how many it stands on"
+        f"{plain(name)}: incomplete, {len(run):,} of {count_of(run.num_planned, 'sample')}; a "
+        "number says how many it stands on"
         for name, run in runs.items()
         if not run.complete
     ]

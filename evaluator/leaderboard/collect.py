@@ -16,6 +16,7 @@ from evaluator.errors import RunDirectoryError
 from evaluator.leaderboard.made_with import count, mapping, name_of, provenance_of
 from evaluator.leaderboard.records import Provenance
 from evaluator.store.sweeps import is_sweep, members
+from evaluator.text import count_of
 
 MAX_DEPTH = 3
 """How deep a folder is searched for runs."""
@@ -90,7 +91,7 @@ def read_run(path: Path) -> ReadRun:
     if planned is not None and committed is not None and committed < planned:
         warnings.append(f"incomplete: {committed:,} of {planned:,} samples")
     if errors:
-        warnings.append(f"in no number: {errors:,} sample{'s' * (errors > 1)} with an error")
+        warnings.append(f"in no number: {count_of(errors, 'sample')} with an error")
     config = _yaml(path / "init" / "config.yaml")
     if not config:
         warnings.append("init/config.yaml cannot be read: its settings are not known")

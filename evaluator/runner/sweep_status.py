@@ -11,6 +11,7 @@ from evaluator.runner.status import Status, read_status
 from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.sweeps import KnownPoint, members, read_points
+from evaluator.text import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class SweepStatus:
     def lines(self) -> list[str]:
         """For people."""
         done = sum(_exit_status(state) == 0 for _, state in self.points)
-        text = [f"{self.name}: {done} of {len(self.points)} points complete"]
+        text = [f"{self.name}: {done} of {count_of(len(self.points), 'point')} complete"]
         for point, state in self.points:
             first, *rest = [state] if isinstance(state, str) else state.lines()
             text += [f"{point.folder}: {first}", *rest]

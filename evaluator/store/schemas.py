@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluator.durable import explained
+from evaluator.durable import explained_in_run
 from evaluator.errors import CorruptShardError, NewerTableError
 
 VERSION = 2
@@ -109,7 +109,7 @@ def write_table(
     note = {"kind": kind, "version": VERSION, **(metadata or {})}
     table = table.replace_schema_metadata({"evaluator.schema": json.dumps(note, sort_keys=True)})
     strings = [f.name for f in table.schema if _is_text(f.type)]
-    with explained("write", path):
+    with explained_in_run("write", path):
         pq.write_table(
             table,
             path,
@@ -192,7 +192,7 @@ def read_schema(path: Path) -> pa.Schema:
 def _require_readable(error: Exception, path: Path) -> None:
     """Raise StorageError where the file system refused: that says nothing about the file."""
     if isinstance(error, OSError) and error.errno is not None:
-        with explained("read", path):
+        with explained_in_run("read", path):
             raise error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluator.config.points import Sweep
-from evaluator.durable import explained, write_atomically
+from evaluator.durable import explained_in_run, write_atomically
 from evaluator.errors import RunDirectoryError
 
 FILE = "sweep.json"
@@ -73,11 +73,11 @@ def write_points(sweep: Sweep, path: Path) -> None:
         ],
     }
     content = f"{json.dumps(record, indent=1, ensure_ascii=False, default=str)}\n".encode()
-    with explained("create", path):
+    with explained_in_run("create", path):
         path.mkdir(parents=True, exist_ok=True)
         if is_sweep(path) and (path / FILE).read_bytes() == content:
             return
-    write_atomically(path / FILE, content)
+    write_atomically(path / FILE, content, in_run=True)
 
 
 def read_points(path: Path) -> tuple[str, list[KnownPoint]]:
@@ -114,7 +114,7 @@ def read_points(path: Path) -> tuple[str, list[KnownPoint]]:
 def members(folder: Path) -> Members:
     """Which run directories of a sweep's folder are its points; RunDirectoryError as above."""
     named = {point.folder for point in read_points(folder)[1]}
-    with explained("list", folder):
+    with explained_in_run("list", folder):
         runs = sorted(path for path in folder.iterdir() if (path / "init").is_dir())
     return Members(
         tuple(path for path in runs if path.name in named),

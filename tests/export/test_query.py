@@ -220,7 +220,7 @@ ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a
 
 
 def test_a_query_that_does_not_end_is_given_up_and_the_next_one_runs(database):
-    with pytest.raises(ConfigError, match="within 0.2 seconds, got none yet. Ask for less"):
+    with pytest.raises(ConfigError, match="within 0.2 s, got none yet. Ask for less"):
         database.run(ENDLESS, seconds=0.2)
     with pytest.raises(ConfigError, match="within 0.2 seconds"):
         database.run("SELECT count(*) FROM " + ", ".join(f"latents l{i}" for i in range(9)),
