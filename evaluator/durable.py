@@ -20,7 +20,8 @@ _REMEDIES = {
     errno.EACCES: "check the permissions of the directory, or choose another --output",
     errno.EPERM: "check the permissions of the directory, or choose another --output",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENOENT: "the directory vanished; check that the file system is still mounted",
+    errno.ENOENT: "it or the directory vanished; check that the file system is still mounted, and "
+    "that a copy is whole",
     errno.ESTALE: "the network file system was remounted; run the same command again",
     errno.EIO: "the disk failed to read or write; check it, then run the same command again",
 }

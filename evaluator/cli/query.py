@@ -13,6 +13,8 @@ from evaluator.text import count_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from evaluator.runs import Run
+
 MAX_CELL = 60
 """Characters of a cell in the terminal; files get all."""
 
@@ -54,9 +56,21 @@ def query(
         if not run.complete:
             of = f"{len(run):,} of {count_of(run.num_planned, 'sample')}"
             print_warning(f"{name}: incomplete, {of} are in its tables")
+        if "metrics" in database.opened and (why := _no_numbers(run)):
+            print_warning(f"{name}: in metrics it has no rows: {why}")
     _write(found, csv=csv, json=json, parquet=parquet)
     if csv is None and json is None and parquet is None:
         _print(found, rows)
+
+
+def _no_numbers(run: Run) -> str:
+    """Why a run has no numbers; empty where it has."""
+    from evaluator.errors import EvaluatorError
+
+    try:
+        return "" if run.metrics else "none was asked for"
+    except EvaluatorError as error:
+        return str(error)
 
 
 def _split(what: list[str]) -> tuple[list[Path], str | None]:

@@ -115,6 +115,11 @@ class OpenedRun:
         config = self._init("config.yaml", yaml.safe_load)
         return config if isinstance(config, Mapping) else {}
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether config.yaml is there and can be read."""
+        return bool(self.settings)
+
     @cached_property
     def is_images(self) -> bool:
         """Whether its images existed already; its plan then names images, not prompts."""

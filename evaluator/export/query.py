@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pyarrow as pa
@@ -61,6 +61,11 @@ class Query:
             rows = self._connection.execute(f'DESCRIBE "{name}"').fetchall()
             described.append((name, [f"{row[0]} {row[1]}" for row in rows]))
         return described
+
+    @property
+    def opened(self) -> Set[str]:
+        """The views that statements named so far."""
+        return self._registered
 
     def run(self, sql: str, *, seconds: float | None = SECONDS) -> pa.Table:
         """The result of one SELECT; ConfigError where it is none, not right, or takes longer.

@@ -106,7 +106,10 @@ class RunDirectory:
 
     @property
     def _plan_path(self) -> Path:
-        return self.path / "init" / "plan.parquet"
+        path = self.path / "init" / "plan.parquet"
+        with explained_in_run("read", path):
+            path.stat()
+        return path
 
     @cached_property
     def plan(self) -> pa.Table:

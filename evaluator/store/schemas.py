@@ -152,6 +152,10 @@ def read_rows(path: Path, start: int, stop: int, *, kind: str, columns: Sequence
         return _widened(table).slice(start - before, stop - start)
 
 
+_COPY_INIT = " Copy init/ from where the run was made, or run into another directory."
+"""The plan is in no shard that could be made again."""
+
+
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
     """A table that is open to be read; raises as `read_table` says, while it is read too."""
@@ -173,6 +177,7 @@ def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
         _require_readable(error, path)
         raise CorruptShardError(
             f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error})."
+            + _COPY_INIT * (kind == "plan")
         ) from error
 
 

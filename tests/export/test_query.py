@@ -5,15 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import signal
-import threading
 
 import pyarrow.parquet as pq
 import pytest
 
 from evaluator.errors import ConfigError, CorruptShardError
-from evaluator.export.bounded import fetch
 from evaluator.export.json_tables import as_lines
 from evaluator.export.parquet_tables import write_parquet
 from evaluator.export.query import Query, shown
@@ -216,51 +212,6 @@ def test_the_verb_prints_a_table_without_escape_sequences(call, hostile_run):
     assert len(ended.out.splitlines()) == 2 + 6 + 1
 
 
-ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range != b.range"
-
-
-def test_a_query_that_does_not_end_is_given_up_and_the_next_one_runs(database):
-    with pytest.raises(ConfigError, match="within 0.2 s, got none yet. Ask for less"):
-        database.run(ENDLESS, seconds=0.2)
-    with pytest.raises(ConfigError, match="within 0.2 seconds"):
-        database.run("SELECT count(*) FROM " + ", ".join(f"latents l{i}" for i in range(9)),
-                     seconds=0.2)  # fmt: skip
-    assert database.run("SELECT count(*) n FROM samples").to_pylist() == [{"n": 12}]
-
-
-def test_ctrl_c_ends_a_query_without_a_traceback(call, small_run):
-    interrupt = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
-    ended = call("query", small_run, ENDLESS, "--timeout", 0)
-    interrupt.join()
-    assert (ended.status, ended.out) == (130, "")
-
-
-def test_a_result_larger_than_memory_is_refused():
-    connection = duckdb.connect(":memory:")
-    with pytest.raises(ConfigError, match="at most 0.25 GiB, got more. Name fewer columns"):
-        fetch(connection, "SELECT * FROM range(100000000000)", max_bytes=2**28)
-
-
-@pytest.mark.parametrize(
-    "sql", ["SELECT * FROM summary(samples)", "SELECT 'é', * FROM \"Summary\" (samples)"]
-)
-def test_a_function_that_does_not_end_is_refused_by_name(database, sql):
-    with pytest.raises(ConfigError, match="SUMMARIZE samples, or SUMMARIZE SELECT"):
-        database.run(sql)
-    assert database.run("SELECT 'summary(samples)' AS summary").num_rows == 1
-    rows = database.run("SUMMARIZE samples").to_pylist()
-    assert {"key", "seed"} <= {row["column_name"] for row in rows}
-
-
-def test_columns_of_one_name_are_told_apart(call, small_run):
-    sql = "SELECT a.key, b.key, 1 AS key_1 FROM samples a, samples b WHERE a.key < b.key LIMIT 1"
-    assert call("query", small_run, sql).out.split()[:3] == ["key", "key_2", "key_1"]
-    row = json.loads(call("query", small_run, sql, "--json", "-").out)
-    assert row["key"] < row["key_2"]
-    assert row["key_1"] == 1
-
-
 def test_without_sql_the_tables_are_listed(call, small_run):
     ended = call("query", small_run)
     assert ended.status == 0
@@ -304,6 +255,16 @@ def test_a_table_that_was_lost_from_a_shard_is_an_error_and_no_smaller_answer(tm
     (directory.shard_path(shard) / "samples.parquet").unlink()
     with pytest.raises(CorruptShardError, match="expected a file that was committed"):
         Query(find_runs([directory.path])).run("SELECT count(*) FROM samples")
+
+
+def test_a_run_without_numbers_is_named_where_numbers_are_asked_for(tmp_path, call):
+    build_run(tmp_path / "a")
+    build_run(tmp_path / "b", metrics=False)
+    ended = call("query", tmp_path, "SELECT DISTINCT run FROM metrics", "--csv", "-")
+    assert ended.out == "run\na\n"
+    assert "warning: b: in metrics it has no rows: " in ended.err
+    assert "metrics.json: expected numbers, got no such file" in ended.err
+    assert call("query", tmp_path, "SELECT count(*) FROM plan").err == ""
 
 
 def test_an_answer_from_an_incomplete_run_says_so(tmp_path, capsys):

@@ -112,7 +112,7 @@ def test_a_late_table_of_a_shard_set_apart_meanwhile_is_dropped(run: RunDirector
 
 def test_what_was_committed_is_spoken_of_in_a_run_alone(tmp_path: Path) -> None:
     place = tmp_path / "gone" / "file"
-    with pytest.raises(StorageError, match="Everything committed so far is kept; the directory"):
+    with pytest.raises(StorageError, match="Everything committed so far is kept; it or the"):
         write_atomically(place, b"", in_run=True)
     with pytest.raises(
         StorageError, match=r"No such file or directory\. Check the path: the folder"
@@ -120,6 +120,19 @@ def test_what_was_committed_is_spoken_of_in_a_run_alone(tmp_path: Path) -> None:
         write_atomically(place, b"")
     with pytest.raises(StorageError, match=r"Is a directory\. Name a file"):
         write_atomically(tmp_path, b"")
+
+
+def test_a_plan_that_is_lost_or_damaged_is_said_with_the_remedy(run: RunDirectory) -> None:
+    plan = run.path / "init" / "plan.parquet"
+    content = plan.read_bytes()
+    plan.unlink()
+    opened = RunDirectory.open(run.path)
+    for ask in (lambda: opened.plan, lambda: opened.num_samples, lambda: opened.plan_column("key")):
+        with pytest.raises(StorageError, match=r"plan\.parquet.*and that a copy is whole"):
+            ask()
+    plan.write_bytes(content[:50])
+    with pytest.raises(CorruptShardError, match="Copy init/ from where the run was made"):
+        RunDirectory.open(run.path).plan_column("key")
 
 
 def test_a_late_table_is_linked_once(run: RunDirectory) -> None:
