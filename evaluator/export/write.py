@@ -52,7 +52,9 @@ def export_runs(
     if target not in TARGETS:
         raise ConfigError(f"--to: expected one of {', '.join(TARGETS)}, got '{plain(target)}'.")
     options.require_taken_by(target)
+    runs, unplanned = _planned(runs)
     numbered, left_out = _numbered(runs)
+    left_out += unplanned
     if not numbered and target not in ("csv", "json", "parquet"):
         raise EvaluatorError(f"--to {target}: expected numbers, got none.\n" + "\n".join(left_out))
     warnings = [
@@ -73,6 +75,20 @@ def export_runs(
         left_out += unread
     hint = _HINTS.get(target, "").format(folder=folder)
     return Exported(tuple(files), tuple(warnings), tuple(left_out), hint)
+
+
+def _planned(runs: Mapping[str, Run]) -> tuple[Mapping[str, Run], list[str]]:
+    """The runs of which is known how much there is, and why not of the others."""
+    found, left_out = {}, []
+    for name, run in runs.items():
+        try:
+            _ = run.complete
+            found[name] = run
+        except EvaluatorError as error:
+            if len(runs) == 1:
+                raise
+            left_out.append(f"{plain(name)}: {plain(error)}")
+    return found, left_out
 
 
 def _numbered(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:

@@ -62,7 +62,8 @@ def read_citations(path: Path) -> tuple[CitedRow, ...]:
             f"{path}: expected a citation file (YAML), got nothing there. Check the path."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a UTF-8 text file, got: {error}") from error
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigError(f"{path}: expected a UTF-8 text file, got: {said}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: expected YAML, got: {error}") from error
     rows = record.get("rows") if isinstance(record, Mapping) else None
