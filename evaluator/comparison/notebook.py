@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from evaluator.text import count_of, number, plain
+from evaluator.text import number, plain
 
 if TYPE_CHECKING:
     from evaluator.comparison.numbers import Difference
@@ -25,10 +25,7 @@ def as_html(comparison: Comparison) -> str:
 
 
 def _pairing(pairing: Pairing, level: float) -> str:
-    head = (
-        f"{pairing.letter} against A: {count_of(pairing.n, 'pair')} of "
-        f"{count_of(pairing.num_prompts, 'prompt')}"
-    )
+    head = f"{pairing.letter} against A: {pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
     notes = [f"not compared: {refusal.subject}: {refusal.why}" for refusal in pairing.refusals]
     notes += pairing.warnings
     titles = (

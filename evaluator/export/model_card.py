@@ -12,7 +12,7 @@ from evaluator.export.options import ExportOptions
 from evaluator.export.published import model_of, published
 from evaluator.runs import Run
 from evaluator.runs.display import notes_of, row_of
-from evaluator.text import count_of, plain
+from evaluator.text import plain
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -113,7 +113,7 @@ def _task(config: Mapping[str, Any]) -> str:
 def _section(name: str, run: Run, metrics: tuple[MetricRecord, ...]) -> str:
     """Heading and table of one run, and the warnings beneath."""
     lines = [f"### {_markdown(plain(name))}", ""]
-    lines += [f"{len(run):,} of {count_of(run.num_planned, 'sample')}.", ""]
+    lines += [f"{len(run):,} of {run.num_planned:,} samples.", ""]
     lines += ["| metric | value | interval | n / expected | features |", "|---|--:|--:|--:|---|"]
     for metric in metrics:
         features = f"{metric.extractor or ''} {(metric.fingerprint or '')[:8]}".strip()

@@ -11,7 +11,7 @@ from evaluator.errors import ConfigError, IncompleteError
 from evaluator.export.options import ExportOptions
 from evaluator.runs import Run
 from evaluator.runs.tables import require_known
-from evaluator.text import count_of, number, plain
+from evaluator.text import number, plain
 
 _STARTED = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)")
 
@@ -56,7 +56,7 @@ def remarks(metric: MetricRecord) -> str:
         said.append(f"features {metric.extractor} {(metric.fingerprint or '')[:8]}".rstrip())
     if metric.reference:
         count = metric.reference.get("n")
-        size = f" ({count_of(count, 'sample')})" if count else ""
+        size = f" ({count} samples)" if count else ""
         said.append(f"against {metric.reference.get('name')}{size}")
     return plain("; ".join([*said, *metric.warnings]), limit=1000)
 

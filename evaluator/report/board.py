@@ -22,7 +22,6 @@ from evaluator.report.frame import TABLES, Drawing, chart_rules, render_page
 from evaluator.report.svg import inline, standalone
 from evaluator.report.text import plain
 from evaluator.report.write import PAGE
-from evaluator.text import count_of
 
 GENERATOR = "evaluator leaderboard"
 RECORD = "leaderboard.json"
@@ -69,9 +68,9 @@ def write_board(board: Board, folder: Path) -> Path:
 def _subtitle(board: Board) -> str:
     measured = sum(row.measured for row in board.rows)
     cited = len(board.rows) - measured
-    runs = count_of(measured, "measured run")
-    rows = f", {count_of(cited, 'cited row')}" if cited else ""
-    return f"{runs}{rows}, {count_of(len(board.columns), 'column')}. Sorted by {plain(board.sort)}."
+    runs = f"{measured:,} measured run{'s' * (measured != 1)}"
+    rows = f", {cited:,} cited row{'s' * (cited != 1)}" if cited else ""
+    return f"{runs}{rows}, {len(board.columns):,} columns. Sorted by {plain(board.sort)}."
 
 
 def _sections(board: Board) -> list[tuple[str, str]]:

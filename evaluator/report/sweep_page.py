@@ -22,7 +22,6 @@ from evaluator.report.sweep_ranks import Ranking, read_ranking
 from evaluator.report.sweep_tables import rows_of, write_tables
 from evaluator.report.text import plain
 from evaluator.report.write import PAGE
-from evaluator.text import count_of
 
 STYLE = "sweep.css"
 
@@ -72,13 +71,12 @@ def fill(
         scripts=(TABLES,),
         styles=(STYLE,),
         title=sweep.name,
-        subtitle=f"A sweep of {count_of(len(sweep.points), 'point')} over "
-        f"{', '.join(map(short, sweep.paths))}",
+        subtitle=f"A sweep of {len(sweep.points)} points over {', '.join(map(short, sweep.paths))}",
         sections=sections,
         remarks=(*sweep.remarks, *ranking.remarks),
         warnings=sweep.warnings,
         all_there=done == len(sweep.points),
-        headline=f"{done} of {count_of(len(sweep.points), 'point')} have all their numbers.",
+        headline=f"{done} of {len(sweep.points)} points have all their numbers.",
         settings=[short(path) for path in sweep.paths],
         metrics=[f"{metric.label} {sweep.arrow(metric)}".strip() for metric in sweep.metrics],
         rows=_rank_rows(sweep, standings, ranking, runs, final),
