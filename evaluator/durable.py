@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from evaluator.errors import StorageError
@@ -20,25 +20,50 @@ _REMEDIES = {
     errno.EACCES: "check the permissions of the directory, or choose another --output",
     errno.EPERM: "check the permissions of the directory, or choose another --output",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENOENT: "the directory vanished; check that the file system is still mounted",
+    errno.ENOENT: "it or the directory vanished; check that the file system is still mounted, and "
+    "that a copy is whole",
     errno.ESTALE: "the network file system was remounted; run the same command again",
     errno.EIO: "the disk failed to read or write; check it, then run the same command again",
 }
+"""For a run."""
+
+_ELSEWHERE = {
+    errno.ENOSPC: "free some space, or name another place",
+    errno.EROFS: "the file system is read-only; name another place",
+    errno.EACCES: "check the permissions, or name another place",
+    errno.EPERM: "check the permissions, or name another place",
+    errno.ENOENT: "check the path: the folder is not there",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EISDIR: "name a file: there is a folder of that name",
+}
+"""For what lies outside of runs, where it differs."""
 
 
 @contextmanager
-def explained(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError that says what was being done, where, and the remedy."""
+def explained(doing: str, path: Path, *, in_run: bool = False) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says what was being done, where, and the remedy.
+
+    `in_run` adds what whoever leaves a run alone for a week wants to know.
+    """
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "run the same command again once it is mended")
+        number = error.errno or 0
+        remedy = _REMEDIES.get(number, "run the same command again once it is mended")
+        if in_run:
+            remedy = f"everything committed so far is kept; {remedy}"
+        else:
+            remedy = _ELSEWHERE.get(number, remedy)
         raise StorageError(
-            f"could not {doing} {path}: {error.strerror or error}. "
-            f"Everything committed so far is kept; {remedy}."
+            f"could not {doing} {path}: {error.strerror or error}. {remedy[0].upper()}{remedy[1:]}."
         ) from error
+
+
+def explained_in_run(doing: str, path: Path) -> AbstractContextManager[None]:
+    """`explained`, of a part of a run directory."""
+    return explained(doing, path, in_run=True)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -56,20 +81,20 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, in_run: bool = False) -> None:
     """Replace `path` by `content`: a reader sees the old file or the new one, never a part."""
-    with replacing(path) as aside:
+    with replacing(path, in_run=in_run) as aside:
         aside.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, in_run: bool = False) -> Iterator[Path]:
     """A place to write the file that then takes the place of `path`, whole and flushed to disk.
 
     A link at `path` is replaced, not followed. Where the writing fails, the old file stays.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
-    with explained("write", path):
+    with explained("write", path, in_run=in_run):
         try:
             yield aside
             flush_to_disk(aside)
@@ -85,7 +110,7 @@ def publish_directory(staged: Path, final: Path) -> bool:
     Returns whether this call won. The loser's directory is removed. All files are flushed first,
     so that a directory which exists under its final name is complete even after a power cut.
     """
-    with explained("commit", final):
+    with explained("commit", final, in_run=True):
         for file in staged.iterdir():
             flush_to_disk(file)
         flush_to_disk(staged)
@@ -102,7 +127,7 @@ def publish_directory(staged: Path, final: Path) -> bool:
 
 def publish_file(aside: Path, final: Path) -> bool:
     """Link a filled file to its final name; first writer wins. Returns whether this call won."""
-    with explained("commit", final):
+    with explained("commit", final, in_run=True):
         flush_to_disk(aside)
         try:
             os.link(aside, final)

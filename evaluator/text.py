@@ -68,6 +68,11 @@ def number(value: float | None, *, places: int | None = None) -> str:
     return f"{value:.{decimals(value) if places is None else places}f}".replace("-", "−")
 
 
+def count_of(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun, for people: `1 sample`, `30,000 samples`, `2 entries`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def formula_safe(text: str) -> str:
     """A cell that a spreadsheet shows instead of computing it: `=1+1` becomes `'=1+1`.
 

@@ -177,7 +177,7 @@ def test_undecodable_images_are_rows_that_are_counted(call, write, tmp_path, fol
     config = write(prompts={"source": str(folder_with_faults)}, metrics=["fd_digits"])
     ended = call("run", config, "--output", tmp_path / "run")
     assert ended.status == 1
-    assert "10/10 samples, 2 with errors" in ended.out
+    assert "10/10 samples, 2 with an error" in ended.out
     assert "img3[0]" in ended.err
     assert "img7[0]" in ended.err
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -189,7 +189,7 @@ def test_undecodable_images_are_rows_that_are_counted(call, write, tmp_path, fol
     for options in ([], ["--verify"], ["--watch"]):
         said = call("status", tmp_path / "run", *options)
         assert said.status == 1, "as the run ended"
-        assert "complete: 10/10 samples in 2/2 shards, 2 with errors" in said.out
+        assert "complete: 10/10 samples in 2/2 shards, 2 with an error" in said.out
         assert "img3[0]" in said.out
 
 

@@ -28,6 +28,14 @@ def test_a_formula_safe_cell_starts_no_formula(said):
     assert safe.removeprefix("'") == said.removeprefix("'")
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (30_000, "30,000 files")]
+)
+def test_a_count_goes_with_its_noun(count, said):
+    assert text.count_of(count, "file") == said
+    assert text.count_of(count, "x", "files") == said.replace("1 file", "1 x")
+
+
 @given(st.text(max_size=200))
 def test_a_file_name_is_one_safe_part_of_a_path(said):
     name = text.file_name(said)

@@ -24,6 +24,7 @@ from evaluator.cli.status import status
 from evaluator.cli.study import study
 from evaluator.cli.sweep import aggregate_sweep, report_points, run_points, sweep
 from evaluator.cli.validate import validate
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     from evaluator.runner.score import Score
@@ -231,7 +232,9 @@ def pack(
         captions=None if captions is None else expand_source(captions),
     )
     packed = pack_source(expand_source(source), output, options=options)
-    typer.echo(f"{output}: {packed.num_samples} samples, fingerprint {packed.fingerprint[:12]}")
+    typer.echo(
+        f"{output}: {count_of(packed.num_samples, 'sample')}, fingerprint {packed.fingerprint[:12]}"
+    )
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evaluator.cli.printing import plain
+from evaluator.cli.printing import plain, terminal_width
 
 
 def compare(
@@ -57,7 +57,7 @@ def compare(
     found = [each.run for each in opened]
     page = write_comparison(comparison, found, folder, single_file=single_file)
     only_json = json == "-"
-    typer.echo(comparison_table(comparison), err=only_json)
+    typer.echo(comparison_table(comparison, width=terminal_width()), err=only_json)
     typer.echo(f"\ncomparison: {plain(str(folder))}\npage: {plain(str(page))}", err=only_json)
     if json is not None:
         _write_json(comparison.record(), json)

@@ -8,49 +8,57 @@ from collections.abc import Iterator, Sequence
 
 from evaluator.comparison.numbers import Changed, Difference
 from evaluator.comparison.records import Comparison, Pairing
-from evaluator.report.table import aligned
+from evaluator.report.fitted import fitted
 from evaluator.report.text import decimals, number, plain
+from evaluator.text import count_of
 
 WIDTH = 100
 """Columns that sentences are wrapped at."""
+_DROPPED = (5, 4, 3, 1, 2)
+"""Columns that a narrow terminal does without: p, interval, difference, then the values."""
 NUM_MOVERS = 3
 """Samples shown of each score, each way; the folder has the others."""
 
 
-def comparison_table(comparison: Comparison) -> str:
-    """The comparison as plain text, without an escape sequence, whatever names and keys hold."""
-    lines = [
-        f"{run.letter}  {plain(run.name)}  {plain(run.model)}  {run.n:,} / {run.n_expected:,}"
-        for run in comparison.runs
-    ]
+def comparison_table(comparison: Comparison, *, width: int | None = None) -> str:
+    """The comparison as plain text, without an escape sequence, whatever names and keys hold.
+
+    No line is wider than `width`; None means as wide as it takes.
+    """
+    lines = []
+    for run in comparison.runs:
+        said = f"{plain(run.name)}  {plain(run.model)}  {run.n:,} / {run.n_expected:,}"
+        lines += _wrapped(said, f"{run.letter}  ", width) if width else [f"{run.letter}  {said}"]
     for told in comparison.told:
-        lines += ["", *_wrapped(plain(told), "! ")]
+        lines += ["", *_wrapped(plain(told), "! ", width)]
     for pairing in comparison.pairings:
-        lines += ["", *_pairing(comparison, pairing)]
+        lines += ["", *_pairing(comparison, pairing, width)]
     return "\n".join(lines)
 
 
-def _pairing(comparison: Comparison, pairing: Pairing) -> Iterator[str]:
+def _pairing(comparison: Comparison, pairing: Pairing, width: int | None) -> Iterator[str]:
     differs = [f"{name} {plain(a)} → {plain(b)}" for name, a, b in pairing.settings]
     about = f"; differs in {', '.join(differs)}" if differs else ""
     yield from _wrapped(
-        f"{pairing.letter} against A: {pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
+        f"{pairing.letter} against A: {count_of(pairing.n, 'pair')} of "
+        f"{count_of(pairing.num_prompts, 'prompt')}"
         f"{about}",
-        "",
-    )
+        "", width,
+    )  # fmt: skip
     for refusal in pairing.not_compared:
-        yield from _wrapped(f"{plain(refusal.subject)}: {plain(refusal.why)}", "  not compared: ")
+        said = f"{plain(refusal.subject)}: {plain(refusal.why)}"
+        yield from _wrapped(said, "  not compared: ", width)
     for warning in pairing.warnings:
-        yield from _wrapped(plain(warning), "  ! ")
+        yield from _wrapped(plain(warning), "  ! ", width)
     if pairing.differences:
         yield ""
-        yield _table(pairing, comparison.level)
+        yield _table(pairing, comparison.level, width)
     for movers in pairing.movers:
         for word, rows in (("rose", movers.rose), ("fell", movers.fell)):
             if rows:
                 yield ""
                 yield f"{plain(movers.name)} {word} most:"
-                yield from (_mover(row) for row in rows[:NUM_MOVERS])
+                yield from (_mover(row)[:width] for row in rows[:NUM_MOVERS])
 
 
 def _mover(row: Changed) -> str:
@@ -59,7 +67,7 @@ def _mover(row: Changed) -> str:
     return f"  {name}  {values}  {plain(row.prompt, limit=80)}".rstrip()
 
 
-def _table(pairing: Pairing, level: float) -> str:
+def _table(pairing: Pairing, level: float, width: int | None) -> str:
     titles = (
         "metric", "A", pairing.letter, "difference", f"{100 * level:g} % interval", "p (Holm)",
         "verdict",
@@ -73,7 +81,10 @@ def _table(pairing: Pairing, level: float) -> str:
     ]
     warnings, notes = _warnings(pairing.differences), _notes(pairing.differences)
     beneath = [[*notes[place], *_said_once(warnings, place)] for place in range(len(notes))]
-    return aligned(padded[0], padded[1:], beneath)
+    return fitted(
+        padded[0], padded[1:], beneath, width=width, rigid=range(1, len(titles)),
+        drop=_DROPPED, elsewhere="comparison.json and the page have them",
+    )  # fmt: skip
 
 
 def _warnings(differences: Sequence[Difference]) -> list[list[str]]:
@@ -162,8 +173,12 @@ def _said_once(warnings: Sequence[Sequence[str]], place: int) -> Iterator[str]:
         yield warning if count == 1 else f"the {count} above: {warning}"
 
 
-def _wrapped(text: str, first: str) -> list[str]:
+def _wrapped(text: str, first: str, width: int | None) -> list[str]:
     after = " " * min(len(first), 4)
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=after, break_on_hyphens=False
+        text,
+        min(width or WIDTH, WIDTH),
+        initial_indent=first,
+        subsequent_indent=after,
+        break_on_hyphens=False,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.printing import plain
+from evaluator.cli.printing import plain, print_warning
 
 if TYPE_CHECKING:
     from evaluator.export.write import Exported
@@ -57,7 +57,7 @@ def export(
     """Hand runs on to other tools; nothing is sent anywhere."""
     from evaluator.export.options import ExportOptions
     from evaluator.export.write import export_runs
-    from evaluator.runs import find_runs
+    from evaluator.runs import find_runs, left_out
 
     options = ExportOptions(
         dataset=dataset,
@@ -72,6 +72,8 @@ def export(
     )
     folder = output if output is not None else Path(f"export-{to}")
     exported = export_runs(find_runs(runs), to, folder, options)
+    for line in left_out(runs):
+        print_warning(line)
     _tell(exported)
     if exported.exit_status:
         raise typer.Exit(exported.exit_status)

@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evaluator.cli.printing import plain
-
-WIDTH = 120
-"""Columns where the output is no terminal."""
+from evaluator.cli.printing import plain, terminal_width
 
 
 def leaderboard(
@@ -36,9 +33,6 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Rank runs, with ranks as ranges; runs whose difference is within noise share a rank."""
-    import shutil
-    import sys
-
     from evaluator.durable import write_atomically
     from evaluator.leaderboard import leaderboard as build
     from evaluator.report.leaderboard_folder import (
@@ -53,8 +47,7 @@ def leaderboard(
     board = build(runs, cited=cited, metrics=wanted, sort=sort, by=by)
     written = write_leaderboard(board, output)
     only_json = json == "-"
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    typer.echo(as_text(board, width=width), err=only_json)
+    typer.echo(as_text(board, width=terminal_width()), err=only_json)
     if only_json:
         typer.echo(as_json(board), nl=False)
     elif json is not None:

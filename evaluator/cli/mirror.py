@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evaluator.cli.printing import plain
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     from evaluator.store.mirror import Mirrored
@@ -69,8 +70,8 @@ def _tell(line: str) -> None:
 def _print(done: Mirrored, *, where: str) -> None:
     typer.echo(
         plain(
-            f"{where}: {done.num_shards}/{done.planned_shards} shards;"
-            f" {done.num_files} files, {done.num_bytes / 1e6:.1f} MB copied"
+            f"{where}: {done.num_shards:,}/{count_of(done.planned_shards, 'shard')};"
+            f" {count_of(done.num_files, 'file')}, {done.num_bytes / 1e6:.1f} MB copied"
         )
     )
     for fault in done.faults:

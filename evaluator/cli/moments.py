@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from evaluator.cli.printing import plain
+from evaluator.text import count_of
 
 
 def moments(
@@ -28,5 +29,8 @@ def moments(
         RunDirectory.open(run), output, extractor=extractor, reference=reference
     )
     typer.echo(
-        plain(f"{output}: {written.extractor}, {written.n} samples, {len(written.mean)} features")
+        plain(
+            f"{output}: {written.extractor}, {count_of(written.n or 0, 'sample')}, "
+            f"{count_of(len(written.mean), 'feature')}"
+        )
     )

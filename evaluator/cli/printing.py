@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from evaluator.text import count_of
+
 if TYPE_CHECKING:
     from evaluator.runner.evaluation import Outcome
 
@@ -27,18 +29,22 @@ def print_warning(line: str) -> None:
     typer.echo(plain(f"warning: {line}"), err=True)
 
 
-def print_outcome(outcome: Outcome, *, err: bool = False) -> None:
-    """The table of results, what is missing, and where the run is."""
+def terminal_width() -> int | None:
+    """Columns of the terminal; None where a file or a program reads, which gets whole lines."""
     import shutil
     import sys
 
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+
+
+def print_outcome(outcome: Outcome, *, err: bool = False) -> None:
+    """The table of results, what is missing, and where the run is."""
     from evaluator.report.table import results_table
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     counts = outcome.summary.counts
-    typer.echo(results_table(outcome.summary.record()["metrics"], width=width), err=err)
-    parts = [f"{counts.committed}/{counts.planned} samples"]
-    parts += [f"{counts.errors} with errors"] * (counts.errors > 0)
+    typer.echo(results_table(outcome.summary.record()["metrics"], width=terminal_width()), err=err)
+    parts = [f"{counts.committed:,}/{count_of(counts.planned, 'sample')}"]
+    parts += [f"{counts.errors} with an error"] * (counts.errors > 0)
     parts += [f"{counts.truncated} with a truncated prompt"] * (counts.truncated > 0)
     parts += [f"{counts.non_finite} not finite"] * (counts.non_finite > 0)
     parts += [f"{counts.black} entirely black"] * (counts.black > 0)

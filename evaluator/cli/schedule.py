@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evaluator.cli.printing import terminal_width
+
 
 def schedule(
     models: Annotated[
@@ -63,5 +65,5 @@ def schedule(
     page = write_schedules(schedules, folder)
     said = schedules_text(schedules)
     finish_schedule(filled, models, num_steps=num_steps, settings=settings, lines=said.splitlines())
-    typer.echo(said)
+    typer.echo(schedules_text(schedules, width=terminal_width()))
     typer.echo(f"\npage: {page}")

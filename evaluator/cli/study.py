@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from evaluator.cli.printing import plain, print_lines
+from evaluator.text import count_of
 
 study = typer.Typer(
     name="study",
@@ -89,8 +90,8 @@ def make_verb(
     found = made.study
     trials = len(found.raters[0].trials)
     print_lines([
-        f"study {found.id}: {len(found.items) - checks} items, {trials} questions for each of "
-        f"{len(found.raters)} raters",
+        f"study {found.id}: {count_of(len(found.items) - checks, 'item')}, "
+        f"{count_of(trials, 'question')} for each of {count_of(len(found.raters), 'rater')}",
         f"forms: {made.forms[0]} … one a rater, at most {made.largest / 2**10:,.0f} KiB",
         f"key: {output / 'study.json'} (keep it from raters: it says which image is whose)",
         f"Then put what they save into {output / 'answers'}: evaluator study read {output}",

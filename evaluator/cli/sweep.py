@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.printing import plain, print_outcome, print_warning
+from evaluator.cli.printing import plain, print_outcome, print_warning, terminal_width
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     from evaluator.config.points import Sweep
@@ -65,12 +66,12 @@ def run_points(
     if len(ended.points) == 1 and (outcome := ended.points[0].outcome) is not None:
         print_outcome(outcome)
     else:
-        typer.echo(sweep_table(path))
+        typer.echo(sweep_table(path, width=terminal_width()))
     for point in ended.points:
         for line in point.troubles:
             typer.echo(plain(f"{point.point.suffix}: {line}"), err=True)
     whole = sum(point.exit_status == 0 for point in ended.points)
-    typer.echo(f"\n{whole} of {len(ended.points)} points complete\nsweep: {path}")
+    typer.echo(f"\n{whole} of {count_of(len(ended.points), 'point')} complete\nsweep: {path}")
     if report:
         report_points(path)
     return ended.exit_status
@@ -107,5 +108,5 @@ def aggregate_sweep(folder: Path, allow_code: bool) -> int:
     status = aggregate_points(folder, allow_code=allow_code)
     if status is None:
         return 0  # another process of this launch speaks
-    typer.echo(sweep_table(folder))
+    typer.echo(sweep_table(folder, width=terminal_width()))
     return status

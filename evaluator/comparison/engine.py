@@ -57,7 +57,8 @@ def compare_runs(
         draft = PairingDraft(baseline, other, request, say)
         try:
             facts.append(other.facts())
-            draft.fill(_different(facts[0], facts[-1]))
+            known = baseline.has_settings and other.has_settings
+            draft.fill(_different(facts[0], facts[-1]) if known else ())
         except EvaluatorError as error:
             if len(facts) < len(drafts) + 2:
                 facts.append(_unreadable(other))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, request_digest
@@ -21,6 +20,7 @@ from evaluator.errors import ConfigError, EvaluatorError, RunDirectoryError
 from evaluator.store.naming import distinct_names
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.schemas import features_name
+from evaluator.store.settings import read_config, read_provenance
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -112,8 +112,12 @@ class OpenedRun:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """`model` and `generation` of config.yaml, as they stand there."""
-        config = self._init("config.yaml", yaml.safe_load)
-        return config if isinstance(config, Mapping) else {}
+        return self._init(read_config)
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether config.yaml is there and can be read."""
+        return bool(self.settings)
 
     @cached_property
     def is_images(self) -> bool:
@@ -123,7 +127,7 @@ class OpenedRun:
     def facts(self) -> RunFacts:
         """Where its numbers come from."""
         model, made = (_section(self.settings, part) for part in ("model", "generation"))
-        record = _section(self._init("provenance.json", json.loads) or {}, "model")
+        record = _section(self._init(read_provenance), "model")
         what = model.get("id") or model.get("target") or model.get("source")
         if what is None and self.is_images:
             what = _section(self.settings, "prompts").get("source")
@@ -151,12 +155,12 @@ class OpenedRun:
             fingerprints=dict(self.asked.fingerprints) if self.asked is not None else {},
         )
 
-    def _init(self, name: str, parse: Any) -> Any:
+    def _init(self, read: Callable[[RunDirectory], dict[str, Any]]) -> Mapping[str, Any]:
         """A file of `init/`; what is missing or malformed says nothing."""
         try:
-            return parse(self.run.init_file(name).decode())
-        except (EvaluatorError, ValueError, yaml.YAMLError):
-            return None
+            return read(self.run)
+        except EvaluatorError:
+            return {}
 
 
 def open_runs(paths: Sequence[Path]) -> list[OpenedRun]:

@@ -201,6 +201,11 @@ def _unfinished(opened: OpenedRun) -> list[str]:
         )
     if failed := there - int(opened.present.sum()):
         said.append(f"{failed:,} samples of {opened.letter} have no image: their model failed")
+    if not opened.has_settings:
+        said.append(
+            f"init/config.yaml of {opened.letter} cannot be read: its settings are not known, nor "
+            "in what they differ"
+        )
     return said
 
 

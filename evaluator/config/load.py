@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError
+from evaluator.text import count_of
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -79,17 +80,28 @@ def _record_of(text: str, *, where: str) -> dict[str, Any]:
 
 
 def parse_record(record: dict[str, Any], overrides: Sequence[str] = (), *, where: str) -> RunConfig:
-    """Validate a configuration given as plain data, which the overrides change in place."""
+    """Validate a configuration given as plain data, which the overrides change in place.
+
+    It is of one run: `points.load_runs` reads what may be a sweep of several.
+    """
     apply_overrides(record, overrides)
     try:
-        return RunConfig.model_validate(record)
+        config = RunConfig.model_validate(record)
     except ValidationError as error:
         raise with_faults(where, describe_faults(error)) from error
+    if config.sweep is not None:
+        raise ConfigError(
+            f"{where}: expected the settings of one run, got those of a sweep (section sweep), "
+            "which `evaluator run`, `validate`, `fetch` and `sweep` take. Name the run of one of "
+            "its points (FOLDER/POINT), or set the section aside: sweep: null in a copy, or --set "
+            "sweep=null of a verb that sets the configuration's values."
+        )
+    return config
 
 
 def with_faults(where: str, faults: Sequence[str]) -> ConfigError:
     """The error that lists everything that is wrong with a configuration."""
-    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+    count = count_of(len(faults), "fault")
     return ConfigError(f"{where}: the configuration has {count}:", tuple(faults))
 
 

@@ -13,6 +13,7 @@ from evaluator.data.keys import derive_keys, printable
 from evaluator.data.raw import Place, RawPart, RawSample
 from evaluator.errors import InputError
 from evaluator.records import Prompt
+from evaluator.text import count_of
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp")
 """What counts as an image, in the order in which a sample's image is chosen."""
@@ -63,8 +64,8 @@ def _no_images(files: Files) -> InputError:
         return InputError(f"{expected} no files at all; fill it, or check the path")
     kinds = sorted({suffix(name) or "none" for name in files.names})
     return InputError(
-        f"{expected} {len(files.names)} files with the extensions {kinds}; to use a file of"
-        " prompts or an archive, name the file itself"
+        f"{expected} {count_of(len(files.names), 'file')} with the extensions {kinds}; to use a"
+        " file of prompts or an archive, name the file itself"
     )
 
 

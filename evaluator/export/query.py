@@ -3,19 +3,20 @@
 DuckDB gets the tables as Arrow datasets, which pyarrow reads file by file and column by column as
 a query asks for them. DuckDB itself may touch no file, network or extension, and its settings are
 locked before it sees the query: measured with version 2.0, `read_csv`, `read_text`, `glob`, `COPY`,
-`ATTACH`, `INSTALL`, `LOAD` and `SET` are refused so.
+`ATTACH`, `INSTALL`, `LOAD` and `SET` are refused so. No statement runs for ever.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pyarrow as pa
 
 from evaluator.errors import ConfigError, CorruptShardError
+from evaluator.export.bounded import SECONDS, calls_summary, fetch
 from evaluator.export.extras import require
 from evaluator.export.json_tables import records
 from evaluator.export.views import View, views_of
@@ -27,6 +28,7 @@ _SETTINGS = {
     "threads": "1",  # sums in one order: the same query gives the same digits
     "python_enable_replacements": "false",  # a name in a query is never a variable of ours
     "temp_directory": "''",
+    "enable_progress_bar": "false",  # it is drawn into what a program reads
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -35,6 +37,8 @@ _SETTINGS = {
     "lock_configuration": "true",
 }
 _READING = re.compile(r"reading the stream registered|IOError|ArrowInvalid")
+_OWN = re.compile(r"[A-Z][A-Za-z ]* Error: ")
+"""What DuckDB says of a statement while rows are fetched, whatever carries it."""
 _MISSING = re.compile(r"Table with name \"?(.+?)\"? does not exist")
 
 
@@ -58,23 +62,30 @@ class Query:
             described.append((name, [f"{row[0]} {row[1]}" for row in rows]))
         return described
 
-    def run(self, sql: str) -> pa.Table:
-        """The result of one SELECT; ConfigError where it is none, or not right."""
+    @property
+    def opened(self) -> Set[str]:
+        """The views that statements named so far."""
+        return self._registered
+
+    def run(self, sql: str, *, seconds: float | None = SECONDS) -> pa.Table:
+        """The result of one SELECT; ConfigError where it is none, not right, or takes longer.
+
+        Columns of one name are told apart: the second `key` is `key_1`.
+        """
         duckdb = self._duckdb
         try:
             statement = self._only_select(sql)
             self._register(self._named(statement))
             try:
-                return self._fetch(statement)
+                return fetch(self._connection, statement, seconds=seconds)
             except duckdb.CatalogException:
                 if set(self.views) <= self._registered:
                     raise
             self._register(self.views)  # named in a way that only running it shows
-            return self._fetch(statement)
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(error) from error
-        except duckdb.Error as error:
-            if _READING.search(str(error)):
+            return fetch(self._connection, statement, seconds=seconds)
+        except (OSError, pa.ArrowException, duckdb.Error) as error:
+            asked = isinstance(error, duckdb.Error) or _OWN.match(str(error))
+            if _READING.search(str(error)) or not asked:
                 raise self._damaged(error) from error
             raise ConfigError(f"query: {self._explained(error)}") from error
 
@@ -82,10 +93,6 @@ class Query:
         return CorruptShardError(
             f"query: expected tables as they were written, got: {plain(error, limit=400)}. {MEND}"
         )
-
-    def _fetch(self, statement: str) -> pa.Table:
-        found: pa.Table = self._connection.sql(statement).to_arrow_table()
-        return found
 
     def _only_select(self, sql: str) -> str:
         """The statement, if it is the only one and reads."""
@@ -96,6 +103,11 @@ class Query:
             raise ConfigError(
                 f"query: expected one SELECT, got {got}. The tables of a run are only read; "
                 "--csv, --json and --parquet write what a SELECT gives."
+            )
+        if calls_summary(self._duckdb, sql):
+            raise ConfigError(
+                "query: expected functions that end, got DuckDB's own summary(…), which does not. "
+                "SUMMARIZE samples, or SUMMARIZE SELECT …, says the same of each column."
             )
         return str(statements[0].query)
 

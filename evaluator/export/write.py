@@ -11,7 +11,7 @@ from evaluator.export.options import PROJECT, TARGETS, ExportOptions
 from evaluator.export.own_files import write_files
 from evaluator.export.tracked import tracked
 from evaluator.runs import Run
-from evaluator.text import file_name, plain
+from evaluator.text import count_of, file_name, plain
 
 _HINTS = {
     "eval-results": "upload: hf upload ORG/MODEL {folder}/.eval_results .eval_results",
@@ -53,12 +53,14 @@ def export_runs(
     if target not in TARGETS:
         raise ConfigError(f"--to: expected one of {', '.join(TARGETS)}, got '{plain(target)}'.")
     options.require_taken_by(target)
+    runs, unplanned = _planned(runs)
     numbered, left_out = _numbered(runs)
+    left_out += unplanned
     if not numbered and target not in ("csv", "json", "parquet"):
         raise EvaluatorError(f"--to {target}: expected numbers, got none.\n" + "\n".join(left_out))
     warnings = [
-        f"{plain(name)}: incomplete, {len(run):,} of {run.num_planned:,} samples; a number says "
-        "how many it stands on"
+        f"{plain(name)}: incomplete, {len(run):,} of {count_of(run.num_planned, 'sample')}; a "
+        "number says how many it stands on"
         for name, run in runs.items()
         if not run.complete
     ]
@@ -75,6 +77,20 @@ def export_runs(
         left_out += unread
     hint = _HINTS.get(target, "").format(folder=folder)
     return Exported(tuple(files), tuple(warnings), tuple(left_out), hint)
+
+
+def _planned(runs: Mapping[str, Run]) -> tuple[Mapping[str, Run], list[str]]:
+    """The runs of which is known how much there is, and why not of the others."""
+    found, left_out = {}, []
+    for name, run in runs.items():
+        try:
+            _ = run.complete
+            found[name] = run
+        except EvaluatorError as error:
+            if len(runs) == 1:
+                raise
+            left_out.append(f"{plain(name)}: {plain(error)}")
+    return found, left_out
 
 
 def _numbered(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[str]]:

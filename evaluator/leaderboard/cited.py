@@ -27,6 +27,7 @@ from evaluator.aggregate.summary import is_real
 from evaluator.errors import ConfigError
 from evaluator.leaderboard.made_with import count, shortly, text
 from evaluator.leaderboard.records import Citation, Interval
+from evaluator.text import count_of
 
 FIELDS = ("name", "source", "values", "protocol", "n", "intervals", "level", "notes")
 """What a row may have; the first three it must."""
@@ -61,7 +62,8 @@ def read_citations(path: Path) -> tuple[CitedRow, ...]:
             f"{path}: expected a citation file (YAML), got nothing there. Check the path."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a UTF-8 text file, got: {error}") from error
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigError(f"{path}: expected a UTF-8 text file, got: {said}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: expected YAML, got: {error}") from error
     rows = record.get("rows") if isinstance(record, Mapping) else None
@@ -78,7 +80,7 @@ def read_citations(path: Path) -> tuple[CitedRow, ...]:
     for i, row in enumerate(rows):
         faults += [f"rows.{i}{fault}" for fault in _faults(row, names)]
     if faults:
-        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+        count = count_of(len(faults), "fault")
         raise ConfigError(f"{path}: the citation file has {count}:", tuple(faults))
     return tuple(_row(row) for row in rows)
 

@@ -12,8 +12,11 @@ import yaml
 
 from evaluator.aggregate.asked import request_digest
 from evaluator.aggregate.summary import FORMAT, MetricRecord
+from evaluator.errors import RunDirectoryError
 from evaluator.leaderboard.made_with import count, mapping, name_of, provenance_of
 from evaluator.leaderboard.records import Provenance
+from evaluator.store.sweeps import is_sweep, members
+from evaluator.text import count_of
 
 MAX_DEPTH = 3
 """How deep a folder is searched for runs."""
@@ -51,7 +54,8 @@ class Collected:
 def collect(paths: Sequence[Path]) -> Collected:
     """Read each run directory, and each run in each folder of runs; a run given twice counts once.
 
-    They come in order of their names and paths, however they are given: draws depend on it.
+    Of a sweep's folder only its points count. They come in order of their names and paths, however
+    they are given: draws depend on it.
     What cannot be read becomes a sentence: it never keeps the others from being shown.
     """
     runs: dict[Path, ReadRun] = {}
@@ -59,7 +63,7 @@ def collect(paths: Sequence[Path]) -> Collected:
     remarks: list[str] = []
     for path in paths:
         named = (path / "init").is_dir()
-        found = [path] if named else list(_runs_in(path, MAX_DEPTH))
+        found = [path] if named else list(_runs_in(path, MAX_DEPTH, remarks))
         if not found:
             faults.append(_no_run(path))
         for each in found:
@@ -87,7 +91,7 @@ def read_run(path: Path) -> ReadRun:
     if planned is not None and committed is not None and committed < planned:
         warnings.append(f"incomplete: {committed:,} of {planned:,} samples")
     if errors:
-        warnings.append(f"in no number: {errors:,} sample{'s' * (errors > 1)} with an error")
+        warnings.append(f"in no number: {count_of(errors, 'sample')} with an error")
     config = _yaml(path / "init" / "config.yaml")
     if not config:
         warnings.append("init/config.yaml cannot be read: its settings are not known")
@@ -109,8 +113,17 @@ def read_run(path: Path) -> ReadRun:
     )
 
 
-def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
+def _runs_in(folder: Path, depth: int, remarks: list[str]) -> Iterator[Path]:
     """Run directories below a folder, in order of their names; runs are not searched."""
+    if is_sweep(folder):
+        try:
+            sweep = members(folder)
+        except RunDirectoryError as error:
+            remarks.append(str(error))
+            return
+        remarks += [f"{folder}: {line}" for line in sweep.left_out]
+        yield from sweep.points
+        return
     try:
         inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError:
@@ -119,12 +132,14 @@ def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
         if (path / "init").is_dir():
             yield path
         elif depth > 1 and not path.is_symlink():
-            yield from _runs_in(path, depth - 1)
+            yield from _runs_in(path, depth - 1, remarks)
 
 
 def _no_run(path: Path) -> str:
     found = "nothing there"
-    if path.is_dir():
+    if is_sweep(path):
+        found = "the folder of a sweep without any of its points"
+    elif path.is_dir():
         found = "a folder without any"
     elif path.exists():
         found = "a file"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.errors import ProbeError
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,7 @@ class GuidanceLayout(NamedTuple):
         """In words: how many calls, of how many rows, in which order."""
         counts = [len(rows) // NUM_SAMPLES for rows in self.calls]
         each = "N rows" if counts[0] == 1 else f"{counts[0]}N rows"
-        calls = f"{len(counts)} call{'s' * (len(counts) > 1)} of {each}"
+        calls = f"{count_of(len(counts), 'call')} of {each}"
         if len(self.branches) == 1:
             told = "follows the prompt" if self.branches[0] == "conditional" else "takes no prompt"
             return f"none: {calls}, which {told}"

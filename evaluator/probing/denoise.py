@@ -29,6 +29,7 @@ from evaluator.probing.pictures import Curve, Picture, curve_chart, image_grid, 
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,10 +65,8 @@ class DenoiseFound:
         """One line a noise level, from the noisiest."""
         what = "given what is said of them" if self.conditioned else "without any condition"
         head = f"{'timestep':>8} {'log-SNR':>8} {'noise MSE (95 % interval)':>27}"
-        lines = [
-            f"{self.model}: {self.num_images} images, {what}",
-            f"{head} {'x0 MSE (95 % interval)':>27}",
-        ]
+        title = f"{self.model}: {count_of(self.num_images, 'image')}, {what}"
+        lines = [title, f"{head} {'x0 MSE (95 % interval)':>27}"]
         for level in self.levels:
             noise, x0 = spoken(level.noise_mse, ".3g"), spoken(level.x0_mse, ".3g")
             lines.append(f"{level.timestep:8.5g} {level.log_snr:8.2f} {noise:>27} {x0:>27}")

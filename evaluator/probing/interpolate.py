@@ -31,6 +31,7 @@ from evaluator.probing.pictures import image_grid
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,10 +83,10 @@ class InterpolateFound:
 
     def lines(self) -> list[str]:
         """One line a way of walking and a feature space."""
-        pairs = f"{self.num_pairs} pairs of {self.between}"
+        pairs = f"{count_of(self.num_pairs, 'pair')} of {self.between}"
         head = f"{'path':6} {'features':10} {'mid norm':>8} {'length / distance':>26}"
         lines = [
-            f"{self.model}: {pairs}, {self.num_frames} images each",
+            f"{self.model}: {pairs}, {count_of(self.num_frames, 'image')} each",
             f"{head} {'largest step':>14} {'jumps':>6}",
         ]
         for found in self.summaries:

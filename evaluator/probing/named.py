@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from evaluator.config import RunConfig, load_config
 from evaluator.config.load import parse_record
 from evaluator.errors import ConfigError, RunDirectoryError, StorageError
 from evaluator.runner.identity import provenance, stored_config
 from evaluator.store.rundir import RunDirectory
+from evaluator.store.settings import read_config
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 PROBES = "probes"
@@ -106,7 +105,7 @@ def _open(request: ModelRequest, settings: Sequence[str]) -> Named:
     path = Path(request.model)
     if (path / "init").is_dir():
         run = RunDirectory.open(path)
-        stored = yaml.safe_load(run.init_file("config.yaml"))
+        stored = read_config(run)
         return Named(parse_record(stored, settings, where=str(path)), None, run, True)
     if path.suffix in CONFIG_SUFFIXES:
         return Named(load_config(path, settings), path.parent, None, True)

@@ -43,6 +43,7 @@ from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.pictures import image_grid
 from evaluator.seeds import stream_seed
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +101,8 @@ class OodFound:
     def lines(self) -> list[str]:
         """The scores side by side, and what makes them doubtful."""
         lines = [
-            f"{self.model}: {self.num_images} images and {self.num_outliers} outliers in "
+            f"{self.model}: {count_of(self.num_images, 'image')} and "
+            f"{count_of(self.num_outliers, 'outlier')} in "
             f"{self.space} ({self.dim} dimensions), against {self.num_fitted} reference images; "
             f"{self.num_held_out} more calibrate",
             f"  {'score':12} {'flagged at 5 %':>14}   AUROC of the outliers (95 %)",

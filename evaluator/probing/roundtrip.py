@@ -23,6 +23,7 @@ from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
 from evaluator.probing.pictures import Picture, image_grid
 from evaluator.probing.progress import Progress
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,8 @@ class RoundtripFound:
         shift = f", shift {self.shift_factor:g}" if self.shift_factor else ""
         shape = "×".join(map(str, self.latent_shape))
         return [
-            f"{self.model}: {self.num_images} images through {self.autoencoder}, latents {shape}",
+            f"{self.model}: {count_of(self.num_images, 'image')} through {self.autoencoder}, "
+            f"latents {shape}",
             f"  MSE                     {spoken(self.mse, '.6f')}",
             f"  PSNR                    {spoken(self.psnr, '.2f')} dB",
             f"  largest difference      {spoken(self.largest, '.1f')} of 255 grey levels",

@@ -39,6 +39,7 @@ from evaluator.report.replaced import PAGE
 from evaluator.report.single import alone
 from evaluator.report.text import plain
 from evaluator.store.rundir import RunDirectory
+from evaluator.text import count_of
 
 GENERATOR = "evaluator compare"
 RECORD = "comparison.json"
@@ -155,7 +156,7 @@ def _part(
     baseline, other = comparison.runs[0], comparison.run(pairing.letter)
     labels = (run_label(baseline), run_label(other))
     without = pairing.only_baseline + pairing.only_other
-    extent = f"{pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
+    extent = f"{count_of(pairing.n, 'pair')} of {count_of(pairing.num_prompts, 'prompt')}"
     if without:
         extent += (
             f"; without a partner: {pairing.only_baseline:,} in A, "

@@ -14,6 +14,7 @@ from evaluator.comparison.records import Comparison, Difference, Pairing, RunFac
 from evaluator.report.comparison_charts import draw_interval, signed
 from evaluator.report.svg import inline
 from evaluator.report.text import number, plain, redacted
+from evaluator.text import count_of
 
 _MARKS = {"better": "▲", "worse": "▼", "different": "◆", "not comparable": "⚠"}
 _TONES = {"better": "up", "worse": "down", "not comparable": "partial"}
@@ -90,8 +91,8 @@ def _difference_row(slug: str, given: Difference) -> DifferenceRow:
 
 
 def _details(given: Difference) -> list[str]:
-    pairs = f"{given.n:,} pairs of {given.num_prompts:,} prompts"
-    said = [pairs if given.num_prompts else f"{given.n:,} pairs"]
+    pairs = f"{count_of(given.n, 'pair')} of {count_of(given.num_prompts, 'prompt')}"
+    said = [pairs if given.num_prompts else count_of(given.n, "pair")]
     if given.interval:
         said.append(f"interval: {given.interval.covers}, {given.interval.method}")
     if given.p is not None:

@@ -30,6 +30,7 @@ from evaluator.report.survey import Survey
 from evaluator.report.svg import Chart, draw, inline, standalone
 from evaluator.report.token_steps import draw_layer_steps, draw_token_steps
 from evaluator.report.word_pairs import draw_pairs
+from evaluator.text import count_of
 
 _SECTIONS = (
     *("results", "groups", "samples", "distributions", "attention", "claims", "latents"),
@@ -128,8 +129,8 @@ def _claims(folder: Path, found: Survey) -> ClaimsText | None:
     if claims is None:
         return None
     (folder / CLAIMS_FILE).write_text(as_json(claims, found.census.planned), encoding="utf-8")
-    shards = f"{claims.num_shards:,} {_plural(claims.num_shards, 'shard', 'shards')}"
-    extent = f"{claims.num_prompts:,} prompts of {shards}"
+    shards = count_of(claims.num_shards, "shard")
+    extent = f"{count_of(claims.num_prompts, 'prompt')} of {shards}"
     if claims.num_shards < found.census.num_committed_shards or claims.sampled:
         extent += ", evenly spaced over the run"
     drawing = _written(folder, draw_claims(claims), "claims.svg")
@@ -178,16 +179,16 @@ def summary(census: Census, metrics: Metrics) -> tuple[str, list[str]]:
     headline = f"Complete: {done}." if census.complete else f"Incomplete: {done}."
     remarks = []
     if not census.complete:
-        shards = f"{census.num_committed_shards:,} of {census.num_shards:,} shards"
+        shards = f"{census.num_committed_shards:,} of {count_of(census.num_shards, 'shard')}"
         remarks.append(f"{shards} are there; run the same command again for the rest.")
-    have = _plural(census.errors, "sample has", "samples have")
-    remarks.append(f"{census.errors:,} {have} an error.")
+    have = count_of(census.errors, "sample has", "samples have")
+    remarks.append(f"{have} an error.")
     if census.truncated:
-        was = _plural(census.truncated, "prompt was", "prompts were")
-        remarks.append(f"{census.truncated:,} {was} truncated by the text encoder.")
+        was = count_of(census.truncated, "prompt was", "prompts were")
+        remarks.append(f"{was} truncated by the text encoder.")
     for flaw, said in (("black", "entirely black"), ("non_finite", "not finite (NaN, infinity)")):
         if count := metrics.samples.get(flaw, 0):
-            remarks.append(f"{count:,} {_plural(count, 'image is', 'images are')} {said}.")
+            remarks.append(f"{count_of(count, 'image is', 'images are')} {said}.")
     counted = metrics.samples.get("committed", census.committed)
     if metrics.results and counted != census.committed:
         remarks.append(f"The numbers are from {counted:,} committed samples: aggregate again.")
@@ -204,10 +205,6 @@ def troubles(found: Survey, metrics: Metrics) -> list[str]:
         return []
     headline, remarks = summary(found.census, metrics)
     return [" ".join((headline, *remarks)), *found.faults]
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return one if count == 1 else many
 
 
 def _interval_title(metrics: Metrics) -> str:

@@ -17,6 +17,7 @@ from evaluator.report.listing import SampleList
 from evaluator.report.scores import SECONDS, Score, Scores
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import formula_safe, number, plain
+from evaluator.text import count_of
 
 NUM_BINS = 30
 LEVEL = 0.95
@@ -147,7 +148,7 @@ def draw_histogram(found: Distribution, slug: str) -> ET.Element:
     """Bars, and a dashed line at the mean."""
     spread, name = found.overall, found.score.name
     said = (
-        f"{name} of {spread.num:,} samples: mean {number(spread.mean)}, median "
+        f"{name} of {count_of(spread.num, 'sample')}: mean {number(spread.mean)}, median "
         f"{number(spread.median)}, from {number(float(found.edges[0]))} to "
         f"{number(float(found.edges[-1]))}; the middle 80 % lie between {number(spread.p10)} and "
         f"{number(spread.p90)}. The dashed line is the mean."
@@ -166,7 +167,7 @@ def draw_histogram(found: Distribution, slug: str) -> ET.Element:
         tall = (bottom - _TOP) * count / tallest
         x, width = _LEFT + (start - low) * scale, max(0.5, (stop - start) * scale - 1)
         bar = element(svg, "rect", "bar s0", x=x, y=bottom - tall, width=width, height=tall)
-        says = f"{number(start)} to {number(stop)}: {count:,} samples"
+        says = f"{number(start)} to {number(stop)}: {count_of(count, 'sample')}"
         ET.SubElement(bar, "title").text = plain(says)
     element(svg, "line", "axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
     mean = _LEFT + (spread.mean - low) * scale

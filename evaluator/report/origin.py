@@ -11,6 +11,7 @@ import yaml
 from evaluator.errors import StorageError
 from evaluator.report.text import plain, plain_lines, redacted
 from evaluator.store.rundir import RunDirectory
+from evaluator.text import count_of
 
 MAX_ROWS = 200
 """Rows of provenance on the page."""
@@ -57,7 +58,7 @@ def _title(config: Mapping[str, Any], run: RunDirectory) -> str:
     limit = prompts.get("limit") if isinstance(prompts, Mapping) else None
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         return name
-    return f"{name}, the first {limit:,} prompt{'s' * (limit > 1)}"
+    return f"{name}, the first {count_of(limit, 'prompt')}"
 
 
 def _init_text(run: RunDirectory, name: str) -> str:

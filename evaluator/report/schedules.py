@@ -18,9 +18,9 @@ from evaluator.probes.schedule_comparison import (
     reverse_variance,
     schedules_table,
 )
+from evaluator.report.fitted import fitted
 from evaluator.report.frame import Drawing, render_page
 from evaluator.report.svg import NUM_COLOURS, Chart, Series, draw, inline
-from evaluator.report.table import aligned
 from evaluator.report.text import number, plain
 from evaluator.store.schemas import write_table
 
@@ -100,11 +100,18 @@ def write_schedules(schedules: Sequence[DescribedSchedule], folder: Path) -> Pat
     return page
 
 
-def schedules_text(schedules: Sequence[DescribedSchedule]) -> str:
+def schedules_text(schedules: Sequence[DescribedSchedule], *, width: int | None = None) -> str:
     """The facts as plain text: one aligned line a schedule, its warnings beneath."""
     rows = [facts(schedule) for schedule in schedules]
     beneath = [[plain(line) for line in schedule.warnings] for schedule in schedules]
-    return aligned(TITLES, rows, beneath)
+    return fitted(
+        TITLES,
+        rows,
+        beneath,
+        width=width,
+        rigid=range(3, len(TITLES)),
+        elsewhere="the page has them",
+    )
 
 
 def facts(schedule: DescribedSchedule) -> tuple[str, ...]:

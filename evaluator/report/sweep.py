@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluator.report.fitted import fitted
 from evaluator.report.sweep_points import read_sweep, short, shown, spread
-from evaluator.report.table import aligned
 
 
-def sweep_table(folder: Path) -> str:
-    """Every point with its metrics, as plain text for a terminal."""
+def sweep_table(folder: Path, *, width: int | None = None) -> str:
+    """Every point with its metrics, as plain text for a terminal of `width` columns."""
     sweep = read_sweep(folder)
     titles = [*(short(path) for path in sweep.paths)]
     titles += [f"{metric.label} {sweep.arrow(metric)}".strip() for metric in sweep.metrics]
@@ -18,7 +18,10 @@ def sweep_table(folder: Path) -> str:
     for point in sweep.points:
         settings = [shown(point.settings.get(path, "")) for path in sweep.paths]
         rows.append([*settings, *(spread(point.results.get(m)) for m in sweep.metrics)])
-    table = aligned(titles, rows, [[p.trouble] * bool(p.trouble) for p in sweep.points])
+    table = fitted(
+        titles, rows, [[p.trouble] * bool(p.trouble) for p in sweep.points], width=width,
+        rigid=range(len(titles)), elsewhere="the page of `evaluator sweep` has them",
+    )  # fmt: skip
     return "\n".join([table, *(f"! {warning}" for warning in sweep.warnings)])
 
 

@@ -13,7 +13,8 @@ from evaluator.errors import EvaluatorError
 from evaluator.report.results import Metrics, Result, read_metrics
 from evaluator.report.text import number, plain
 from evaluator.store.rundir import RunDirectory
-from evaluator.store.sweeps import read_points
+from evaluator.store.settings import read_provenance
+from evaluator.store.sweeps import members, read_points
 
 
 class MetricKey(NamedTuple):
@@ -148,7 +149,7 @@ def read_sweep(folder: Path) -> SweepResults:
         points,
         tuple(metrics),
         (*remarks, *_differences(points)),
-        _warnings(points),
+        (*_warnings(points), *(plain(line) for line in members(folder).left_out)),
     )
 
 
@@ -191,9 +192,9 @@ def _trouble(path: Path, metrics: Metrics) -> str:
 def _prompts(path: Path) -> str | None:
     """Fingerprint of the prompts of a run; None where it does not say."""
     try:
-        record = json.loads(RunDirectory.open(path).init_file("provenance.json"))
+        record = read_provenance(RunDirectory.open(path))
         return str(record["prompts"]["fingerprint"])
-    except (EvaluatorError, OSError, ValueError, KeyError, TypeError):
+    except (EvaluatorError, KeyError, TypeError):
         return None
 
 

@@ -12,7 +12,9 @@ from evaluator.report.text import decimals, number
 
 _TITLES = ("metric", "value", "interval", "n / expected", "extractor")
 _RIGHT = (False, True, True, True, False)
-_GAP = "  "
+GAP = 2
+"""Spaces between columns."""
+_GAP = " " * GAP
 
 
 def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:
@@ -45,17 +47,25 @@ def results_table(metrics: Sequence[Mapping[str, Any]], *, width: int | None = N
 
 
 def aligned(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], beneath: Sequence[Sequence[str]]
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    beneath: Sequence[Sequence[str]],
+    *,
+    width: int = 100,
 ) -> str:
-    """Columns of text under their titles, and the lines that belong beneath each row."""
+    """Columns of text under their titles, and the lines that belong beneath each row.
+
+    Those are wrapped at `width`.
+    """
     widths = [max(columns_of(line[i]) for line in (titles, *rows)) for i in range(len(titles))]
     lines = [_padded(titles, widths), _GAP.join("─" * w for w in widths)]
     for row, notes in zip(rows, beneath, strict=True):
         lines.append(_padded(row, widths))
         for note in notes:
             lines += textwrap.wrap(
-                note, 100, initial_indent="  ! ", subsequent_indent="    ", break_on_hyphens=False
-            )
+                note, min(width, 100), initial_indent="  ! ", subsequent_indent="    ",
+                break_on_hyphens=False,
+            )  # fmt: skip
     return "\n".join(lines)
 
 

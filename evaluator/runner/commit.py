@@ -12,7 +12,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from evaluator.data import sample_name, write_image_tar
-from evaluator.durable import explained
+from evaluator.durable import explained_in_run
 from evaluator.errors import EvaluatorError
 from evaluator.runner.shard import ShardResult
 from evaluator.store import schemas
@@ -133,7 +133,7 @@ def write_images(path: Path, result: ShardResult) -> None:
         if encoded is not None:
             content, extension = encoded.result()
             members.append((sample_name(sample.key, sample.image_index), extension, content))
-    with explained("write", path):
+    with explained_in_run("write", path):
         write_image_tar(path, members)
 
 

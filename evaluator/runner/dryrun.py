@@ -19,6 +19,7 @@ from evaluator.runner.references import checked_moments
 from evaluator.runner.surroundings import cache_folder, keys_without_limit, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.rundir import RunDirectory
+from evaluator.text import count_of
 
 
 def describe(loaded: RunConfig | Sweep, *, relative_to: Path, allow_code: bool) -> list[str]:
@@ -45,7 +46,7 @@ def describe(loaded: RunConfig | Sweep, *, relative_to: Path, allow_code: bool) 
     paths = ", ".join(loaded.paths)
     text = [
         f"{loaded.name}: the configuration is valid",
-        f"sweep: {len(loaded.points)} points over {paths}",
+        f"sweep: {count_of(len(loaded.points), 'point')} over {paths}",
         *(f"{line} (at each point)" if line.startswith("plan:") else line for line in shared),
     ]
     for point in loaded.points:
@@ -164,4 +165,5 @@ def _plan_lines(config: RunConfig, keys: tuple[str, ...], trust: Trust) -> list[
     sizes = np.bincount(plan.column("shard").to_numpy())
     batch = config.runtime.batch_size
     batches = int((-(-sizes // batch)).sum())
-    return [f"plan: {plan.num_rows} samples in {len(sizes)} shards, {batches} batches of {batch}"]
+    made = f"{count_of(plan.num_rows, 'sample')} in {count_of(len(sizes), 'shard')}"
+    return [f"plan: {made}, {count_of(batches, 'batch', 'batches')} of {batch}"]

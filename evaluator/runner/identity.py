@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from evaluator import __version__
+from evaluator.config.load import describe_faults
 from evaluator.config.schema import RunConfig
 from evaluator.distributed import World
 from evaluator.errors import RunDirectoryError
 from evaluator.runner.plan import plan_of, prompts_per_shard
 from evaluator.store.claims import Worker
 from evaluator.store.rundir import RunDirectory
+from evaluator.store.settings import read_config, read_provenance
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "torchmetrics", "accelerate", "webdataset", "pyarrow",
@@ -61,14 +64,20 @@ def versions() -> dict[str, str]:
 
 
 def stored_config(run: RunDirectory) -> RunConfig:
-    """The configuration that made a run."""
-    return RunConfig.model_validate(yaml.safe_load(run.init_file("config.yaml")))
+    """The configuration that made a run; RunDirectoryError where it cannot be read."""
+    try:
+        return RunConfig.model_validate(read_config(run))
+    except ValidationError as error:
+        faults = "; ".join(describe_faults(error))
+        raise RunDirectoryError(
+            f"{run.path / 'init' / 'config.yaml'}: expected the settings of a run, got: {faults}. "
+            "A newer evaluator may have written it: use that one."
+        ) from error
 
 
 def provenance(run: RunDirectory) -> dict[str, Any]:
-    """What a run was made with."""
-    record: dict[str, Any] = json.loads(run.init_file("provenance.json"))
-    return record
+    """What a run was made with; RunDirectoryError where it cannot be read."""
+    return read_provenance(run)
 
 
 def require_same(run: RunDirectory, config: RunConfig, pack_fingerprint: str) -> None:

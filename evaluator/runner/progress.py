@@ -10,6 +10,7 @@ from typing import TextIO
 
 from evaluator.store.claims import Claims
 from evaluator.store.rundir import RunDirectory
+from evaluator.text import count_of
 
 TERMINAL_SECONDS = 0.5
 LINE_SECONDS = 15.0
@@ -91,8 +92,8 @@ class Progress:
         rate = (done - self._done_at_start) / max(now - self._began, 1e-9)
         left = f"{duration((planned - done) / rate)} left" if rate > 0 and done < planned else ""
         parts = [
-            f"{self._label}: {done}/{planned} samples",
-            f"{len(self._committed)}/{self._run.num_shards} shards",
+            f"{self._label}: {done:,}/{count_of(planned, 'sample')}",
+            f"{len(self._committed):,}/{count_of(self._run.num_shards, 'shard')}",
             f"{len(live)} in work",
             f"{rate:.1f} images/s" if rate > 0 else "",
             left,

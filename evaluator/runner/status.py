@@ -12,6 +12,7 @@ from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_as
 from evaluator.store.quarantine import Missing, waiting
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.schemas import features_name
+from evaluator.text import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,13 @@ class Status:
         """For people."""
         state = "complete" if self.complete else "incomplete"
         text = [
-            f"{state}: {self.committed_samples}/{self.num_samples} samples in "
-            f"{self.committed_shards}/{self.num_shards} shards"
+            f"{state}: {self.committed_samples:,}/{count_of(self.num_samples, 'sample')} in "
+            f"{self.committed_shards:,}/{count_of(self.num_shards, 'shard')}"
         ]
         if self.numbers and self.numbers.counts.errors:
-            text[0] += f", {self.numbers.counts.errors} with errors"
+            text[0] += f", {self.numbers.counts.errors} with an error"
         flaws = [
-            f"{count} image{'s' * (count > 1)} {said}"
+            f"{count_of(count, 'image')} {said}"
             for name, said in (
                 ("black", "entirely black"), ("non_finite", "not finite (NaN, infinity)"),
             )

@@ -10,7 +10,8 @@ from evaluator.errors import EvaluatorError
 from evaluator.runner.status import Status, read_status
 from evaluator.store.quarantine import set_apart_shard
 from evaluator.store.rundir import RunDirectory
-from evaluator.store.sweeps import KnownPoint, read_points
+from evaluator.store.sweeps import KnownPoint, members, read_points
+from evaluator.text import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class SweepStatus:
     name: str
     points: Sequence[tuple[KnownPoint, Status | str]]
     """Each with its state, or why it has none."""
+    left_out: Sequence[str] = ()
+    """About the runs in its folder that are no points."""
 
     @property
     def exit_status(self) -> int:
@@ -30,11 +33,11 @@ class SweepStatus:
     def lines(self) -> list[str]:
         """For people."""
         done = sum(_exit_status(state) == 0 for _, state in self.points)
-        text = [f"{self.name}: {done} of {len(self.points)} points complete"]
+        text = [f"{self.name}: {done} of {count_of(len(self.points), 'point')} complete"]
         for point, state in self.points:
             first, *rest = [state] if isinstance(state, str) else state.lines()
             text += [f"{point.folder}: {first}", *rest]
-        return text
+        return [*text, *self.left_out]
 
 
 def _exit_status(state: Status | str) -> int:
@@ -52,7 +55,7 @@ def read_states(folder: Path) -> SweepStatus:
             found.append((point, read_status(RunDirectory.open(path)) if begun else "not begun"))
         except EvaluatorError as error:
             found.append((point, f"unreadable: {error}"))
-    return SweepStatus(name, found)
+    return SweepStatus(name, found, members(folder).left_out)
 
 
 def verify_points(folder: Path) -> None:

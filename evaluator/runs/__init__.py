@@ -14,5 +14,6 @@ run.image("digit-0001")              # a kept image
 """
 
 from evaluator.runs.places import find_runs as find_runs
+from evaluator.runs.places import left_out as left_out
 from evaluator.runs.run import Run as Run
 from evaluator.runs.run import open_run as open_run

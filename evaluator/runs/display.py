@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.aggregate.summary import MetricRecord
 from evaluator.errors import EvaluatorError
-from evaluator.text import number, plain
+from evaluator.text import count_of, number, plain
 
 if TYPE_CHECKING:
     from evaluator.runs.run import Run
@@ -35,7 +35,7 @@ def facts(run: Run) -> Facts:
     """Collect what is shown; what cannot be read is said instead."""
     there, planned = len(run), run.num_planned
     state = "complete" if there == planned else "incomplete"
-    lines = [f"{there:,} of {planned:,} samples ({state})"]
+    lines = [f"{there:,} of {count_of(planned, 'sample')} ({state})"]
     try:
         model = run.config.get("model") or {}
         lines.append(f"model: {plain(model.get('id') or model.get('kind'), limit=100)}")

@@ -30,8 +30,13 @@ def keeps_images(run: RunDirectory) -> bool:
 
 
 def read_images(run: RunDirectory) -> Iterator[SampleImage]:
-    """All kept images in the order of the plan; InputError where the run kept none."""
+    """All kept images in the order of the plan.
+
+    InputError where the run kept none, CorruptShardError where they are lost.
+    """
     if not keeps_images(run):
+        for index in run.committed()[:1]:
+            run.files(index).require_never_there(IMAGES)
         raise InputError(
             f"{run.path}: expected kept images, got none. Run again into another directory with "
             "runtime.images: png."

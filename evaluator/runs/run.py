@@ -13,7 +13,7 @@ from evaluator.aggregate.summary import MetricRecord, Summary
 from evaluator.errors import CorruptShardError, InputError
 from evaluator.runs import display, images, results, scores, tables
 from evaluator.runs.images import SampleImage
-from evaluator.store import schemas
+from evaluator.store import schemas, settings
 from evaluator.store.rundir import RunDirectory
 from evaluator.text import plain
 
@@ -214,12 +214,12 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration as it was resolved when the run began."""
-        return results.read_config(self.directory)
+        return settings.read_config(self.directory)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Versions, git revision, model revision and hash of its weights."""
-        return results.read_provenance(self.directory)
+        return settings.read_provenance(self.directory)
 
     # -- for people ---------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from evaluator.durable import explained
+from evaluator.durable import explained_in_run
 from evaluator.store.claims import Claims, Worker
 from evaluator.store.rundir import RunDirectory
 
@@ -19,7 +19,7 @@ def put_plan_away(run: RunDirectory, worker: Worker) -> bool:
     if not _is_untouched(run, worker) or not run.is_current():
         return False
     aside, init = run.stage("replanned"), run.path / "init"
-    with explained("plan anew", run.path):
+    with explained_in_run("plan anew", run.path):
         os.rename(init, aside / "init")
         found = (aside / "init").stat()
         # Somebody may have planned it anew, or begun to work, since it was looked at.
@@ -43,7 +43,7 @@ def _is_untouched(run: RunDirectory, worker: Worker) -> bool:
 
 def _clear(path: Path) -> None:
     """Remove what belongs to a plan without results: failed attempts, and what is said of it."""
-    with explained("plan anew", path):
+    with explained_in_run("plan anew", path):
         for claim in (path / "claims").iterdir():
             claim.unlink(missing_ok=True)
         for name in ("schedule.parquet", "metrics.json", "asked.json"):

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from evaluator.durable import explained
+from evaluator.durable import explained_in_run
 from evaluator.errors import StorageError
 from evaluator.store.workers import Worker as Worker
 
@@ -91,7 +91,7 @@ class Claims:
         """
         found: dict[str, list[Claim]] = {}
         now = self._file_system_time()
-        with explained("list", self.folder), os.scandir(self.folder) as entries:
+        with explained_in_run("list", self.folder), os.scandir(self.folder) as entries:
             for entry in entries:
                 match = _ATTEMPT.match(entry.name)
                 if match is None or entry.name.startswith(".") or skip(match["task"]):
@@ -143,7 +143,7 @@ class Claims:
     def _create(self, claim: Claim) -> bool:
         """Write a new attempt's file; False where another process was first."""
         path = self._path(claim)
-        with explained("claim", path):
+        with explained_in_run("claim", path):
             try:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
@@ -166,7 +166,7 @@ class Claims:
             self._write(replace(claim, state="released"))
         except StorageError:
             # A full disk takes no new file, but it lets go of one: the task is free all the same.
-            with explained("release", self._path(claim)):
+            with explained_in_run("release", self._path(claim)):
                 self._path(claim).unlink(missing_ok=True)
             raise
 
@@ -195,7 +195,7 @@ class Claims:
     def _write(self, claim: Claim) -> Claim:
         path = self._path(claim)
         aside = self.folder / f".{path.name}.{uuid.uuid4().hex}"
-        with explained("renew the lease", path):
+        with explained_in_run("renew the lease", path):
             try:
                 aside.write_bytes(self._encode(claim))
                 os.replace(aside, path)
@@ -239,7 +239,7 @@ class Claims:
         one's time with what the new one allows would be a lapse that never was. On a network file
         system a reader then meets a stale handle, and looks again.
         """
-        with explained("read", path):
+        with explained_in_run("read", path):
             for tries_left in reversed(range(5)):
                 try:
                     with path.open("rb") as file:
@@ -258,7 +258,7 @@ class Claims:
         only what this process watches gets old.
         """
         clock = self.folder / f".clock-{self.worker.pid}-{uuid.uuid4().hex[:8]}"
-        with explained("touch", clock):
+        with explained_in_run("touch", clock):
             try:
                 clock.touch()
             except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from evaluator.durable import explained, sha256_file
+from evaluator.durable import explained_in_run, sha256_file
 from evaluator.errors import CorruptShardError, NewerTableError
 from evaluator.store import schemas
 
@@ -46,7 +46,7 @@ class Commit:
 
 def write_commit(staged: Path, rows: Mapping[str, int | None]) -> None:
     """Write commit.json of a filled folder; `rows` names its files."""
-    with explained("commit", staged):
+    with explained_in_run("commit", staged):
         hashes = {n: sha256_file(staged / n) for n in sorted(rows) if n not in UNCHECKED}
         record = {"format": COMMIT_FORMAT, "rows": dict(sorted(rows.items())), "sha256": hashes}
         content = json.dumps(record, indent=1, sort_keys=True).encode()
@@ -66,7 +66,7 @@ class CommittedShard:
         """What was committed; CorruptShardError where that cannot be read."""
         path = self.path / COMMIT
         try:
-            with explained("read", path):
+            with explained_in_run("read", path):
                 content = path.read_bytes() if path.is_file() else b""
             record = json.loads(content)
             if isinstance(found := record.get("format", 1), int) and found > COMMIT_FORMAT:
@@ -114,7 +114,7 @@ class CommittedShard:
         """Whether commit.json cannot be read, or names a file that is not there; reads no other."""
         try:
             expected = self.record.rows.keys()
-            with explained("list", self.path):
+            with explained_in_run("list", self.path):
                 return not expected <= set(os.listdir(self.path))
         except CorruptShardError:
             return True  # `damage` says what is wrong with it
@@ -134,7 +134,7 @@ class CommittedShard:
             if not (self.path / name).is_file():
                 found[name] = "expected a file that was committed, got nothing there"
             elif name in committed.sha256 and (images or name != IMAGES):
-                with explained("read", self.path / name):
+                with explained_in_run("read", self.path / name):
                     expected, got = committed.sha256[name], sha256_file(self.path / name)
                 if got != expected:
                     found[name] = f"expected SHA-256 {expected}, got {got}"
@@ -153,7 +153,7 @@ class CommittedShard:
         """The kept images, checked against their checksum."""
         path = self.path / IMAGES
         expected = self.record.sha256.get(IMAGES)
-        with explained("read", path):
+        with explained_in_run("read", path):
             got = sha256_file(path) if path.is_file() else "no file"
         if got != expected:
             raise self._damaged(f"{path}: expected SHA-256 {expected}, got {got}.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from evaluator.durable import explained, publish_directory, sha256_file
+from evaluator.durable import explained_in_run, publish_directory, sha256_file
 from evaluator.errors import CorruptShardError, RunDirectoryError
 from evaluator.locations import PULL, require_mounted
 from evaluator.remote import RemotePath, Stored
@@ -50,11 +50,11 @@ def pull_run(
     names = {item.name for item in path.iterdir()} if path.exists() else set()
     if "init" not in names and (others := sorted(names - set(_FOLDERS))):
         raise other_run(path, f"a folder with other files ({', '.join(others[:3])})")
-    with explained("create", path):
+    with explained_in_run("create", path):
         for folder in _FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
     pull = _Pull(remote, path, listed)
-    with explained("pull into", path):
+    with explained_in_run("pull into", path):
         pull.init()
         pull.shards(tell)
         pull.rest()
@@ -131,7 +131,7 @@ class _Pull:
                     f"{self.remote / name}: expected what was pushed last, got something else; a"
                     " push may be going on, or it is damaged: pull again, or push again"
                 )
-            with explained("write", here):
+            with explained_in_run("write", here):
                 here.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(staged / here.name, here)
             self.run.discard(staged)

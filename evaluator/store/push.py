@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from evaluator.durable import explained, sha256_file
+from evaluator.durable import explained_in_run, sha256_file
 from evaluator.errors import CorruptShardError, EvaluatorError
 from evaluator.remote import RemotePath, Stored
 from evaluator.store.mirror import (
@@ -141,7 +141,7 @@ class _Push:
         folder = self.run.shard_path(index)
         for _ in range(LOOKS):
             before = inode(folder)
-            with explained("push", folder):
+            with explained_in_run("push", folder):
                 try:
                     files = self._files(index, folder)
                     if inode(folder) == before:  # else some may be of the one before
@@ -251,7 +251,7 @@ def _pushed(content: bytes) -> Pushed:
 
 def _rest(path: Path) -> Iterator[Path]:
     """The files of a run directory beside plan and shards; hidden ones are on their way."""
-    with explained("list", path):
+    with explained_in_run("list", path):
         for item in sorted(path.iterdir()):
             if item.name.startswith(".") or item.name in (*NOT_MIRRORED, "init", "shards"):
                 continue

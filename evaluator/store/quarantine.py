@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.durable import explained, flush_to_disk, write_atomically
+from evaluator.durable import explained_in_run, flush_to_disk, write_atomically
 from evaluator.errors import CorruptShardError, StorageError
 from evaluator.store.committed import COMMIT, CommittedShard
 from evaluator.store.rundir import RunDirectory
@@ -115,7 +115,7 @@ def waiting(run: RunDirectory, tables: Collection[str] | None = None) -> list[Mi
     None takes all of them; one that nobody asks for any more is not made again.
     """
     found = []
-    with explained("list", run.path / "quarantine"):
+    with explained_in_run("list", run.path / "quarantine"):
         places = sorted((run.path / "quarantine").iterdir())
     for place in places:
         match = _PLACE.match(place.name)
@@ -149,7 +149,7 @@ def _move(paths: list[Path], run: RunDirectory, index: int, found: Mapping[str, 
     """
     for number in itertools.count():
         place = run.path / "quarantine" / f"{index:05d}.{number}"
-        with explained("set apart", paths[0]):
+        with explained_in_run("set apart", paths[0]):
             try:
                 place.mkdir()
             except FileExistsError:
@@ -165,5 +165,7 @@ def _move(paths: list[Path], run: RunDirectory, index: int, found: Mapping[str, 
             flush_to_disk(paths[0].parent)
         break
     record = {"shard": index, "damage": dict(found)}
-    write_atomically(place / REASON, json.dumps(record, indent=1, sort_keys=True).encode())
+    write_atomically(
+        place / REASON, json.dumps(record, indent=1, sort_keys=True).encode(), in_run=True
+    )
     return True

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from evaluator.durable import (
-    explained,
+    explained_in_run,
     publish_directory,
     publish_file,
     write_atomically,
@@ -59,7 +59,7 @@ class RunDirectory:
                 f"{path}: expected a new or empty folder or a run directory, got a folder with "
                 f"other files ({', '.join(_foreign_content(path)[:3])}). Choose another --output."
             )
-        with explained("create", path):
+        with explained_in_run("create", path):
             for folder in ("launches", "claims", "staging", "shards", "quarantine"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
             if (path / "init").exists():
@@ -88,7 +88,7 @@ class RunDirectory:
 
     def planned_now(self) -> tuple[int, int]:
         """The same of the `init/` that is there now."""
-        with explained("read", self.path / "init"):
+        with explained_in_run("read", self.path / "init"):
             found = (self.path / "init").stat()
         return found.st_ino, found.st_mtime_ns
 
@@ -101,12 +101,15 @@ class RunDirectory:
 
     def init_file(self, name: str) -> bytes:
         """A file of `init/`: `config.yaml`, `provenance.json`."""
-        with explained("read", self.path / "init" / name):
+        with explained_in_run("read", self.path / "init" / name):
             return (self.path / "init" / name).read_bytes()
 
     @property
     def _plan_path(self) -> Path:
-        return self.path / "init" / "plan.parquet"
+        path = self.path / "init" / "plan.parquet"
+        with explained_in_run("read", path):
+            path.stat()
+        return path
 
     @cached_property
     def plan(self) -> pa.Table:
@@ -160,7 +163,7 @@ class RunDirectory:
 
     def committed(self) -> list[int]:
         """The committed shards, in order."""
-        with explained("list", self.path / "shards"):
+        with explained_in_run("list", self.path / "shards"):
             names = os.listdir(self.path / "shards")
         return sorted(int(name) for name in names if name.isdecimal())
 
@@ -184,7 +187,7 @@ class RunDirectory:
     def stage(self, name: str) -> Path:
         """A new empty folder to fill aside; `publish_shard` or `discard` ends its life."""
         folder = self.path / "staging" / f"{name}.{uuid.uuid4().hex[:12]}"
-        with explained("create", folder):
+        with explained_in_run("create", folder):
             folder.mkdir()  # a run that vanished is not begun anew where it was mounted
         return folder
 
@@ -204,12 +207,12 @@ class RunDirectory:
         The samples say so too: this is for those who cannot read all of them, as `status`.
         """
         path = self._flaws / f"{index:05d}.json"
-        with explained("create", self._flaws):
+        with explained_in_run("create", self._flaws):
             if not flaws:
                 path.unlink(missing_ok=True)  # of a shard that was set apart, and made again
                 return
             self._flaws.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(dict(flaws)).encode())
+        write_atomically(path, json.dumps(dict(flaws)).encode(), in_run=True)
 
     def flaws(self) -> dict[str, int]:
         """Flaw → how many images of the committed shards have it."""
@@ -245,7 +248,7 @@ class RunDirectory:
     def record_launch(self, name: str, record: Mapping[str, Any]) -> None:
         """Note a start of the run: command, world size, host, device, what was asked."""
         content = json.dumps(record, indent=1, sort_keys=True).encode()
-        write_atomically(self.path / "launches" / f"{name}.json", content)
+        write_atomically(self.path / "launches" / f"{name}.json", content, in_run=True)
 
     def launches(self) -> list[dict[str, Any]]:
         """Every recorded start, oldest first."""
@@ -266,21 +269,21 @@ class RunDirectory:
         """
         staged = self.stage("metrics")
         schemas.write_table(table, staged / f"{name}.parquet", kind="metric", metadata=note)
-        with explained("write", self.path / "metrics"):
+        with explained_in_run("write", self.path / "metrics"):
             (self.path / "metrics").mkdir(exist_ok=True)
             os.replace(staged / f"{name}.parquet", self.path / "metrics" / f"{name}.parquet")
         self.discard(staged)
 
     def drop_metric_tables(self, *, but: Collection[str]) -> None:
         """Remove what metrics said that are asked for no more, or that have no number now."""
-        with explained("clear", self.path / "metrics"):
+        with explained_in_run("clear", self.path / "metrics"):
             for table in (self.path / "metrics").glob("*.parquet"):
                 if table.stem not in but:
                     table.unlink(missing_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file at the top of the run directory: `metrics.json`."""
-        write_atomically(self.path / name, content)
+        write_atomically(self.path / name, content, in_run=True)
 
 
 def _foreign_content(path: Path) -> list[str]:
@@ -302,11 +305,13 @@ def _found_instead(path: Path) -> str:
     """What is at a path that is no run directory."""
     if not path.exists():
         return "nothing there"
+    if not path.is_dir() and path.suffix in (".yaml", ".yml"):
+        return "a configuration, whose run lies in its output/name unless --output said otherwise"
     if not path.is_dir():
         return "a file"
     if (path / "sweep.json").is_file():
         return "the folder of a sweep, which has one for each point"
-    with explained("list", path):
+    with explained_in_run("list", path):
         runs = sorted(each.name for each in path.iterdir() if (each / "init").is_dir())
     if runs:
         return f"a folder with {len(runs)} of them ({', '.join(runs[:3])}{', …' * (len(runs) > 3)})"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluator.durable import explained
+from evaluator.durable import explained_in_run
 from evaluator.errors import CorruptShardError, NewerTableError
 
 VERSION = 3
@@ -113,7 +113,7 @@ def write_table(
     note = {"kind": kind, "version": VERSION, **(metadata or {})}
     table = table.replace_schema_metadata({"evaluator.schema": json.dumps(note, sort_keys=True)})
     strings = [f.name for f in table.schema if _is_text(f.type)]
-    with explained("write", path):
+    with explained_in_run("write", path):
         pq.write_table(
             table,
             path,
@@ -156,6 +156,10 @@ def read_rows(path: Path, start: int, stop: int, *, kind: str, columns: Sequence
         return _widened(table).slice(start - before, stop - start)
 
 
+_COPY_INIT = " Copy init/ from where the run was made, or run into another directory."
+"""The plan is in no shard that could be made again."""
+
+
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
     """A table that is open to be read; raises as `read_table` says, while it is read too."""
@@ -177,6 +181,7 @@ def _opened(path: Path, kind: str) -> Iterator[pq.ParquetFile]:
         _require_readable(error, path)
         raise CorruptShardError(
             f"{path}: expected the table '{kind}' as it was written, got a damaged file ({error})."
+            + _COPY_INIT * (kind == "plan")
         ) from error
 
 
@@ -196,7 +201,7 @@ def read_schema(path: Path) -> pa.Schema:
 def _require_readable(error: Exception, path: Path) -> None:
     """Raise StorageError where the file system refused: that says nothing about the file."""
     if isinstance(error, OSError) and error.errno is not None:
-        with explained("read", path):
+        with explained_in_run("read", path):
             raise error
 
 

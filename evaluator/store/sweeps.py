@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluator.config.points import Sweep
-from evaluator.durable import explained, write_atomically
+from evaluator.durable import explained_in_run, write_atomically
 from evaluator.errors import RunDirectoryError
 
 FILE = "sweep.json"
@@ -35,6 +35,27 @@ class KnownPoint:
         )
 
 
+class Members(NamedTuple):
+    """The run directories in a sweep's folder."""
+
+    points: tuple[Path, ...]
+    """Of the points that were begun, in the order of their names."""
+    others: tuple[str, ...]
+    """Names of those that are no point's: the sweep was changed, or they were put there."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """One line about those that do not count; none where all do."""
+        if not self.others:
+            return []
+        more = f" and {len(self.others) - 5} more" if len(self.others) > 5 else ""
+        names = ", ".join(self.others[:5]) + more
+        return [
+            f"left out, as {FILE} does not name {'it' if len(self.others) == 1 else 'them'} (any "
+            f"longer): {names}"
+        ]
+
+
 def is_sweep(path: Path) -> bool:
     """Whether a folder is a sweep's."""
     return (path / FILE).is_file()
@@ -52,11 +73,11 @@ def write_points(sweep: Sweep, path: Path) -> None:
         ],
     }
     content = f"{json.dumps(record, indent=1, ensure_ascii=False, default=str)}\n".encode()
-    with explained("create", path):
+    with explained_in_run("create", path):
         path.mkdir(parents=True, exist_ok=True)
         if is_sweep(path) and (path / FILE).read_bytes() == content:
             return
-    write_atomically(path / FILE, content)
+    write_atomically(path / FILE, content, in_run=True)
 
 
 def read_points(path: Path) -> tuple[str, list[KnownPoint]]:
@@ -88,3 +109,14 @@ def read_points(path: Path) -> tuple[str, list[KnownPoint]]:
                 "The same `evaluator run` command writes it again."
             )
     return name, points
+
+
+def members(folder: Path) -> Members:
+    """Which run directories of a sweep's folder are its points; RunDirectoryError as above."""
+    named = {point.folder for point in read_points(folder)[1]}
+    with explained_in_run("list", folder):
+        runs = sorted(path for path in folder.iterdir() if (path / "init").is_dir())
+    return Members(
+        tuple(path for path in runs if path.name in named),
+        tuple(path.name for path in runs if path.name not in named),
+    )

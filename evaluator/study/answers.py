@@ -13,6 +13,7 @@ from evaluator.errors import InputError
 from evaluator.report.text import plain
 from evaluator.study.forms import ANSWERS_FORMAT, ANSWERS_VERSION
 from evaluator.study.records import LEFT, TIE, Item, Study, Trial
+from evaluator.text import count_of
 
 MAX_BYTES = 4 * 2**20
 """Of a file of answers: some 60 bytes an answer, so this is far above any form."""
@@ -86,8 +87,8 @@ def read_answers(study: Study, paths: Sequence[Path]) -> list[Answer]:
             len(faults) > MAX_FAULTS
         )
         raise InputError(
-            f"expected answers of the study {study.id}, got {len(faults)} faults; nothing was "
-            "counted. Mend or leave out the files:\n  - " + "\n  - ".join(shown)
+            f"expected answers of the study {study.id}, got {count_of(len(faults), 'fault')}; "
+            "nothing was counted. Mend or leave out the files:\n  - " + "\n  - ".join(shown)
         )
     order = [rater.name for rater in study.raters]
     return [one for name in order for one in sorted(found.get(name, []), key=lambda a: a.number)]

@@ -9,6 +9,7 @@ from typing import Any
 from evaluator.metrics.intervals import Interval
 from evaluator.report.text import number, plain
 from evaluator.statistics.agreement import Agreement, Share
+from evaluator.text import count_of
 
 FORMAT = 1
 """Version of study-results.json."""
@@ -162,7 +163,8 @@ def _sentences(found: StudyResults) -> list[str]:
         what = "left among choices" if found.kind == "pairs" else "real among answers"
         lines.append(f"{what}: {_share(found.bias)}")
     answered = sum(1 for rater in found.raters if rater.n)
-    lines.append(f"{found.n}/{found.n_expected} answers of {answered}/{len(found.raters)} raters")
+    given = f"{found.n:,}/{count_of(found.n_expected, 'answer')}"
+    lines.append(f"{given} of {answered}/{count_of(len(found.raters), 'rater')}")
     return lines
 
 
@@ -196,7 +198,8 @@ def _agreement(found: Agreement) -> str:
     said = number(found.value, places=2)
     if found.interval is not None:
         said += f" [{_between(found.interval, places=2)}]"
-    return f"{said} ({found.num_items} items{'; ' + found.remark if found.remark else ''})"
+    items = count_of(found.num_items, "item")
+    return f"{said} ({items}{'; ' + found.remark if found.remark else ''})"
 
 
 def _between(interval: Interval, *, places: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from evaluator.statistics.bradley_terry import BradleyTerry
 from evaluator.study.records import Study
 from evaluator.study.results import RaterResult, StudyResults, p_text, percent
+from evaluator.text import count_of
 
 MIN_RATERS = 5
 """Raters from which their differences are part of intervals: of fewer, a variance says little."""
@@ -34,7 +35,7 @@ def _raters(found: StudyResults) -> list[str]:
     lines = []
     if len(there) < MIN_RATERS:
         lines.append(
-            f"{len(there)} rater{'s' * (len(there) != 1)}: intervals are clustered by prompt and "
+            f"{count_of(len(there), 'rater')}: intervals are clustered by prompt and "
             f"hold for these raters; ask at least {MIN_RATERS} to speak of raters in general"
         )
     for rater in there:

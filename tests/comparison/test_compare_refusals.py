@@ -186,6 +186,23 @@ def test_a_damaged_run_is_said_and_the_others_are_compared(runs, tmp_path, call,
     assert call("compare", copy, runs / "a", "--output", tmp_path / "out").status == 2
 
 
+@pytest.mark.parametrize("content", [None, "{"])
+def test_settings_that_cannot_be_read_are_said_and_not_called_different(
+    runs, tmp_path, call, content
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "b", copy)
+    config = copy / "init" / "config.yaml"
+    config.unlink()
+    if content is not None:
+        config.write_text(content)
+    ended = call("compare", runs / "a", copy, "--output", tmp_path / "out")
+    said = " ".join(ended.out.split())
+    assert ended.status == 0
+    assert "init/config.yaml of B cannot be read: its settings are not known" in said
+    assert "differs in" not in said
+
+
 def test_wrong_paths_are_all_said_at_once(runs, tmp_path, call):
     ended = call("compare", runs / "a", tmp_path / "none", tmp_path, runs / "a")
     assert ended.status == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.config import load_config, parse_config
+from evaluator.config.points import load_runs
 from evaluator.errors import ConfigError
 
 GOOD = """
@@ -164,4 +165,4 @@ def test_code_is_only_named_never_imported() -> None:
 def test_every_shipped_configuration_is_valid() -> None:
     shipped = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
     assert shipped
-    assert [load_config(path).name for path in shipped] == [path.stem for path in shipped]
+    assert [load_runs(path).name for path in shipped] == [path.stem for path in shipped]

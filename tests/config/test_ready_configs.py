@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from evaluator.config import load_config
+from evaluator.config.points import load_runs
 from evaluator.models.diffusers import DiffusersModel
-from evaluator.runner.dryrun import describe_job
+from evaluator.runner.dryrun import describe
 from tests.tiny import saved
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -39,7 +40,7 @@ def test_a_ready_configuration_is_valid(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVALUATOR_CACHE", str(tmp_path))
-    first, *rest = describe_job(load_config(path), relative_to=path.parent, allow_code=False)
+    first, *rest = describe(load_runs(path), relative_to=path.parent, allow_code=False)
     assert first == f"{path.stem}: the configuration is valid"
     assert any(line.startswith("plan: ") for line in rest)
 

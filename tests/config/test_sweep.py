@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator.config import load_config
 from evaluator.config.point_names import LONGEST_SUFFIX, suffix_of
 from evaluator.config.points import Sweep, expand, load_runs
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "digits-sweep.yaml"
 
 BASE: dict[str, Any] = {
     "name": "base",
@@ -237,3 +241,50 @@ def test_a_long_name_stays_a_valid_one() -> None:
     name = sweep.points[0].config.name
     assert len(name) <= 100
     RunConfig.model_validate({**BASE, "name": name})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["probe", "anatomy", SHIPPED],
+        ["probe", "interpolate", SHIPPED],
+        ["probe", "jacobian", SHIPPED],
+        ["schedule", SHIPPED],
+        [
+            "score",
+            ".",
+            "--metrics",
+            "inception_score",
+            "--set",
+            "sweep.list=[{generation.seed: 1}]",
+        ],
+    ],
+    ids=lambda words: " ".join(words[:2]) if words[0] == "probe" else words[0],
+)
+def test_a_verb_about_one_run_refuses_a_sweep_by_name(
+    call: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[object],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = call(*words)
+    assert ended.status == 2
+    assert "expected the settings of one run, got those of a sweep (section sweep)" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_is_set_aside_by_name() -> None:
+    assert load_config(SHIPPED, ["sweep=null"]).sweep is None
+    with pytest.raises(ConfigError, match="Name the run of one of its points"):
+        load_config(SHIPPED)
+
+
+@pytest.mark.parametrize("verb", ["moments", "push", "report", "aggregate", "status", "export"])
+def test_a_verb_about_runs_says_that_it_was_given_a_configuration(
+    call: Callable[..., Any], tmp_path: Path, verb: str
+) -> None:
+    more = {"moments": [tmp_path / "m.npz"], "push": ["s3://a/b"], "export": ["--to", "csv"]}
+    ended = call(verb, SHIPPED, *more.get(verb, []))
+    assert ended.status == 2
+    assert "expected a run directory (made by `evaluator run`), got a configuration" in ended.err

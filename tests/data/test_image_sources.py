@@ -138,7 +138,7 @@ def test_faulty_parquet_is_refused(tmp_path: Path) -> None:
 
 
 FAULTS = [
-    ({"a.md": "x"}, r"expected images \(png.*got 1 files with the extensions \['md'\]"),
+    ({"a.md": "x"}, r"expected images \(png.*got 1 file with the extensions \['md'\]"),
     ({"a.png": "x", "a.txt": "cat", "b.png": "x"}, r"b\.png.*expected a text for every sample"),
     ({"a.png": "x", "a.txt": b"\xff"}, r"a\.txt: expected UTF-8, got the byte 0xff"),
     ({"a.png": "x", "captions.jsonl": '{"text": "a"}'}, r"line 1: expected a field 'file_name'"),

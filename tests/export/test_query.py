@@ -156,6 +156,18 @@ def test_of_several_runs_a_column_says_which(tmp_path):
         "SET enable_external_access = true",
         "SELECT 1; SET lock_configuration = false",
         "PRAGMA enable_profiling",
+        "SELECT * FROM enable_logging(storage='file', storage_path='{folder}/log')",
+        "SELECT * FROM enable_profiling(save_location='{folder}/profile.json')",
+        "SELECT * FROM read_text('/proc/self/environ')",
+        "SELECT * FROM 'http://127.0.0.1:9/x.csv'",
+        "SELECT * FROM read_duckdb('{secret}')",
+        "SELECT * FROM json_execute_serialized_sql("
+        "json_serialize_sql('SELECT * FROM read_text(''{secret}'')'))",
+        "SELECT * FROM arrow_scan(NULL, NULL, NULL)",
+        "SELECT * FROM pandas_scan(NULL)",
+        "WITH x AS (DELETE FROM plan RETURNING *) SELECT * FROM x",
+        "SELECT * FROM query('SELECT 1; INSTALL httpfs')",
+        "SELECT getenv('HOME')",
         "CREATE TABLE x AS SELECT 1",
         "DROP VIEW samples",
         "SELECT * FROM runs",  # a variable of a caller
@@ -178,6 +190,10 @@ def test_a_query_reads_nothing_but_the_tables_and_writes_nothing(database, tmp_p
         ("SELECT * FROM smaples", "got 'smaples'. Did you mean samples. There are attention, "),
         ("SELECT promt FROM samples", '"promt" not found.*\n.*"prompt"'),
         ("SELECT (", "syntax error"),
+        (
+            "SELECT CAST(if(range > 500000, 'x', '1') AS INT) FROM range(600000)",
+            "convert string 'x'",
+        ),
         ("", "expected one SELECT, got nothing"),
         ("SELECT 1; SELECT 2", "expected one SELECT, got SELECT, SELECT"),
         ("UPDATE samples SET seed = 0", "expected one SELECT, got UPDATE"),
@@ -239,6 +255,16 @@ def test_a_table_that_was_lost_from_a_shard_is_an_error_and_no_smaller_answer(tm
     (directory.shard_path(shard) / "samples.parquet").unlink()
     with pytest.raises(CorruptShardError, match="expected a file that was committed"):
         Query(find_runs([directory.path])).run("SELECT count(*) FROM samples")
+
+
+def test_a_run_without_numbers_is_named_where_numbers_are_asked_for(tmp_path, call):
+    build_run(tmp_path / "a")
+    build_run(tmp_path / "b", metrics=False)
+    ended = call("query", tmp_path, "SELECT DISTINCT run FROM metrics", "--csv", "-")
+    assert ended.out == "run\na\n"
+    assert "warning: b: in metrics it has no rows: " in ended.err
+    assert "metrics.json: expected numbers, got no such file" in ended.err
+    assert call("query", tmp_path, "SELECT count(*) FROM plan").err == ""
 
 
 def test_an_answer_from_an_incomplete_run_says_so(tmp_path, capsys):

@@ -158,6 +158,23 @@ def test_the_name_of_the_hostile_run_is_hostile():
     assert HOSTILE_NAME.startswith("=")
 
 
+@pytest.mark.parametrize("target", ["csv", "tensorboard", "eval-results"])
+def test_a_run_without_its_plan_is_left_out_and_the_others_go(tmp_path, target, call):
+    for name in "ab":
+        build_run(tmp_path / name, name=name)
+    (tmp_path / "b" / "init" / "plan.parquet").unlink()
+    ended = call("export", tmp_path / "a", tmp_path / "b", "--to", target, "--output", tmp_path / "o",
+                 *(["--dataset", "x/y"] if target == "eval-results" else []))  # fmt: skip
+    assert ended.status == 1
+    assert "left out: b: could not read" in ended.err
+    assert "plan.parquet" in ended.err
+    assert len(ended.out.splitlines()) >= 2
+    alone = call("export", tmp_path / "b", "--to", target, "--output", tmp_path / "p",
+                 *(["--dataset", "x/y"] if target == "eval-results" else []))  # fmt: skip
+    assert alone.status == 1
+    assert "could not read" in alone.err
+
+
 @pytest.mark.parametrize("target", ["csv", "json", "parquet", "tensorboard"])
 def test_a_damaged_run_is_left_out_with_its_reason_and_the_others_go(tmp_path, target):
     for name in ("whole", "broken"):

@@ -10,6 +10,7 @@ import pytest
 
 from evaluator.errors import ConfigError, InputError
 from evaluator.leaderboard import Board, leaderboard
+from evaluator.runs import find_runs, left_out
 from tests.leaderboard.synthetic import SetNumber, make_run
 
 
@@ -218,3 +219,32 @@ def test_whole_numbers_beyond_64_bits_are_damage_and_no_settings(runs: Path) -> 
     (row,) = [row for row in board.rows if row.name == "c"]
     assert row.provenance.seed is None
     assert row.settings["generation.seed"] == "too large a number"
+
+
+def sweep_of(folder: Path, *points: str) -> None:
+    known = [{"folder": name, "name": name, "values": {"a.b": name}} for name in points]
+    record = {"format": 1, "name": "s", "paths": ["a.b"], "points": known}
+    (folder / "sweep.json").write_text(json.dumps(record))
+
+
+def test_of_a_sweep_only_its_points_count_and_what_else_lies_there_is_named(
+    runs: Path, tmp_path: Path
+) -> None:
+    sweep_of(runs, "a", "c")
+    told = f"{runs}: left out, as sweep.json does not name it (any longer): b"
+    for board in (board_of(runs), board_of(tmp_path)):
+        assert names(board) == ["a", "c"]
+        assert board.remarks == (told,)
+    assert names(board_of(runs, runs / "b")) == ["a", "b", "c"]
+    assert list(find_runs([runs])) == ["a", "c"]
+    assert left_out([runs, runs / "a", tmp_path]) == [told]
+
+
+def test_a_sweep_whose_points_cannot_be_read_is_no_guess(runs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    make_run(other / "d", [SetNumber("kid", 0.5)])
+    (runs / "sweep.json").write_text("{")
+    board = board_of(runs, other)
+    assert names(board) == ["d"]
+    assert "sweep.json: expected the points of a sweep, got: JSONDecodeError" in board.remarks[0]
+    assert "got the folder of a sweep without any of its points" in board.faults[0]

@@ -126,7 +126,7 @@ def test_a_model_that_takes_no_condition_is_not_said_to_have_one(
         output=tmp_path / "out",
     )  # fmt: skip
     assert not found.conditioned
-    assert "1 images, without any condition" in found.lines()[0]
+    assert "1 image, without any condition" in found.lines()[0]
     (level,) = found.levels
     assert (level.timestep, level.noise_mse.interval) == (500.0, None)
 

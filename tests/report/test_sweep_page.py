@@ -318,6 +318,15 @@ def test_what_is_no_sweep_is_refused(content: str | None, says: str, tmp_path: P
         write_sweep(tmp_path)
 
 
+def test_a_run_that_is_no_point_any_longer_is_named(folder: Path) -> None:
+    record = json.loads((folder / "sweep.json").read_text())
+    record["points"] = record["points"][:-1]
+    (folder / "sweep.json").write_text(json.dumps(record))
+    told = "left out, as sweep.json does not name it (any longer): point-3"
+    assert told in sweep_table(folder)
+    assert told in write_sweep(folder).read_text()
+
+
 def test_a_folder_with_other_things_is_not_replaced(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "mine"
     other.mkdir()

@@ -270,7 +270,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_counts(score, digits
     (tmp_path / "made" / "x.png").write_bytes(b"\x89PNG but no more")
     ended = score(tmp_path / "made", "--against", "real", "--metrics", "fd_digits", "--output", tmp_path / "run")  # fmt: skip
     assert ended.status == 1
-    assert "61/61 samples, 1 with errors" in ended.out
+    assert "61/61 samples, 1 with an error" in ended.out
     assert "sample error: x[0]: x.png: undecodable" in ended.err
     assert metrics_of(tmp_path / "run")["fd_digits"]["n"] == 60
 

@@ -187,6 +187,31 @@ def test_broken_numbers_are_refused_plainly(tmp_path, content, message):
         _ = open_run(tmp_path / "run").metrics
 
 
+@pytest.mark.parametrize("content", ["{", "- a", "model: {kind: newer}"])
+@pytest.mark.parametrize("words", [["schedule"], ["probe", "anatomy"], ["probe", "denoise"]])
+def test_a_run_whose_settings_cannot_be_read_is_said_by_verbs_that_need_them(
+    tmp_path, call, words, content
+):
+    build_run(tmp_path / "run")
+    config = tmp_path / "run" / "init" / "config.yaml"
+    config.unlink()
+    config.write_text(content)
+    ended = call(*words, tmp_path / "run")
+    assert ended.status == 2
+    assert "expected" in ended.err
+
+
+def test_images_that_are_lost_are_not_taken_for_images_that_were_not_kept(tmp_path):
+    directory = build_run(tmp_path / "run")
+    for index in directory.committed():
+        (directory.shard_path(index) / "images.tar").unlink()
+    run = open_run(tmp_path / "run")
+    with pytest.raises(CorruptShardError, match=r"images\.tar: expected a file that was committed"):
+        list(run.images())
+    with pytest.raises(CorruptShardError, match="status RUN --verify"):
+        run.image(*position(0))
+
+
 def test_a_run_without_images_says_how_to_keep_them(tmp_path):
     build_run(tmp_path / "run", images=False)
     run = open_run(tmp_path / "run")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluator.durable import explained, publish_directory, publish_file, write_atomically
+from evaluator.durable import explained_in_run, publish_directory, publish_file, write_atomically
 from evaluator.errors import CorruptShardError, NewerTableError, RunDirectoryError, StorageError
 from evaluator.store import schemas
 from evaluator.store.quarantine import set_apart_shard
@@ -74,8 +74,10 @@ def test_a_folder_with_other_files_is_no_run(tmp_path: Path) -> None:
 def test_what_is_no_run_is_called_what_it_is(run: RunDirectory, tmp_path: Path) -> None:
     file = run.path.parent / "a.yaml"
     file.write_text("name: a")
-    with pytest.raises(RunDirectoryError, match=r"a\.yaml: expected a run.*, got a file\."):
+    with pytest.raises(RunDirectoryError, match=r"a\.yaml: expected a run.*, got a configuration"):
         RunDirectory.open(file)
+    with pytest.raises(RunDirectoryError, match=r"a\.txt: expected a run.*, got a file\."):
+        RunDirectory.open(file.rename(file.with_suffix(".txt")))
     with pytest.raises(
         RunDirectoryError, match=rf"got a folder with 1 of them \({run.path.name}\)"
     ):
@@ -107,6 +109,31 @@ def test_a_late_table_of_a_shard_set_apart_meanwhile_is_dropped(run: RunDirector
     (run.path / "shards").rename(run.path / "gone")
     with pytest.raises(StorageError, match="vanished"):
         run.publish_late_table(0, staged)
+
+
+def test_what_was_committed_is_spoken_of_in_a_run_alone(tmp_path: Path) -> None:
+    place = tmp_path / "gone" / "file"
+    with pytest.raises(StorageError, match="Everything committed so far is kept; it or the"):
+        write_atomically(place, b"", in_run=True)
+    with pytest.raises(
+        StorageError, match=r"No such file or directory\. Check the path: the folder"
+    ):
+        write_atomically(place, b"")
+    with pytest.raises(StorageError, match=r"Is a directory\. Name a file"):
+        write_atomically(tmp_path, b"")
+
+
+def test_a_plan_that_is_lost_or_damaged_is_said_with_the_remedy(run: RunDirectory) -> None:
+    plan = run.path / "init" / "plan.parquet"
+    content = plan.read_bytes()
+    plan.unlink()
+    opened = RunDirectory.open(run.path)
+    for ask in (lambda: opened.plan, lambda: opened.num_samples, lambda: opened.plan_column("key")):
+        with pytest.raises(StorageError, match=r"plan\.parquet.*and that a copy is whole"):
+            ask()
+    plan.write_bytes(content[:50])
+    with pytest.raises(CorruptShardError, match="Copy init/ from where the run was made"):
+        RunDirectory.open(run.path).plan_column("key")
 
 
 def test_a_late_table_is_linked_once(run: RunDirectory) -> None:
@@ -200,7 +227,7 @@ def test_tables_are_written_byte_for_byte_alike(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_with_its_remedy(tmp_path: Path) -> None:
     with (
         pytest.raises(StorageError, match=r"No space left.*committed so far is kept; free some"),
-        explained("write", tmp_path),
+        explained_in_run("write", tmp_path),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
