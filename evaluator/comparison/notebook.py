@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from evaluator.text import number, plain
+from evaluator.text import count_of, number, plain
 
 if TYPE_CHECKING:
     from evaluator.comparison.numbers import Difference
@@ -50,7 +50,8 @@ def as_text(comparison: Comparison) -> str:
 
 
 def _head(pairing: Pairing) -> str:
-    return f"{pairing.letter} against A: {pairing.n:,} pairs of {pairing.num_prompts:,} prompts"
+    pairs, prompts = count_of(pairing.n, "pair"), count_of(pairing.num_prompts, "prompt")
+    return f"{pairing.letter} against A: {pairs} of {prompts}"
 
 
 def _notes(pairing: Pairing) -> list[str]:

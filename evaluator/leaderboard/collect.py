@@ -12,9 +12,10 @@ import yaml
 
 from evaluator.aggregate.asked import request_digest
 from evaluator.aggregate.summary import FORMAT, MetricRecord
-from evaluator.errors import RunDirectoryError
+from evaluator.errors import EvaluatorError, RunDirectoryError
 from evaluator.leaderboard.made_with import count, mapping, name_of, provenance_of
 from evaluator.leaderboard.records import Provenance
+from evaluator.store.rundir import RunDirectory
 from evaluator.store.sweeps import is_sweep, members
 from evaluator.text import count_of
 
@@ -82,7 +83,7 @@ class _UnreadableError(Exception):
 
 
 def read_run(path: Path) -> ReadRun:
-    """What `init/`, metrics.json and asked.json of a run say; no shard is touched."""
+    """What `init/`, metrics.json and asked.json of a run say; no shard is read."""
     record = _metrics_record(path)
     metrics, warnings = _metric_records(record)
     samples = mapping(record.get("samples"))
@@ -90,6 +91,8 @@ def read_run(path: Path) -> ReadRun:
     errors = count(samples.get("errors")) or 0
     if planned is not None and committed is not None and committed < planned:
         warnings.append(f"incomplete: {committed:,} of {planned:,} samples")
+    elif lost := _lost(path):
+        warnings.append(f"{lost} since its numbers were computed; continue the run")
     if errors:
         warnings.append(f"in no number: {count_of(errors, 'sample')} with an error")
     config = _yaml(path / "init" / "config.yaml")
@@ -111,6 +114,16 @@ def read_run(path: Path) -> ReadRun:
         made=None if committed is None else committed - errors,
         warnings=tuple(warnings),
     )
+
+
+def _lost(path: Path) -> str:
+    """What a complete run has lost of its shards, by their names; a run may be kept without any."""
+    try:
+        run = RunDirectory.open(path)
+        there, planned = len(run.committed()), run.num_shards
+    except EvaluatorError:
+        return ""
+    return f"lost {count_of(planned - there, 'shard')}" if 0 < there < planned else ""
 
 
 def _runs_in(folder: Path, depth: int, remarks: list[str]) -> Iterator[Path]:

@@ -115,7 +115,7 @@ class Scores:
                 say(plain(error, limit=500))
                 continue
             for name in scalar_columns(path):
-                shown = path.stem if name == path.stem else f"{path.stem} {name}"
+                shown = path.stem if path.stem.endswith(name) else f"{path.stem} {name}"
                 score = self._column(f"metrics/{path.name}", name, plain(shown, limit=60))
                 if score is not None:
                     score.values[places[places >= 0]] = as_floats(table.column(name))[places >= 0]

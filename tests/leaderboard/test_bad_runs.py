@@ -46,6 +46,20 @@ def test_a_run_without_numbers_is_a_remark_in_a_folder_and_a_fault_by_name(runs:
     assert board_of(runs / "a", runs / "b").faults == (remark,)
 
 
+def test_a_run_that_lost_a_shard_since_says_so_beside_its_numbers(
+    runs: Path, tmp_path: Path
+) -> None:
+    whole = make_run(tmp_path / "whole", [SetNumber("fid", 12.0)], num_prompts=600)
+    kept = [whole / f"shards/{index:05d}" for index in range(3)]
+    assert not any("lost" in said for row in board_of(whole, runs).rows for said in row.warnings)
+    for folder in kept:
+        folder.mkdir(parents=True)
+    assert not any("lost" in said for row in board_of(whole, runs).rows for said in row.warnings)
+    kept[1].rmdir()
+    (row,) = [row for row in board_of(whole, runs).rows if row.name == "whole"]
+    assert row.warnings == ("lost 1 shard since its numbers were computed; continue the run",)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
