@@ -89,7 +89,7 @@ def pair(baseline: OpenedRun, other: OpenedRun) -> Pairs:
     warnings += [*_unfinished(baseline), *_unfinished(other)]
     if len(a) == 0 and not refusals:
         refusals.append(_no_pairs(baseline, other, len(places[0])))
-    elif any(only):
+    elif len(a) and any(only):
         warnings.append(
             f"compared on the {len(a):,} samples that both have, so that n is equal: {only[0]:,} "
             f"of {baseline.letter} and {only[1]:,} of {other.letter} have no partner"

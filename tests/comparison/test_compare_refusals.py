@@ -29,6 +29,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "a": {},
         "b": {"seed": 1},
         "texts": {"content": others, "text": {key_of(1): "another", key_of(2): "another"}},
+        "all-texts": {
+            "content": {key_of(i): "other" for i in range(16)},
+            "text": {key_of(i): "another" for i in range(16)},
+        },
         "tagged-otherwise": {"content": others},
         "elsewhere": {"first": 500},
         "fingerprint": {"fingerprint": "cd" * 32},
@@ -92,6 +96,13 @@ def test_runs_without_a_prompt_in_common_are_not_compared(compared):
     ended, said = compared("a", "elsewhere")
     assert ended.status == 2
     assert "expected prompts of the same keys in both, got none: A has p-00000, …, B has" in said
+
+
+def test_of_other_prompts_under_every_key_nothing_is_compared_and_nothing_else_is_said(compared):
+    ended, said = compared("a", "all-texts")
+    assert ended.status != 0
+    assert "0 pairs of 0 prompts not compared: samples: " in said
+    assert "compared on the 0" not in said
 
 
 def test_other_features_are_refused_for_every_metric(compared):
