@@ -58,8 +58,8 @@ def _pairing(comparison: Comparison, pairing: Pairing, width: int | None) -> Ite
             if rows:
                 yield ""
                 yield f"{plain(movers.name)} {word} most:"
-                said = [_mover(row) for row in rows[:NUM_MOVERS]]
-                yield from (cut(each, width) if width else each for each in said)
+                lines = map(_mover, rows[:NUM_MOVERS])
+                yield from (cut(line, width) if width else line for line in lines)
 
 
 def _mover(row: Changed) -> str:
