@@ -51,7 +51,10 @@ def export(
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace files and trackio's runs that no export wrote."),
+        typer.Option(
+            "--overwrite",
+            help="Replace files and trackio's runs that no export wrote; files changed since, too.",
+        ),
     ] = False,
 ) -> None:
     """Hand runs on to other tools; nothing is sent anywhere."""
