@@ -114,5 +114,5 @@ def calls_summary(duckdb: Any, sql: str) -> bool:
     """Whether it calls `summary`; in a text, or as a column's name, the word is harmless."""
     starts = [place for place, _ in duckdb.tokenize(sql)]
     words = [sql.encode()[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    names = [_BETWEEN.sub(b"", word).lower() for word in words]
+    names = list(filter(None, (_BETWEEN.sub(b"", word).lower() for word in words)))
     return any(pair == (b"summary", b"(") for pair in pairwise(names))
