@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluator.comparison.numbers import Changed, Difference
 from evaluator.comparison.records import Comparison, Pairing
-from evaluator.report.fitted import fitted
+from evaluator.report.fitted import cut, fitted
 from evaluator.report.text import decimals, number, plain
 from evaluator.text import count_of
 
@@ -58,7 +58,8 @@ def _pairing(comparison: Comparison, pairing: Pairing, width: int | None) -> Ite
             if rows:
                 yield ""
                 yield f"{plain(movers.name)} {word} most:"
-                yield from (_mover(row)[:width] for row in rows[:NUM_MOVERS])
+                lines = map(_mover, rows[:NUM_MOVERS])
+                yield from (cut(line, width) if width else line for line in lines)
 
 
 def _mover(row: Changed) -> str:

@@ -51,7 +51,7 @@ def export(
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace files and trackio's runs that no export wrote."),
+        typer.Option("--overwrite", help="Replace files that no export wrote, or changed ones."),
     ] = False,
 ) -> None:
     """Hand runs on to other tools; nothing is sent anywhere."""

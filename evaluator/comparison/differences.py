@@ -20,6 +20,7 @@ from evaluator.statistics.paired import (
     sign_flip_test,
     sums_by_prompt,
 )
+from evaluator.text import count_of
 
 if TYPE_CHECKING:
     from evaluator.comparison.pairs import Pairs
@@ -102,7 +103,8 @@ def of_scores(
         else:
             warnings.append(NO_WIDTH)
     if left := int(members.sum()) - n:
-        warnings.append(f"{left:,} pairs are left out: one of their samples has no finite score")
+        pairs = count_of(left, "pair is", "pairs are")
+        warnings.append(f"{pairs} left out: one of the two samples has no finite score")
     found = _draft(scores.name, scores.higher_is_better, frame)
     return Draft(
         replace(

@@ -45,7 +45,7 @@ def as_text(comparison: Comparison) -> str:
             )
             lines.append("  " + "  ".join([name, *numbers, verdict]).rstrip())
         if count := sum(len(each.warnings) for each in pairing.differences):
-            lines.append(f"  {count} warnings in .differences")
+            lines.append(f"  {count_of(count, 'warning')} in .differences")
     return "\n".join(lines)
 
 

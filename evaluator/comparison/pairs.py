@@ -18,6 +18,7 @@ from evaluator.aggregate.feed import Placement
 from evaluator.comparison.opened import OpenedRun
 from evaluator.comparison.records import Refusal
 from evaluator.store.rundir import RunDirectory
+from evaluator.text import count_of
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -200,7 +201,8 @@ def _unfinished(opened: OpenedRun) -> list[str]:
             "with the same `evaluator run` command"
         )
     if failed := there - int(opened.present.sum()):
-        said.append(f"{failed:,} samples of {opened.letter} have no image: their model failed")
+        without = count_of(failed, "sample has", "samples have")
+        said.append(f"{opened.letter}: {without} no image, as the model failed")
     if not opened.has_settings:
         said.append(
             f"init/config.yaml of {opened.letter} cannot be read: its settings are not known, nor "

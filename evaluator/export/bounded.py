@@ -25,6 +25,9 @@ MAX_BYTES = 4 * 2**30
 _ROWS = 100_000
 """Rows that are fetched at once."""
 
+_BETWEEN = re.compile(rb"/\*.*?\*/|--[^\n]*|[\s\"]+", re.DOTALL)
+"""What may stand around a name: comments, spaces and quotes."""
+
 _LEAVING_SECONDS = 2.0
 """DuckDB heeds an interrupt within half a second."""
 
@@ -111,5 +114,5 @@ def calls_summary(duckdb: Any, sql: str) -> bool:
     """Whether it calls `summary`; in a text, or as a column's name, the word is harmless."""
     starts = [place for place, _ in duckdb.tokenize(sql)]
     words = [sql.encode()[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    names = [re.sub(rb"[\s\"]+", b"", word).lower() for word in words]
+    names = list(filter(None, (_BETWEEN.sub(b"", word).lower() for word in words)))
     return any(pair == (b"summary", b"(") for pair in pairwise(names))

@@ -16,7 +16,10 @@ from evaluator.errors import ConfigError
 from evaluator.text import plain
 
 RECORD = ".evaluator-export.json"
-"""Name within the folder → SHA-256 of what was written there last."""
+"""Name within the folder → SHA-256 of what was written there last.
+
+And of what it `replaces`, while an export is going on: one that is interrupted leaves some of each.
+"""
 
 FORMAT = 1
 """Version of the record."""
@@ -28,26 +31,33 @@ def write_files(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = F
     Raises ConfigError before anything is written where a file is another's, unless `overwrite`.
     """
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
-    written = _written(folder)
+    written, there = _recorded(folder, "written"), {}
     if not overwrite:
-        _require_own(folder, digests, written)
+        there = {name: found for name in files if (found := _digest(folder / name)) is not None}
+        _require_own(folder, digests, there, written)
+    with explained("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    written |= digests
+    _record(folder, written=written, replaces=there)
     for name, content in files.items():
         path = folder / name
         with explained("create", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    record = {"format": FORMAT, "written": dict(sorted({**written, **digests}.items()))}
-    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    _record(folder, written=written)
     return [folder / name for name in files]
 
 
-def _require_own(folder: Path, digests: Mapping[str, str], written: Mapping[str, str]) -> None:
+def _require_own(
+    folder: Path, digests: Mapping[str, str], there: Mapping[str, str], written: Mapping[str, str]
+) -> None:
     """Raise ConfigError where a file is there that no export wrote, or that was changed since."""
-    others = []
-    for name, digest in digests.items():
-        found = _digest(folder / name)
-        if found not in (None, digest, written.get(name)):
-            others.append(name)
+    replaced = _recorded(folder, "replaces")
+    others = [
+        name
+        for name, found in there.items()
+        if found not in (digests[name], written.get(name), replaced.get(name))
+    ]
     if others:
         changed = others[0] in written
         got = "one that was changed since" if changed else "one that no export wrote"
@@ -66,10 +76,15 @@ def _digest(path: Path) -> str | None:
         return sha256_file(path) if path.exists() else None
 
 
-def _written(folder: Path) -> dict[str, str]:
-    """The record; empty where there is none that can be read: then nothing there is ours."""
+def _record(folder: Path, **parts: Mapping[str, str]) -> None:
+    record = {"format": FORMAT, **{part: dict(sorted(of.items())) for part, of in parts.items()}}
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _recorded(folder: Path, part: str) -> dict[str, str]:
+    """A part of the record; empty where none can be read: then nothing there is ours."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        return {str(name): str(digest) for name, digest in record["written"].items()}
+        return {str(name): str(digest) for name, digest in record[part].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -12,7 +12,7 @@ from evaluator.export.options import ExportOptions
 from evaluator.leaderboard.made_with import provenance_of
 from evaluator.runs import Run
 from evaluator.runs.tables import require_known
-from evaluator.text import number, plain
+from evaluator.text import count_of, number, plain
 
 _STARTED = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)")
 
@@ -65,7 +65,7 @@ def against(metric: MetricRecord) -> str:
     if not metric.reference:
         return ""
     count = metric.reference.get("n")
-    size = f" ({count} samples)" if count else ""
+    size = f" ({count_of(count, 'sample')})" if count else ""
     return plain(f"{metric.reference.get('name')}{size}", limit=200)
 
 
@@ -78,7 +78,7 @@ def made_with(run: Run) -> str:
     size = None if None in (known.width, known.height) else f"{known.width} × {known.height} pixels"
     said = [
         known.scheduler,
-        None if known.steps is None else f"{known.steps} steps",
+        None if known.steps is None else count_of(known.steps, "step"),
         None if known.guidance_scale is None else f"guidance scale {known.guidance_scale:g}",
         size,
         known.dtype,

@@ -30,7 +30,8 @@ def write(
     write_apart(
         __name__, runs, folder, project=project, environment=environment, overwrite=overwrite
     )
-    return [path for path in sorted(folder.glob("*.db")) if path.stem == project]
+    stem = project.replace(".", "")  # trackio leaves dots out
+    return [path for path in sorted(folder.glob("*.db")) if path.stem == stem]
 
 
 def _named(runs: Sequence[Tracked]) -> dict[str, Tracked]:

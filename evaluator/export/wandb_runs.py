@@ -27,11 +27,17 @@ def write(runs: Sequence[Tracked], folder: Path, *, project: str) -> list[Path]:
     made = [path for path in _folders(folder) if path not in there]
     for path in made:  # a log of that process, which went with its home
         (path / "logs" / "debug-core.log").unlink(missing_ok=True)
+    written = tuple(f"-{run.identity}" for run in runs if _of(run, made))
     for path in there:
-        if any(path.name.endswith(f"-{run.identity}") for run in runs):
+        if path.name.endswith(written):
             with explained("replace", path):
                 shutil.rmtree(path)
     return made
+
+
+def _of(run: Tracked, folders: Sequence[Path]) -> bool:
+    """Whether one of the folders is this run's."""
+    return any(path.name.endswith(f"-{run.identity}") for path in folders)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -194,6 +194,8 @@ def argument_faults(
             faults.append(f"model.arguments.{argument}: it is set by {ours[argument]}")
         elif _FURTHER_TEXT.fullmatch(argument) and not isinstance(value, str):
             faults.append(f"model.arguments.{argument}: expected one text, got {value!r}")
+        elif argument.endswith("attention_kwargs") and not isinstance(value, Mapping | None):
+            faults.append(f"model.arguments.{argument}: expected names and values, got {value!r}")
         elif argument.endswith("attention_kwargs") and "scale" in (value or ()):
             faults.append(
                 f"model.arguments.{argument}.scale: low-rank weights are merged when they are "

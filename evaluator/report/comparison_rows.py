@@ -96,7 +96,7 @@ def _details(given: Difference) -> list[str]:
     if given.interval:
         said.append(f"interval: {given.interval.covers}, {given.interval.method}")
     if given.p is not None:
-        corrected = f", corrected over {given.family:,} tests" if given.family else ""
+        corrected = f", corrected over {count_of(given.family, 'test')}" if given.family else ""
         said.append(f"p: {given.test or 'permutation'}{corrected}")
     if given.extractor:
         fingerprint = f" {given.fingerprint[:8]}" if given.fingerprint else ""

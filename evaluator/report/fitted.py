@@ -38,7 +38,7 @@ def fitted(
     while _total(least, kept) > width and order:
         kept.remove(order.pop(0))
     sizes = _shared_out(natural, least, kept, width)
-    lines = [[_cut(line[i], sizes[i]) for i in kept] for line in (titles, *rows)]
+    lines = [[cut(line[i], sizes[i]) for i in kept] for line in (titles, *rows)]
     text = aligned(lines[0], lines[1:], beneath, width=width)
     missing = [titles[i] for i in range(len(titles)) if i not in kept]
     if missing:
@@ -71,8 +71,8 @@ def _shared_out(
     return sizes
 
 
-def _cut(text: str, size: int) -> str:
-    """`text` in at most `size` columns of the terminal."""
+def cut(text: str, size: int) -> str:
+    """A line in at most `size` columns of the terminal."""
     if columns_of(text) <= size:
         return text
     while text and columns_of(text) > size - 1:

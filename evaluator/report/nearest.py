@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from PIL import Image
 
 from evaluator.data import Pack, open_pack
@@ -26,6 +25,7 @@ from evaluator.report.images import THUMBNAIL, SampleId, decode, fitted, read_im
 from evaluator.report.results import Result
 from evaluator.report.scores import Nearest
 from evaluator.store.rundir import RunDirectory
+from evaluator.store.settings import read_config
 
 FOLDER = "nearest"
 
@@ -202,9 +202,8 @@ def _opened(path: Path, run: object) -> Pack:
 def _source(run: Path) -> Path | None:
     """What the run of a reference was made from, where that lies on this machine."""
     try:
-        config = yaml.safe_load((run / "init" / "config.yaml").read_text(encoding="utf-8"))
-        source = config["prompts"]["source"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        source = read_config(RunDirectory(run))["prompts"]["source"]
+    except (EvaluatorError, KeyError, TypeError):
         return None
     local = isinstance(source, str) and "://" not in source and Path(source).is_absolute()
     return Path(source) if local else None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import yaml
-
-from evaluator.errors import StorageError
+from evaluator.errors import EvaluatorError, StorageError
 from evaluator.report.text import plain, plain_lines, redacted
 from evaluator.store.rundir import RunDirectory
+from evaluator.store.settings import read_config, read_provenance
 from evaluator.text import count_of
 
 MAX_ROWS = 200
@@ -32,20 +31,14 @@ class Origin(NamedTuple):
 
 def read_origin(run: RunDirectory) -> Origin:
     """Read `init/`; what is missing or malformed is left empty."""
-    text = _init_text(run, "config.yaml")
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError:
-        config = None
-    config = config if isinstance(config, Mapping) else {}
+    config, record = _read(read_config, run), _read(read_provenance, run)
     model = config.get("model")
-    record = _record(_init_text(run, "provenance.json"))
     made_from = {"model": record.get("model"), "generation": config.get("generation")}
     said = [model.get(name) for name in ("kind", "id")] if isinstance(model, Mapping) else []
     return Origin(
         title=_title(config, run),
         model=redacted(plain(" ".join(str(part) for part in said if part), limit=300)),
-        config=redacted(plain_lines(text)),
+        config=redacted(plain_lines(_config_text(run))),
         provenance=_provenance(record),
         made_from=made_from,
     )
@@ -61,19 +54,18 @@ def _title(config: Mapping[str, Any], run: RunDirectory) -> str:
     return f"{name}, the first {count_of(limit, 'prompt')}"
 
 
-def _init_text(run: RunDirectory, name: str) -> str:
+def _read(read: Callable[[RunDirectory], dict[str, Any]], run: RunDirectory) -> Mapping[str, Any]:
     try:
-        return run.init_file(name).decode("utf-8", errors="replace")
+        return read(run)
+    except EvaluatorError:
+        return {}
+
+
+def _config_text(run: RunDirectory) -> str:
+    try:
+        return run.init_file("config.yaml").decode("utf-8", errors="replace")
     except StorageError:
         return ""
-
-
-def _record(text: str) -> Mapping[str, Any]:
-    try:
-        record = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, Mapping) else {}
 
 
 def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -99,7 +99,12 @@ def foreign(folder: Path) -> list[str]:
     match = _LISTED.search(_head(folder))
     if match is None:
         return []
-    listed = set(json.loads(html.unescape(match[1].decode())))
+    try:
+        listed = json.loads(html.unescape(match[1].decode()))
+    except (ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, list):
+        return []
     return sorted(n for n in _files(folder) if n not in listed and not _NUMBERED.match(n))
 
 

@@ -97,7 +97,7 @@ def read_points(path: Path) -> tuple[str, list[KnownPoint]]:
             f"{path}: expected the folder of a sweep (with {FILE}, made by `evaluator run`), got "
             "none. Check the path, or start the sweep."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunDirectoryError(
             f"{path / FILE}: expected the points of a sweep, got: {type(error).__name__}: {error}. "
             "The same `evaluator run` command writes it again."

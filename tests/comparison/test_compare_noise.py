@@ -160,7 +160,7 @@ def test_scores_that_one_run_lacks_leave_their_pairs_out_of_both_values():
     assert (found.n, found.num_prompts) == (6, 6)
     assert found.baseline == pytest.approx(31 / 6)
     assert found.difference == pytest.approx(2.5 / 6)
-    assert found.warnings == ("2 pairs are left out: one of their samples has no finite score",)
+    assert found.warnings == ("2 pairs are left out: one of the two samples has no finite score",)
 
 
 def pairs_of(count: int) -> Pairs:

@@ -159,7 +159,7 @@ def test_two_unfinished_runs_cannot_be_compared(compared, runs, tmp_path, call):
 def test_samples_without_an_image_are_left_out_of_both(compared):
     ended, said = compared("a", "failed")
     assert ended.status == 0
-    assert "2 samples of B have no image" in said
+    assert "B: 2 samples have no image, as the model failed" in said
     assert (
         "the 30 samples that both have, so that n is equal: 2 of A and 0 of B have no partner"
         in said

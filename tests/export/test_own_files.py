@@ -85,6 +85,21 @@ def test_what_several_targets_wrote_into_one_folder_is_known(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"2"
 
 
+def test_what_an_interrupted_export_left_is_no_other_persons(tmp_path):
+    write_files(tmp_path, {"a": b"1", "b": b"1"})
+    for _ in range(2):
+        with pytest.raises(StorageError, match="could not create"):
+            write_files(tmp_path, {"a": b"2", "a/not-a-folder": b"2", "b": b"2"})
+        assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"2", b"1"]
+    (tmp_path / "b").write_bytes(b"by hand")
+    with pytest.raises(ConfigError, match=r"b: .*changed since\."):
+        write_files(tmp_path, {"a": b"3", "b": b"3"})
+    (tmp_path / "b").write_bytes(b"1")
+    write_files(tmp_path, {"a": b"3", "b": b"3"})
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"3", b"3"]
+    assert set(json.loads((tmp_path / RECORD).read_bytes())) == {"format", "written"}
+
+
 def test_a_link_is_anothers_and_is_never_followed(tmp_path):
     target = tmp_path / "precious"
     target.write_bytes(b"precious")

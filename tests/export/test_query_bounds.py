@@ -49,7 +49,12 @@ def test_a_result_larger_than_memory_is_refused():
 
 
 @pytest.mark.parametrize(
-    "sql", ["SELECT * FROM summary(samples)", "SELECT 'é', * FROM \"Summary\" (samples)"]
+    "sql",
+    [
+        "SELECT * FROM summary(samples)",
+        "SELECT 'é', * FROM \"Summary\" (samples)",
+        "SELECT * FROM summary /* of */ -- all\n (samples)",
+    ],
 )
 def test_a_function_that_does_not_end_is_refused_by_name(database, sql):
     with pytest.raises(ConfigError, match="SUMMARIZE samples, or SUMMARIZE SELECT"):

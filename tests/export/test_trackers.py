@@ -209,15 +209,15 @@ def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
     installed("trackio")
     for name in ("a b", "a/b"):
         build_run(tmp_path / "runs" / name.replace("/", "-"), name=name)
-    out, options = tmp_path / "out", ExportOptions(images=2, project="digits")
+    out, options = tmp_path / "out", ExportOptions(images=2, project="digits.1")
     for _ in range(2):  # the second replaces the first
         runs = find_runs([hostile_run, tmp_path / "runs"])
         [database] = export_runs(runs, "trackio", out, options).files
     code = (
         "import json, trackio\n"
         "from trackio.sqlite_storage import SQLiteStorage as S\n"
-        "runs = {r.name: r.config for r in trackio.Api().runs('digits')}\n"
-        "logs = {name: S.get_logs('digits', name) for name in runs}\n"
+        "runs = {r.name: r.config for r in trackio.Api().runs('digits.1')}\n"
+        "logs = {name: S.get_logs('digits.1', name) for name in runs}\n"
         "print('READ', json.dumps([runs, logs]))\n"
     )
     environment = {**os.environ, "TRACKIO_DIR": str(out), "HOME": str(tmp_path / "read")}
@@ -239,7 +239,7 @@ def test_trackio_reads_its_runs_back(hostile_run, tmp_path, golden):
         json.dumps({"scalars": {n: log[n] for n in SCALARS}, "rows": rows}, indent=1) + "\n",
     )
     assert len(list((out / "media").rglob("*.png"))) == 2 * 3
-    assert database == out / "digits.db"
+    assert database == out / "digits1.db"
     for secret in SECRETS:
         assert secret not in texts(out)
 

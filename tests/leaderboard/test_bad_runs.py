@@ -254,11 +254,16 @@ def test_of_a_sweep_only_its_points_count_and_what_else_lies_there_is_named(
     assert left_out([runs, runs / "a", tmp_path]) == [told]
 
 
-def test_a_sweep_whose_points_cannot_be_read_is_no_guess(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "got"), [("{", "JSONDecodeError"), ("[" * 5000, "RecursionError")]
+)
+def test_a_sweep_whose_points_cannot_be_read_is_no_guess(
+    runs: Path, tmp_path: Path, content: str, got: str
+) -> None:
     other = tmp_path / "other"
     make_run(other / "d", [SetNumber("kid", 0.5)])
-    (runs / "sweep.json").write_text("{")
+    (runs / "sweep.json").write_text(content)
     board = board_of(runs, other)
     assert names(board) == ["d"]
-    assert "sweep.json: expected the points of a sweep, got: JSONDecodeError" in board.remarks[0]
+    assert f"sweep.json: expected the points of a sweep, got: {got}" in board.remarks[0]
     assert "got the folder of a sweep without any of its points" in board.faults[0]

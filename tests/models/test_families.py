@@ -300,6 +300,7 @@ def test_labels_that_the_model_does_not_know_are_the_prompts_fault(root: Path) -
     ("family", "argument", "message"),
     [
         ("sd", "etaa", "takes no such argument"),
+        ("sd", "cross_attention_kwargs", "expected names and values, got True"),
         ("sd", "guidance_scale", r"it is set by generation.guidance_scale"),
         ("qwen-image", "true_cfg_scale", r"it is set by generation.guidance_scale"),
         ("pixart-sigma", "clean_caption", "needs the packages beautifulsoup4 and ftfy"),

@@ -73,6 +73,8 @@ def test_tars_that_were_indexed_in_place_are_read_there(tmp_path: Path) -> None:
     assert colours(write_report(run))[4] == colour_of(4)
     shutil.rmtree(tmp_path / "tars")
     assert "not on this machine" in shown(write_report(run))["why"]
+    (init / "config.yaml").write_text("[" * 5000 + "]" * 5000)
+    assert "not on this machine" in shown(write_report(run))["why"]
 
 
 def test_images_that_another_run_kept_are_read_from_its_shards(tmp_path: Path) -> None:

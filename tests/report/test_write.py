@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,18 @@ def test_a_file_of_others_under_a_name_of_the_report_is_kept_beside_it(tmp_path:
     assert (final / "latents.svg.kept1").read_text() == "mine"
 
 
+@pytest.mark.parametrize("listed", ["5", "{", "null", "[" * 100_000])
+def test_a_damaged_list_of_files_is_as_none(tmp_path: Path, listed: str) -> None:
+    final = tmp_path / "report"
+    final.mkdir()
+    (final / "index.html").write_text(
+        f'<meta content="evaluator report"><meta name="evaluator-files" content="{listed}">'
+    )
+    with replaced.replaced(final) as aside:
+        (aside / "index.html").write_text('<meta name="referrer">')
+    assert set(files(tmp_path)) == {"report/index.html"}
+
+
 def test_reports_written_at_once_all_succeed_and_the_last_stays_whole(make_run: Make) -> None:
     run = make_run(num_samples=3, probes=False, images=False)
     alone = files(write_report(run).parent)
@@ -254,3 +267,22 @@ def test_the_heading_says_the_limit(make_run: Make, prompts: str, title: str) ->
     run = make_run(num_samples=3, probes=False)
     (run.path / "init" / "config.yaml").write_text(f"name: digits\nprompts: {prompts}\n")
     assert f"<h1>{title}</h1>" in write_report(run).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "name: 2001-99-99",
+        "[" * 5000 + "]" * 5000,
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefghij"))
+        + "\nmodel: {id: *j, kind: *j}\n",
+    ],
+    ids=["no date", "deep", "vast"],
+)
+def test_settings_that_are_none_leave_a_report(make_run: Make, config: str) -> None:
+    run = make_run(num_samples=3, probes=False)
+    (run.path / "init" / "config.yaml").write_text(config)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f"<h1>{run.path.name}</h1>" in page
+    assert config.replace("&", "&amp;")[:40] in page
