@@ -146,6 +146,11 @@ def _parse(name: str) -> tuple[str, str | None]:
 
 def _near_miss(name: str) -> str | None:
     """What a misspelt name might have been: a name, or a family with the extractor given here."""
+    if close := difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8):
+        return close[0]
+    for proper in sorted(PROPER_NAMES, key=len, reverse=True):
+        if name.startswith(f"{proper}_"):
+            return PROPER_NAMES[proper] + name[len(proper) :]
     if close := difflib.get_close_matches(name, NAMES, n=1):
         return close[0]
     words = name.split("_")

@@ -55,7 +55,7 @@ def precision_recall_density_coverage(
 def scores_without_groups(
     real: Tensor, fake: Tensor, groups: Integers, num_groups: int, *, k: int, inclusive: bool
 ) -> list[NeighbourScores]:
-    """The scores of all fakes, then those without each of the `groups` (M,) of fakes."""
+    """The scores of all fakes, then those without each of the `groups` (M,) of fakes, if any."""
     whole_number("k", k, at_least=1)
     flag("inclusive", inclusive)
     for name, values in (("real", real), ("fake", fake)):
@@ -65,6 +65,8 @@ def scores_without_groups(
                 "lower k or add samples"
             )
     sides = points_of(real, fake)
+    if not num_groups:
+        groups = np.zeros(len(fake), dtype=np.int64)
     own = nearest_others(sides[0], k).keys[:, -1], fake_radii(sides[1], groups, num_groups, k)
     tally = _Tally(Distances(*sides), *own, groups, inclusive)
     tally.count()

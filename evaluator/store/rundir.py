@@ -44,7 +44,7 @@ class RunDirectory:
         if not (path / "init").is_dir():
             raise RunDirectoryError(
                 f"{path}: expected a run directory (made by `evaluator run`), got "
-                f"{_found_instead(path)}. Check the path, or start the run."
+                f"{_found_instead(path)}"
             )
         run = cls(path)
         _ = run.planned
@@ -302,17 +302,22 @@ def _foreign_content(path: Path) -> list[str]:
 
 
 def _found_instead(path: Path) -> str:
-    """What is at a path that is no run directory."""
+    """What is at a path that is no run directory, and what to do."""
+    lost = "Check the path, or start the run."
     if not path.exists():
-        return "nothing there"
+        return f"nothing there. {lost}"
     if not path.is_dir() and path.suffix in (".yaml", ".yml"):
-        return "a configuration, whose run lies in its output/name unless --output said otherwise"
+        return (
+            "a configuration, whose run lies in its output/name unless --output said otherwise. "
+            + lost
+        )
     if not path.is_dir():
-        return "a file"
+        return f"a file. {lost}"
     if (path / "sweep.json").is_file():
-        return "the folder of a sweep, which has one for each point"
+        return "the folder of a sweep, which has one for each point. Name one of them."
     with explained_in_run("list", path):
         runs = sorted(each.name for each in path.iterdir() if (each / "init").is_dir())
     if runs:
-        return f"a folder with {len(runs)} of them ({', '.join(runs[:3])}{', …' * (len(runs) > 3)})"
-    return "a folder without init/"
+        named = f"{', '.join(runs[:3])}{', …' * (len(runs) > 3)}"
+        return f"a folder with {len(runs)} of them ({named}). Name one of them."
+    return f"a folder without init/. {lost}"

@@ -349,6 +349,20 @@ def test_one_prompt_gives_a_number_without_an_interval(spec: str) -> None:
         assert any("no interval" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("per_prompt", [1, 2])
+def test_a_handful_of_prompts_gives_a_number_or_the_reason(spec: str, per_prompt: int) -> None:
+    generated, real = two_sides(spec)
+    for num_prompts in range(1, 7):
+        metric = build(spec)
+        chosen = torch.arange(num_prompts * per_prompt)
+        metric.update(generated.values[chosen], generated.positions[chosen], chosen // per_prompt)
+        if real is not None:
+            real.feed(metric, torch.arange(70), real=True)
+        for result in metric.compute():
+            assert result.warnings or (result.value is not None and result.interval is not None)
+
+
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if "groups" in resolve(spec).options])
 def test_no_groups_mean_no_interval_and_no_remark(spec: str) -> None:
     for result in whole(spec, groups=0).compute():

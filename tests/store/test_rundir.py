@@ -79,7 +79,7 @@ def test_what_is_no_run_is_called_what_it_is(run: RunDirectory, tmp_path: Path) 
     with pytest.raises(RunDirectoryError, match=r"a\.txt: expected a run.*, got a file\."):
         RunDirectory.open(file.rename(file.with_suffix(".txt")))
     with pytest.raises(
-        RunDirectoryError, match=rf"got a folder with 1 of them \({run.path.name}\)"
+        RunDirectoryError, match=rf"a folder with 1 of them \({run.path.name}\)\. Name one"
     ):
         RunDirectory.open(run.path.parent)
 
