@@ -155,6 +155,12 @@ def _notes(differences: Sequence[Difference]) -> list[list[str]]:
 def _note(each: Difference, *, known: bool) -> Iterator[str]:
     if not known and (each.verdict in ("not tested", "not comparable") or ":" in each.why):
         yield plain(each.why)
+    undecided = each.verdict == "no difference found" and each.family > 1
+    if undecided and (span := each.interval) and not span.low <= 0.0 <= span.high and each.p:
+        yield (
+            f"this interval alone leaves out 0: p is {shown(each.p)} before Holm's correction "
+            f"over {each.family} tests"
+        )
     if (counts := each.agreement) is not None:
         yield (
             f"both pass {counts.both:,}, only A {counts.only_baseline:,}, only the other "

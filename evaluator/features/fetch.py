@@ -76,7 +76,7 @@ def _sweep(final: Path) -> None:
 def _fetch(file: PublishedFile, final: Path) -> None:
     by_hand = (
         f"Fetch {file.url} on a machine with a network, and copy it to {final}, or name it with "
-        "`id` in the configuration."
+        "`id` in the configuration (of `score` by --weights)."
     )
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUTHS:
         raise InputError(

@@ -127,7 +127,11 @@ def robustness_lines(board: Board) -> list[str]:
     first, *_ = board.standings
     lines = [
         f"{said(first.row)} is first in {percent(first.first)} of {found.num_resamples:,} resamples"
-        + ("" if found.tau is None else f"; the order agrees with theirs by tau {found.tau:.2f}")
+        + (
+            ""
+            if found.tau is None
+            else f"; their orders agree with this one by a mean tau of {found.tau:.2f}"
+        )
     ]
     lines += _variants("leaving out any one metric", found.left_out)
     lines += _variants("in any one group", found.groups)

@@ -80,7 +80,7 @@ def notes_of(metrics: Sequence[MetricRecord], *, most: int = MAX_WARNINGS) -> It
     for warning, names in list(about.items())[:most]:
         yield f"{', '.join(names)}: {warning}"
     if len(about) > most:
-        yield f"{len(about) - most} more warnings in run.metrics"
+        yield f"{count_of(len(about) - most, 'more warning')} in run.metrics"
 
 
 def as_text(shown: Facts) -> str:

@@ -307,10 +307,7 @@ def _found_instead(path: Path) -> str:
     if not path.exists():
         return f"nothing there. {lost}"
     if not path.is_dir() and path.suffix in (".yaml", ".yml"):
-        return (
-            "a configuration, whose run lies in its output/name unless --output said otherwise. "
-            + lost
-        )
+        return f"a configuration; its run is in its output/name, or where --output said. {lost}"
     if not path.is_dir():
         return f"a file. {lost}"
     if (path / "sweep.json").is_file():

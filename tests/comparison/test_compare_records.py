@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from evaluator.cli.compare_table import comparison_table
 from evaluator.comparison.records import (
     Agreement,
     Changed,
@@ -81,3 +82,17 @@ def test_what_fell_is_an_improvement_where_lower_is_better():
     assert (movers.improved, movers.worsened) == ((fall,), (rise,))
     movers = replace(movers, higher_is_better=None)
     assert (movers.improved, movers.worsened) == ((rise,), (fall,))
+
+
+@pytest.mark.parametrize(
+    ("low", "family", "said"), [(0.1, 8, True), (-0.1, 8, False), (0.1, 1, False)]
+)
+def test_no_difference_beside_an_interval_without_0_is_explained(low, family, said):
+    found = replace(
+        FOUND, verdict="no difference found", interval=SPAN._replace(low=low), family=family,
+        p=0.018, p_adjusted=0.12,
+    )  # fmt: skip
+    pairing = replace(PAIRING, differences=(found,))
+    text = comparison_table(replace(COMPARISON, pairings=(pairing,)))
+    why = "this interval alone leaves out 0: p is 0.02 before Holm's correction over 8 tests"
+    assert (why in text) == said
