@@ -72,6 +72,6 @@ def test_one_file_holds_its_pictures_and_opens_samples(open_page: Open, single_p
     assert seen.missing_pictures() == []
     seen.page.locator(".tile a").first.click()
     panel = seen.page.get_by_role("dialog")
-    assert panel.locator("img").count() > 1
+    panel.locator("img").nth(1).wait_for(state="attached")
     assert seen.missing_pictures() == []
     assert seen.page.evaluate("() => [...document.images].every((i) => i.src.startsWith('data:'))")

@@ -34,10 +34,13 @@ def test_a_query_that_does_not_end_is_given_up_and_the_next_one_runs(database):
     assert database.run("SELECT count(*) n FROM samples").to_pylist() == [{"n": 12}]
 
 
-def test_ctrl_c_ends_a_query_without_a_traceback(call, small_run):
+def test_ctrl_c_ends_a_query_without_a_traceback(call, small_run, request):
+    # A shell starts what runs in its background with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     interrupt = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
-    ended = call("query", small_run, ENDLESS, "--timeout", 0)
+    ended = call("query", small_run, ENDLESS, "--timeout", 300)
     interrupt.join()
     assert (ended.status, ended.out) == (130, "")
 
