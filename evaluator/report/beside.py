@@ -50,14 +50,17 @@ def page_folder(folder: Path, *, record: str, generator: str) -> Iterator[Path]:
 
 def require_ours(final: Path, *, record: str, generator: str) -> None:
     """Refuse a folder that such a page would not stand in: what is in it could be lost."""
-    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
+    if not final.exists():
         return
-    entries = list(os.scandir(final)) if final.is_dir() else []
-    names = {entry.name for entry in entries if not entry.name.startswith(_ASIDE)}
-    others = {entry.name for entry in entries if entry.is_dir()} & names - set(OWN)
-    page_is_ours = PAGE not in names or _made_by(final / PAGE, generator)
-    if not others and page_is_ours and names & {record, PAGE}:
-        return
+    names, others, page_is_ours = set(), set(), True
+    if final.is_dir():
+        with _one_at_a_time(final):  # another's page may be half moved in
+            entries = [entry for entry in os.scandir(final) if not entry.name.startswith(_ASIDE)]
+            names = {entry.name for entry in entries}
+            others = {entry.name for entry in entries if entry.is_dir()} - set(OWN)
+            page_is_ours = PAGE not in names or _made_by(final / PAGE, generator)
+        if not names or (not others and page_is_ours and names & {record, PAGE}):
+            return
     strange = sorted(others or (names - {record} if page_is_ours else {PAGE}))
     found = "a file" if not final.is_dir() else f"other files ({', '.join(strange[:3])})"
     raise RunDirectoryError(
