@@ -282,7 +282,7 @@ class AttentionObservation:
                 "positions": self._positions_of_text,
             }
             maps = heatmap_table(compact.heatmaps, **mapped)
-            by_layer = layer_map_table(compact.heatmaps, **mapped)
+            by_layer = layer_map_table(compact.heatmaps, labels=compact.statistics, **mapped)
             tables["heatmaps"] = stored(maps, ("map",), probe.dtype)
             tables["heatmaps_layers"] = stored(by_layer, ("map",), probe.dtype)
         return tables

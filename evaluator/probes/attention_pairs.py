@@ -29,15 +29,19 @@ def pair_statistics(probabilities: Tensor) -> Tensor:
     density = mean / mean.sum(dim=-1, keepdim=True)
     unit = density / density.norm(dim=-1, keepdim=True)
     entropy = -torch.special.xlogy(density, density).sum(dim=-1)
-    overlap, divergence = [], []
-    # One token against all at a time: T² maps at once would be too many.
-    for token in range(density.shape[-2]):
-        one = density[..., token : token + 1, :]
-        shared = torch.minimum(one, density).sum(dim=-1)
-        overlap.append(shared / (2 - shared))  # min + max = D + D′, which sums to 2
-        middle = (one + density) / 2
+    num_tokens = density.shape[-2]
+    overlap, js = (density.new_empty(*density.shape[:-1], num_tokens) for _ in range(2))
+    # One token against those after it at a time: T² maps at once would be too many.
+    for token in range(num_tokens):
+        one, others = density[..., token : token + 1, :], density[..., token:, :]
+        shared = torch.minimum(one, others).sum(dim=-1)
+        middle = (one + others) / 2
         of_middle = -torch.special.xlogy(middle, middle).sum(dim=-1)
-        halves = (entropy[..., token : token + 1] + entropy) / 2
-        divergence.append((of_middle - halves) / math.log(2))
-    js = torch.stack(divergence, dim=-2).clamp(0, 1)
-    return torch.stack([torch.stack(overlap, dim=-2), unit @ unit.mT, js])
+        halves = (entropy[..., token : token + 1] + entropy[..., token:]) / 2
+        for whole, found in (
+            (overlap, shared / (2 - shared)),  # min + max = D + D′, which sums to 2
+            (js, (of_middle - halves) / math.log(2)),
+        ):
+            whole[..., token, token:] = found
+            whole[..., token:, token] = found
+    return torch.stack([overlap, unit @ unit.mT, js.clamp(0, 1)])

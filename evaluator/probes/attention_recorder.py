@@ -10,13 +10,19 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from evaluator.errors import ProbeError
 from evaluator.probes.attention_pairs import pair_statistics
-from evaluator.probes.attention_statistics import attention_statistics, log_normaliser, text_maps
+from evaluator.probes.attention_statistics import (
+    attention_statistics,
+    indices,
+    log_normaliser,
+    text_maps,
+)
 from evaluator.probes.boundaries import AttentionCall, LayerBoundary
 from evaluator.probes.heatmaps import HeatmapSums
 from evaluator.probes.layers import AttentionLayer, Grid, Order
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_PENDING_BYTES = 64 * 2**20
 """Queries, keys and probabilities waiting to be digested; more is digested at once."""
+MAX_PENDING_BYTES_ON_DEVICE = 4 * MAX_PENDING_BYTES
+"""The same on a GPU, where each digest costs its launches however little waits."""
 
 
 class Captured(NamedTuple):
@@ -54,21 +62,24 @@ class LayerFacts(NamedTuple):
 class StatisticSums:
     """Statistics of one layer, or of one group of layers, summed over the group's layers."""
 
-    def __init__(self, grid: Grid, shape: Sequence[int], num_steps: int, device: Any) -> None:
-        num_statistics, _, *rest = shape
+    def __init__(self, grid: Grid, num_steps: int) -> None:
         self.grid = grid
-        self.sums = torch.zeros(num_statistics, num_steps, *rest, device=device)
-        self.counts = torch.zeros(num_steps, device=device)
+        self.counts = torch.zeros(num_steps)
+        """(S,) on the CPU: layers that ran at each step."""
+        self._sums = torch.zeros(())
 
-    def add(self, statistics: Tensor, places: Tensor) -> None:
+    def add(self, statistics: Tensor, places: Sequence[int]) -> None:
         """(K, S, B, T, …) of steps `places`, which may repeat."""
-        self.sums.index_add_(1, places, statistics)
-        self.counts.index_add_(0, places, torch.ones_like(places, dtype=torch.float32))
+        if not self._sums.ndim:
+            num_statistics, _, *rest = statistics.shape
+            self._sums = statistics.new_zeros(num_statistics, len(self.counts), *rest)
+        self._sums.index_add_(1, indices(places, statistics.device), statistics)
+        self.counts.index_add_(0, torch.tensor(places), torch.ones(len(places)))
 
     def means(self) -> Tensor:
         """(K, S, B, T, …) on the CPU; NaN on steps at which no layer of the group ran."""
-        counts = self.counts.view(1, -1, *(1,) * (self.sums.ndim - 2))
-        return (self.sums / counts).cpu()
+        counts = self.counts.view(1, -1, *(1,) * (self._sums.ndim - 2))
+        return self._sums.cpu() / counts
 
 
 class Reading(NamedTuple):
@@ -96,6 +107,7 @@ class AttentionRecorder:
         self._open: LayerBoundary | None = None
         self._pending: list[Captured] = []
         self._pending_bytes = 0
+        self._most_pending = MAX_PENDING_BYTES
         self.facts: dict[str, LayerFacts] = {}
         """By the layer's name, in the order in which the layers ran."""
         self.num_layer_runs = 0
@@ -150,7 +162,7 @@ class AttentionRecorder:
             self.num_layer_runs += 1
             if self._heard != 1:
                 self.unseen.add(layer.name)
-            if self._pending_bytes > MAX_PENDING_BYTES:
+            if self._pending_bytes > self._most_pending:
                 self.digest()
 
         return before, after
@@ -174,11 +186,13 @@ class AttentionRecorder:
         self.facts.setdefault(
             layer.name, LayerFacts(layer, f"{layer.block}-{grid}", grid, query.shape[1])
         )
+        if call.query.device.type != "cpu":
+            self._most_pending = MAX_PENDING_BYTES_ON_DEVICE
         # Rows that are not kept stay alive with those they share memory with.
         self._pending_bytes += call.query.nbytes
         for reading in self._readings:
             part = kept if reading.rows is None else of_rows(kept, reading.rows)
-            label = reading.tally.label(layer, grid)
+            label = reading.tally.enter(layer, grid)
             captured = Captured(reading.tally, reading.place, layer.name, label, grid, part)
             self._pending.append(captured)
             num_probabilities = part.query[..., 0].numel() * part.key.shape[2]
@@ -190,7 +204,7 @@ class AttentionRecorder:
         for captured in self._pending:
             call = captured.call
             mask_form = None if call.mask is None else (call.mask.shape, call.mask.dtype)
-            form = (captured.label, call.query.shape, call.key.shape, call.scale, mask_form)
+            form = (captured.grid, call.query.shape, call.key.shape, call.scale, mask_form)
             alike[captured.tally, *form].append(captured)
         self._pending, self._pending_bytes = [], 0
         for group in alike.values():
@@ -221,7 +235,7 @@ class Tally:
     """What is summed up of some rows at some steps, by layer or by group of layers."""
 
     def __init__(self, label: Callable[[AttentionLayer, Grid], str], *, pairs: bool) -> None:
-        self.label = label
+        self._label = label
         self._pairs = pairs
         self._num_steps = 0
         self._present: Tensor | None = None
@@ -237,42 +251,41 @@ class Tally:
         """What is only known once the run has begun; `present` (B, T) of the tally's rows."""
         self._num_steps, self._present, self.heatmaps = num_steps, present, heatmaps
 
+    def enter(self, layer: AttentionLayer, grid: Grid) -> str:
+        """The label that a layer's statistics are summed up under."""
+        label = self._label(layer, grid)
+        for sums in (self.statistics, self.pairs) if self._pairs else (self.statistics,):
+            if label not in sums:
+                sums[label] = StatisticSums(grid, self._num_steps)
+        return label
+
     def digest(self, group: Sequence[Captured]) -> None:
-        """Add captures of equal form and label."""
+        """Add captures of equal form."""
+        group = sorted(group, key=lambda captured: captured.label)
         calls = [captured.call for captured in group]
         masks = [call.mask for call in calls if call.mask is not None]
         normalisers = [call.normaliser for call in calls if call.normaliser is not None]
-        maps = text_maps(
+        probabilities, logs = text_maps(
             _stacked([call.query for call in calls]),
             _stacked([call.key for call in calls]),
             _stacked(masks) if masks else None,
             _stacked(normalisers),
             scale=calls[0].scale,
         )
-        label, grid = group[0].label, group[0].grid
-        places = [captured.place for captured in group]
-        statistics = attention_statistics(
-            maps.probabilities, grid, logs=maps.logs, present=self._present
-        )
-        self._add(self.statistics, label, grid, statistics, places)
-        if self._pairs:
-            found = pair_statistics(maps.probabilities)
-            self._add(self.pairs, label, grid, found, places)
-        if self.heatmaps is not None:
-            layers = [captured.layer for captured in group]
-            self.heatmaps.add(maps.probabilities, grid, places, layers=layers, label=label)
-
-    def _add(
-        self,
-        sums: dict[str, StatisticSums],
-        label: str,
-        grid: Grid,
-        values: Tensor,
-        places: Sequence[int],
-    ) -> None:
-        if label not in sums:
-            sums[label] = StatisticSums(grid, values.shape, self._num_steps, values.device)
-        sums[label].add(values, torch.tensor(places, device=values.device))
+        grid = group[0].grid
+        statistics = attention_statistics(probabilities, grid, logs=logs, present=self._present)
+        pairs = pair_statistics(probabilities) if self._pairs else None
+        start = 0
+        for label, members in groupby(group, key=lambda captured: captured.label):
+            some = list(members)
+            own = slice(start, start := start + len(some))
+            places = [captured.place for captured in some]
+            self.statistics[label].add(statistics[:, own], places)
+            if pairs is not None:
+                self.pairs[label].add(pairs[:, own], places)
+            if self.heatmaps is not None:
+                layers = [captured.layer for captured in some]
+                self.heatmaps.add(probabilities[own], grid, places, layers=layers, label=label)
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -6,12 +6,15 @@ columns come before image positions here so that sums over positions run through
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from evaluator.probes.layers import Grid
@@ -62,7 +65,7 @@ def log_normaliser(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: fl
         own = mask[..., rows, :] if mask is not None and mask.shape[-2] > 1 else mask
         logits = _logits(query[..., rows, :], key, own, scale=scale)
         parts.append(logits.logsumexp(dim=-2))
-    return torch.cat(parts, dim=-1)
+    return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
 
 def _logits(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
@@ -122,7 +125,7 @@ def attention_statistics(
     entropy = _entropy(density) / limit
 
     # Offsets from the centre, not from the corner: their squares stay small.
-    offsets = _centred_positions(grid).to(density.device)
+    offsets = _centred_positions(grid, density.device)
     y, x, square = (density @ offsets).unbind(dim=-1)
     spread = (square - y * y - x * x).clamp_min(0).sqrt()
     diversity = _head_diversity(probabilities, logs) if num_heads > 1 else torch.zeros_like(mass)
@@ -168,9 +171,15 @@ def _of_text(probabilities: Tensor, present: Tensor | None) -> tuple[Tensor, Ten
     return mass, share
 
 
-def _centred_positions(grid: Grid) -> Tensor:
+@functools.lru_cache(maxsize=64)
+def _centred_positions(grid: Grid, device: torch.device) -> Tensor:
     """(N, 3): y and x of every position, from the centre, and y² + x²; height and width are 1."""
     y = (torch.arange(grid.height) + 0.5) / grid.height - 0.5
     x = (torch.arange(grid.width) + 0.5) / grid.width - 0.5
     rows, columns = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([rows, columns, rows**2 + columns**2], dim=-1).flatten(0, 1)
+    return torch.stack([rows, columns, rows**2 + columns**2], dim=-1).flatten(0, 1).to(device)
+
+
+def indices(places: Sequence[int], device: torch.device) -> Tensor:
+    """int64, to index by; a GPU is not waited for."""
+    return torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True)

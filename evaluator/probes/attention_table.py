@@ -50,7 +50,7 @@ def attention_table(rows: AttentionRows) -> pa.Table:
     labels = list(rows.statistics)
     stacked = np.stack([rows.statistics[label].means().numpy() for label in labels])
     values = stacked.transpose(3, 2, 0, 4, 1)  # (L, 12, S, B, T) => (B, S, L, T, 12)
-    ran = np.stack([rows.statistics[label].counts.cpu().numpy() > 0 for label in labels])
+    ran = np.stack([rows.statistics[label].counts.numpy() > 0 for label in labels])
     distinct = ~np.array(rows.indistinct)
     tokens = _TokenGrid(rows.prompts, rows.positions)
     wanted = tokens.present & distinct[:, None]

@@ -5,7 +5,7 @@ Of all observed steps together, of each step by itself, and by step and layer be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from evaluator.errors import ProbeError
+from evaluator.probes.attention_statistics import indices
 from evaluator.probes.daam import MapLayers, enlarged
 from evaluator.probes.layers import Grid
 from evaluator.probes.schemas import HEATMAP_SCHEMA, LAYER_MAP_SCHEMA
@@ -77,7 +78,7 @@ class HeatmapSums:
         self._apart: dict[str, HeadSums] = {}
         self._num_heads: dict[str, int] = {}
         self.layers: dict[str, LayerMaps] = {}
-        """Label of a layer or group → its own maps, in the order in which they ran."""
+        """Label of a layer or group → its own maps."""
 
     @property
     def size(self) -> Grid:
@@ -97,18 +98,20 @@ class HeatmapSums:
 
         With a `label` the maps are kept by layer or group too.
         """
-        maps = probabilities[:, self._rows]
+        maps = probabilities.index_select(1, indices(self._rows, probabilities.device))
         if label:
             self._add_to_label(label, maps, grid, step_places)
         counted = [i for i, name in enumerate(layers) if name in self._chosen.grids]
         if not counted:
             return
         if self._heads is not None:
-            maps = maps[:, :, self._of_heads(maps.shape[2], layers[counted[0]])]
+            chosen = self._of_heads(maps.shape[2], layers[counted[0]])
+            maps = maps.index_select(2, indices(chosen, maps.device))
         size = max(1, MAX_ENLARGED_BYTES // (4 * maps[0, ..., 0].numel() * self.size.num_positions))
         for start in range(0, len(counted), size):
             some = counted[start : start + size]
-            part = maps if len(some) == len(layers) else maps[some]
+            every = len(some) == len(layers)
+            part = maps if every else maps.index_select(0, indices(some, maps.device))
             self._add_steps(part, grid, [step_places[i] for i in some])
         for i in counted:
             self._add_heads(layers[i], maps[i], grid)
@@ -127,10 +130,9 @@ class HeatmapSums:
         whole = enlarged(maps, grid, self.size).sum(dim=2)
         if not self._steps.ndim:
             self._steps = whole.new_zeros(self._num_steps, *whole.shape[1:])
-        places = torch.tensor(step_places)
-        self._steps.index_add_(0, places.to(whole.device), whole)
+        self._steps.index_add_(0, indices(step_places, whole.device), whole)
         heads = torch.full((len(step_places),), float(maps.shape[2]))
-        self._step_counts.index_add_(0, places, heads)
+        self._step_counts.index_add_(0, torch.tensor(step_places), heads)
 
     def _add_heads(self, layer: str, maps: Tensor, grid: Grid) -> None:
         """(rows, heads, T, N); heads and layers stay apart only where they will be enlarged."""
@@ -145,12 +147,14 @@ class HeatmapSums:
     def _add_to_label(
         self, label: str, maps: Tensor, grid: Grid, step_places: Sequence[int]
     ) -> None:
-        means, places = maps.mean(dim=2), torch.tensor(step_places)
+        means = maps.mean(dim=2)
         if label not in self.layers:
             sums = means.new_zeros(self._num_steps, *means.shape[1:])
             self.layers[label] = LayerMaps(grid, sums, torch.zeros(self._num_steps), maps.shape[2])
-        self.layers[label].sums.index_add_(0, places.to(means.device), means)
-        self.layers[label].counts.index_add_(0, places, torch.ones(len(step_places)))
+        self.layers[label].sums.index_add_(0, indices(step_places, means.device), means)
+        self.layers[label].counts.index_add_(
+            0, torch.tensor(step_places), torch.ones(len(step_places))
+        )
 
     def maps(self) -> Tensor:
         """(S + 1, rows, T, height, width) float32 on the CPU: of each step, then of all together.
@@ -226,11 +230,16 @@ def layer_map_table(
     samples: Sequence[int],
     prompts: Sequence[TokenizedPrompt],
     steps: Sequence[int],
+    labels: Iterable[str],
     positions: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Table of `LAYER_MAP_SCHEMA`: by mapped row, step, layer or group, and content token."""
+    """Table of `LAYER_MAP_SCHEMA`: by mapped row, step, layer or group, and content token.
+
+    Layers and groups come in the order of `labels`.
+    """
     records: list[tuple[object, ...]] = []
-    layers = [] if sums is None else list(sums.layers.items())
+    kept = {} if sums is None else sums.layers
+    layers = [(label, kept[label]) for label in labels if label in kept]
     arrays = {label: maps.sums.cpu().numpy() for label, maps in layers}
     for place, row in enumerate(rows):
         for index, step in enumerate(steps):

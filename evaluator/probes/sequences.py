@@ -10,6 +10,7 @@ import torch
 
 from evaluator.errors import ProbeError
 from evaluator.pipelines import denoiser_of
+from evaluator.probes.attention_statistics import indices
 from evaluator.probes.boundaries import AttentionCall
 from evaluator.probes.layers import Grid, Order, family_of, grid_of, image_grid
 
@@ -75,13 +76,13 @@ def text_columns(
 
 def of_rows(call: AttentionCall, rows: Sequence[int]) -> AttentionCall:
     """Some rows of a call."""
-    chosen = list(rows)
+    chosen = indices(rows, call.query.device)
     mask, normaliser = call.mask, call.normaliser
     return call._replace(
-        query=call.query[chosen],
-        key=call.key[chosen],
-        mask=mask[chosen] if mask is not None and mask.shape[0] > 1 else mask,
-        normaliser=normaliser[chosen] if normaliser is not None else None,
+        query=call.query.index_select(0, chosen),
+        key=call.key.index_select(0, chosen),
+        mask=mask.index_select(0, chosen) if mask is not None and mask.shape[0] > 1 else mask,
+        normaliser=normaliser.index_select(0, chosen) if normaliser is not None else None,
     )
 
 

@@ -1,5 +1,6 @@
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,10 +9,14 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry, dispa
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from evaluator.errors import ConfigError
-from evaluator.probes import AttentionProbe, LatentsProbe
+from evaluator.probes import AttentionProbe, LatentsProbe, attention_recorder
 from evaluator.probes.attention_statistics import attention_statistics
 from evaluator.probes.layers import Grid
-from evaluator.probes.schemas import ATTENTION_SCHEMA, ATTENTION_STATISTICS
+from evaluator.probes.schemas import (
+    ATTENTION_SCHEMA,
+    ATTENTION_STATISTICS,
+    PAIR_STATISTICS,
+)
 from tests.waiting import PATIENCE, beside
 
 TEXTS = ("a red seven on blue", "a dog", "a blue fox and a dog")
@@ -101,6 +106,41 @@ def test_groups_average_the_layers_of_a_block_and_resolution(tiny, shared_pipeli
     parts = [values(single.rows("attention", layer=layer, sample=2)) for layer in of_group]
     found = values(grouped.rows("attention", layer="up-8x8", sample=2))
     torch.testing.assert_close(found, sum(parts) / 2, atol=1e-6, rtol=1e-5)
+
+
+def test_layers_of_one_form_are_digested_together_and_told_in_the_order_in_which_they_ran(
+    tiny, shared_pipeline, monkeypatch
+):
+    model, prompts = tiny.model(shared_pipeline), tiny.prompts(*TEXTS)
+    sizes = []
+
+    def counting(probabilities, *args, **kwargs):
+        sizes.append(len(probabilities))
+        return attention_statistics(probabilities, *args, **kwargs)
+
+    def observed():
+        sizes.clear()
+        run = tiny.observe(model, prompts, AttentionProbe(steps=2, pairs=True, maps=1))
+        tables = ("attention", "attention_pairs", "heatmaps_layers")
+        return [run.tables[name] for name in tables]
+
+    monkeypatch.setattr(attention_recorder, "attention_statistics", counting)
+    together = observed()
+    assert len(sizes) == 2  # 8x8 and 4x4, of the blocks down, mid and up
+    monkeypatch.setattr(attention_recorder, "MAX_PENDING_BYTES", 0)
+    one_by_one = observed()
+    assert set(sizes) == {1}
+    layers = together[0].column("layer").unique().to_pylist()
+    assert layers == ["down-8x8", "down-4x4", "mid-4x4", "up-4x4", "up-8x8"]
+    for many, single in zip(together, one_by_one, strict=True):
+        for name in many.column_names:
+            found, expected = many.column(name).to_pylist(), single.column(name).to_pylist()
+            if name in (*ATTENTION_STATISTICS, *PAIR_STATISTICS):
+                expected = pytest.approx(expected, rel=1e-5, abs=1e-6)
+            if name == "map":
+                found = np.concatenate(found).tolist()
+                expected = pytest.approx(np.concatenate(expected).tolist(), rel=1e-5)
+            assert found == expected, name
 
 
 def test_a_row_of_a_batch_is_that_of_its_prompt_alone(tiny, shared_pipeline):
