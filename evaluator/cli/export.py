@@ -51,7 +51,9 @@ def export(
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace files that no export wrote, or changed ones."),
+        typer.Option(
+            "--overwrite", help="Replace files of others or of another run, and changed ones."
+        ),
     ] = False,
 ) -> None:
     """Hand runs on to other tools; nothing is sent anywhere."""
