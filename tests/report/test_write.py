@@ -85,9 +85,10 @@ def test_damaged_table_is_named_and_the_rest_is_shown(make_run: Make) -> None:
 def test_damaged_metrics_become_a_sentence(make_run: Make) -> None:
     run = make_run(num_samples=3, probes=False)
     for content, said in (
-        (b"{", "metrics.json cannot be read"),
-        (b"[]", "holds no list of metrics"),
-        (json.dumps({"format": 99, "metrics": []}).encode(), "has format 99"),
+        (b"{", "metrics.json: expected numbers, got a file that cannot be read"),
+        (b"[" * 100_000, "got a file that cannot be read"),
+        (b"[]", "does not hold them (expected its format and a list of metrics)"),
+        (json.dumps({"format": 99, "metrics": []}).encode(), "expected format 1 or older, got 99"),
         (json.dumps({"format": 1, "metrics": [3, {}]}).encode(), "? / ?"),
     ):
         run.write("metrics.json", content)
