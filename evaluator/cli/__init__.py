@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evaluator.cli.compare import compare
+from evaluator.cli.configured import (
+    AllowCodeOption,
+    ConfigArgument,
+    LimitOption,
+    SetOption,
+    settings_of,
+)
 from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
@@ -24,6 +31,7 @@ from evaluator.cli.status import status
 from evaluator.cli.study import study
 from evaluator.cli.sweep import aggregate_sweep, report_points, run_points, sweep
 from evaluator.cli.validate import validate
+from evaluator.cli.version import about
 from evaluator.text import count_of
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.callback()(about)
 app.add_typer(probe)
 app.add_typer(study)
 for _verb in (
@@ -49,15 +58,7 @@ for _verb in (
 PATIENCE_SECONDS = 20.0
 """How long a process that has nothing to add waits for the one that says what is wrong."""
 
-ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunsArgument = Annotated[Path, typer.Argument(help="Run directory, or the folder of a sweep.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
-]
-AllowCodeOption = Annotated[
-    bool, typer.Option("--allow-code", help="Import code that the configuration names.")
-]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
 ]
@@ -70,7 +71,7 @@ def run(
         Path | None, typer.Option(help="Run directory; default: output/name of the configuration.")
     ] = None,
     overrides: SetOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N prompts.")] = None,
+    limit: LimitOption = None,
     allow_code: AllowCodeOption = False,
     retry_failed: RetryOption = False,
     report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
@@ -79,10 +80,7 @@ def run(
     from evaluator.config.points import Sweep, load_runs
     from evaluator.runner.session import run_session
 
-    settings = list(overrides or [])
-    if limit is not None:
-        settings.append(f"prompts.limit={limit}")
-    loaded = load_runs(config, settings)
+    loaded = load_runs(config, settings_of(overrides, limit))
     name = loaded.name if limit is None else f"{loaded.name}-limit{limit}"
     path = output if output is not None else Path(loaded.output) / name
     if isinstance(loaded, Sweep):
