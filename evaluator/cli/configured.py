@@ -1,4 +1,4 @@
-"""What `run` and `validate` take of a configuration, and how it is laid over its file."""
+"""Options that verbs of a configuration share, and how they are laid over its file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="Take the first N p
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Import code that the configuration names.")
 ]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
+]
+ReportOption = Annotated[bool, typer.Option("--report", help="Write the report at the end.")]
 
 
 def settings_of(overrides: Sequence[str] | None, limit: int | None) -> list[str]:
