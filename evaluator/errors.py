@@ -6,6 +6,7 @@ EvaluatorError                what went wrong, then how to mend it; never shown 
 ├── InputError       (2)      prompts, images, packs or references are missing or malformed
 ├── LaunchError      (2)      the processes that started are not the ones that were asked for
 ├── RunDirectoryError (2)     the run directory belongs to another evaluation, or is no run at all
+│   └── NumbersError          its numbers cannot be had: metrics.json is missing, damaged or newer
 ├── StorageError     (1)      the file system refused: full, read-only, gone
 ├── CorruptShardError (1)     a committed file does not match its checksum
 │   └── NewerTableError       it is sound, and of a newer evaluator: nothing to make again
@@ -58,6 +59,14 @@ class RunDirectoryError(EvaluatorError, ValueError):
     """The directory holds another evaluation, or none."""
 
     exit_status = 2
+
+
+class NumbersError(RunDirectoryError):
+    """metrics.json cannot be had. `reason` says why, without the run's directory."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{folder}/{reason}")
 
 
 class StorageError(EvaluatorError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -19,7 +20,9 @@ import pytest
 import yaml
 from PIL import Image
 
+import evaluator
 from evaluator import cli
+from evaluator.runner.identity import versions
 
 IMAGES: dict[str, Any] = {
     "name": "real",
@@ -108,6 +111,60 @@ def test_validate_lists_all_that_is_missing_at_once(call, write):
     fine = call("validate", write())
     assert fine.status == 0
     assert "plan: 12 samples in 2 shards, 2 batches of 8" in fine.out
+
+
+def test_validate_lists_unknown_settings_beside_what_is_missing(call, write, tmp_path):
+    changes = {
+        "model": {"kind": "diffusers", "id": "./nowhere"},
+        "prompts": {"source": "nowhere.jsonl"},
+        "references": {"real": {"source": "elsewhere.zip"}, "other": {"source": 3}},
+        "features": ["digits", {"name": "clip", "id": "./no-weights"}, 7],
+        "runtime": {"batch_sise": 3},
+    }
+    ended = call("validate", write(**changes))
+    assert (ended.status, ended.out) == (2, "")
+    assert "config.yaml: the configuration has 7 faults:\n" in ended.err
+    for part in (
+        "runtime.batch_sise: unknown key; did you mean 'batch_size'?", "references.other.source",
+        "features.2", "model.id: expected a folder or a hub id, got nothing at nowhere",
+        "features.clip.id: expected a folder", "prompts: ", "references.real: ",
+    ):  # fmt: skip
+        assert f"\n  - {part}" in ended.err
+    ended = call("validate", write(prompts={"source": "nowhere.jsonl", "limt": 3}))
+    assert "1 fault:\n  - prompts.limt: unknown key" in ended.err, "a section at fault is not read"
+    ended = call("validate", write(prompts="nowhere.jsonl", references=3, features="digits"))
+    assert "3 faults" in ended.err
+    sweep = {"grid": {"generation.seed": [0, 1], "prompts.source": ["no.jsonl"]}}
+    ended = call("validate", write(sweep=sweep, runtime={"batch_sise": 3}))
+    assert "1 fault" in ended.err
+    (tmp_path / "none.yaml").write_text("[")
+    assert "expected YAML" in call("validate", tmp_path / "none.yaml").err
+
+
+def test_validate_says_what_a_run_with_a_limit_would_make(call, write):
+    ended = call("validate", write(), "--limit", 3)
+    assert (ended.status, ended.err) == (0, "")
+    assert "prompts: 3 from" in ended.out
+    assert "plan: 3 samples in 1 shard, 1 batch of 8" in ended.out
+    assert call("validate", write(), "--limit", 0).status == 2
+
+
+def test_the_version_is_told_with_those_that_numbers_depend_on():
+    code = (
+        "import sys; from evaluator.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as left: print('LEFT', left.code)\n"
+        "print('HEAVY', sorted({'torch', 'diffusers', 'transformers', 'torchmetrics'}"
+        " & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, left, heavy = done.stdout.splitlines()
+    assert (left, heavy) == ("LEFT 0", "HEAVY []")
+    told = dict(line.split(" ") for line in lines)
+    assert lines[0] == f"evaluator {evaluator.__version__}"
+    assert told == versions()
+    for name in ("torch", "diffusers", "torchmetrics"):
+        assert told[name] == importlib.metadata.version(name)
 
 
 @pytest.mark.parametrize(

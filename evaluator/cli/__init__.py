@@ -6,28 +6,36 @@ Heavy packages are imported inside the verbs that need them, so that `--help` an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from evaluator.cli.compare import compare
+from evaluator.cli.configured import (
+    AllowCodeOption,
+    ConfigArgument,
+    LimitOption,
+    ReportOption,
+    RetryOption,
+    SetOption,
+    settings_of,
+)
 from evaluator.cli.export import export
 from evaluator.cli.fetch import fetch
 from evaluator.cli.leaderboard import leaderboard
 from evaluator.cli.mirror import pull, push
 from evaluator.cli.moments import moments
-from evaluator.cli.printing import plain, print_outcome, print_warning
+from evaluator.cli.printing import leave, plain, print_outcome, print_warning
 from evaluator.cli.probe import probe
 from evaluator.cli.query import query
 from evaluator.cli.schedule import schedule
+from evaluator.cli.score import score
 from evaluator.cli.status import status
 from evaluator.cli.study import study
 from evaluator.cli.sweep import aggregate_sweep, report_points, run_points, sweep
 from evaluator.cli.validate import validate
+from evaluator.cli.version import about
 from evaluator.text import count_of
-
-if TYPE_CHECKING:
-    from evaluator.runner.score import Score
 
 app = typer.Typer(
     name="evaluator",
@@ -38,29 +46,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.callback()(about)
 app.add_typer(probe)
 app.add_typer(study)
 for _verb in (
     validate, fetch, moments, schedule, push, pull, status, compare, leaderboard, sweep, export,
-    query,
+    query, score,
 ):  # fmt: skip
     app.command()(_verb)
 
 PATIENCE_SECONDS = 20.0
 """How long a process that has nothing to add waits for the one that says what is wrong."""
 
-ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 RunsArgument = Annotated[Path, typer.Argument(help="Run directory, or the folder of a sweep.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
-]
-AllowCodeOption = Annotated[
-    bool, typer.Option("--allow-code", help="Import code that the configuration names.")
-]
-RetryOption = Annotated[
-    bool, typer.Option("--retry-failed", help="Try again what was set aside after failures.")
-]
 
 
 @app.command()
@@ -70,23 +68,20 @@ def run(
         Path | None, typer.Option(help="Run directory; default: output/name of the configuration.")
     ] = None,
     overrides: SetOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N prompts.")] = None,
+    limit: LimitOption = None,
     allow_code: AllowCodeOption = False,
     retry_failed: RetryOption = False,
-    report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
+    report: ReportOption = False,
 ) -> None:
     """Run an evaluation, or a sweep of several; the same command resumes it."""
     from evaluator.config.points import Sweep, load_runs
     from evaluator.runner.session import run_session
 
-    settings = list(overrides or [])
-    if limit is not None:
-        settings.append(f"prompts.limit={limit}")
-    loaded = load_runs(config, settings)
+    loaded = load_runs(config, settings_of(overrides, limit))
     name = loaded.name if limit is None else f"{loaded.name}-limit{limit}"
     path = output if output is not None else Path(loaded.output) / name
     if isinstance(loaded, Sweep):
-        _leave(run_points(loaded, path, config.parent, allow_code, retry_failed, report))
+        leave(run_points(loaded, path, config.parent, allow_code, retry_failed, report))
         return
     outcome = run_session(
         loaded, path, allow_code=allow_code, relative_to=config.parent, retry_failed=retry_failed
@@ -98,66 +93,7 @@ def run(
         from evaluator.report import write_report
 
         typer.echo(f"report: {write_report(outcome.run)}")
-    _leave(outcome.exit_status)
-
-
-@app.command()
-def score(
-    images: Annotated[
-        str,
-        typer.Argument(
-            help="Images to judge: folder, .zip, .npz, .parquet, .tar, or 'a-{0000..0009}.tar'."
-        ),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(help="Real images in any of these forms, a run, or moments (.npz)."),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Names separated by commas, as `ls metrics` lists them; default:"
-            " fid,kid,prdc,inception_score, and clip_score where captions are given."
-        ),
-    ] = None,
-    captions: Annotated[
-        str | None,
-        typer.Option(
-            help="Captions of the images: .jsonl or .csv with a column file_name, or .txt with"
-            " one line for each image in the order of their names."
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(help="Weights of an extractor, inception=FILE. May be repeated."),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a forward pass; default: 32.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Run directory; default: one in the cache, by content.")
-    ] = None,
-    overrides: SetOption = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Take the first N of the images to judge.")
-    ] = None,
-    report: Annotated[bool, typer.Option("--report", help="Write the report at the end.")] = False,
-    json: Annotated[
-        str | None, typer.Option(help="Write the numbers to a file as well, or to '-'.")
-    ] = None,
-    allow_code: AllowCodeOption = False,
-    retry_failed: RetryOption = False,
-) -> None:
-    """Score images against real images; the same command resumes it, and then answers at once."""
-    from evaluator.runner.score import ScoreRequest, prepare_score
-
-    names = None if metrics is None else tuple(name.strip() for name in metrics.split(","))
-    request = ScoreRequest(
-        images, against, names, captions, tuple(weights or ()), batch_size, limit,
-        tuple(overrides or ()),
-    )  # fmt: skip
-    prepared = prepare_score(request, output=output, json=json, allow_code=allow_code)
-    _run_score(prepared, allow_code=allow_code, retry_failed=retry_failed, report=report, json=json)
+    leave(outcome.exit_status)
 
 
 @app.command()
@@ -167,12 +103,12 @@ def aggregate(run: RunsArgument, allow_code: AllowCodeOption = False) -> None:
     from evaluator.store.sweeps import is_sweep
 
     if is_sweep(run):
-        _leave(aggregate_sweep(run, allow_code))
+        leave(aggregate_sweep(run, allow_code))
         return
     outcome = aggregate_session(run, allow_code=allow_code)
     if outcome is not None:
         print_outcome(outcome)
-        _leave(outcome.exit_status)
+        leave(outcome.exit_status)
 
 
 @app.command()
@@ -248,42 +184,6 @@ def ls(
 
     for line in list_lines(what):
         typer.echo(plain(line))
-
-
-def _run_score(
-    prepared: Score, *, allow_code: bool, retry_failed: bool, report: bool, json: str | None
-) -> None:
-    """Run what `score` asks for, and say what came out."""
-    import os
-
-    from evaluator.runner.score import numbers, write_numbers
-    from evaluator.runner.session import run_session
-
-    if os.environ.get("RANK", "0") == "0":
-        for warning in prepared.warnings:
-            typer.echo(plain(f"warning: {warning}"), err=True)
-    outcome = run_session(
-        prepared.config, prepared.path, allow_code=allow_code, relative_to=Path.cwd(),
-        retry_failed=retry_failed,
-    )  # fmt: skip
-    if outcome is None:
-        return  # another process of this launch speaks
-    only_json = json == "-"
-    print_outcome(outcome, err=only_json)
-    if only_json:
-        typer.echo(numbers(outcome.summary))
-    elif json is not None:
-        write_numbers(outcome.summary, Path(json))
-    if report:
-        from evaluator.report import write_report
-
-        typer.echo(f"report: {write_report(outcome.run)}", err=only_json)
-    _leave(outcome.exit_status)
-
-
-def _leave(status: int) -> None:
-    if status:
-        raise typer.Exit(status)
 
 
 def main(arguments: list[str] | None = None) -> Any:

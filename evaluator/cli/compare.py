@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evaluator.cli.printing import plain, terminal_width
+from evaluator.cli.printing import leave, plain, terminal_width
 
 
 def compare(
@@ -61,8 +61,7 @@ def compare(
     typer.echo(f"\ncomparison: {plain(str(folder))}\npage: {plain(str(page))}", err=only_json)
     if json is not None:
         _write_json(comparison.record(), json)
-    if comparison.exit_status:
-        raise typer.Exit(comparison.exit_status)
+    leave(comparison.exit_status)
 
 
 def _say(line: str) -> None:

@@ -7,22 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.printing import plain, print_warning
+from evaluator.cli.printing import leave, plain, print_warning
 
 if TYPE_CHECKING:
     from evaluator.export.write import Exported
 
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run directories, or folders with runs.")]
+TargetOption = Annotated[
+    str,
+    typer.Option(
+        help="csv, json, parquet, eval-results, model-card, wandb, tensorboard or trackio."
+    ),
+]
+AllowIncompleteOption = Annotated[
+    bool, typer.Option("--allow-incomplete", help="Publish numbers of an incomplete run.")
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files of others or of another run, and changed ones."
+    ),
+]
 
 
 def export(
     runs: RunsArgument,
-    to: Annotated[
-        str,
-        typer.Option(
-            help="csv, json, parquet, eval-results, model-card, wandb, tensorboard or trackio."
-        ),
-    ],
+    to: TargetOption,
     output: Annotated[
         Path | None, typer.Option(help="Folder; default: export-TARGET in the current folder.")
     ] = None,
@@ -46,13 +56,8 @@ def export(
     images: Annotated[
         int | None, typer.Option(min=0, help="Kept images of a run for trackers; default: 8.")
     ] = None,
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Publish numbers of an incomplete run.")
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace files that no export wrote, or changed ones."),
-    ] = False,
+    allow_incomplete: AllowIncompleteOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Hand runs on to other tools; nothing is sent anywhere."""
     from evaluator.export.options import ExportOptions
@@ -75,8 +80,7 @@ def export(
     for line in left_out(runs):
         print_warning(line)
     _tell(exported)
-    if exported.exit_status:
-        raise typer.Exit(exported.exit_status)
+    leave(exported.exit_status)
 
 
 def _tell(exported: Exported) -> None:

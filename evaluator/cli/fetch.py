@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from evaluator.cli.configured import AllowCodeOption, ConfigArgument, SetOption
 from evaluator.cli.printing import plain
 
 
 def fetch(
-    config: Annotated[Path, typer.Argument(help="Configuration file (YAML).")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
-    ] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import code that the configuration names.")
-    ] = False,
+    config: ConfigArgument, overrides: SetOption = None, allow_code: AllowCodeOption = False
 ) -> None:
     """Fetch weights, prompts and references into the caches, for nodes without a network."""
     from evaluator.config.points import Sweep, load_runs

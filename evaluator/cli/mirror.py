@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.printing import plain
+from evaluator.cli.printing import leave, plain
 from evaluator.text import count_of
 
 if TYPE_CHECKING:
@@ -76,5 +76,4 @@ def _print(done: Mirrored, *, where: str) -> None:
     )
     for fault in done.faults:
         typer.echo(plain(f"failed: {fault}"), err=True)
-    if done.exit_status:
-        raise typer.Exit(done.exit_status)
+    leave(done.exit_status)

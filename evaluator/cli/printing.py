@@ -55,3 +55,9 @@ def print_outcome(outcome: Outcome, *, err: bool = False) -> None:
         typer.echo(plain(f"failed: {error}"), err=True)
     for line in outcome.summary.error_lines:
         typer.echo(plain(f"sample error: {line}"), err=True)
+
+
+def leave(status: int) -> None:
+    """End the verb where its exit status is not 0."""
+    if status:
+        raise typer.Exit(status)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from evaluator.cli.configured import AllowCodeOption, SetOption
 from evaluator.cli.printing import print_lines
 from evaluator.cli.probe_options import (
-    AllowCodeOption,
     AttachOption,
     ClassOption,
     DeviceOption,
@@ -23,7 +23,6 @@ from evaluator.cli.probe_options import (
     Pair,
     PromptOption,
     SeedOption,
-    SetOption,
     StepsOption,
     TakesPairs,
     WeightsOption,

@@ -48,10 +48,6 @@ DtypeOption = Annotated[str | None, typer.Option(help="float32, float16 or bfloa
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
 GuidanceOption = Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance.")]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of every draw.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
-]
 AttachOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,9 +55,6 @@ AttachOption = Annotated[
         help="An image for a pipeline that wants one: control=, init= or mask=. May be repeated;"
         " default: those of the configuration's first prompt that has them.",
     ),
-]
-AllowCodeOption = Annotated[
-    bool, typer.Option("--allow-code", help="Import code that the configuration names.")
 ]
 
 

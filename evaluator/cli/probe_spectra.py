@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from evaluator.cli.configured import AllowCodeOption, SetOption
 from evaluator.cli.printing import print_lines
 from evaluator.cli.probe_options import (
-    AllowCodeOption,
     AttachOption,
     DeviceOption,
     DtypeOption,
@@ -16,7 +16,6 @@ from evaluator.cli.probe_options import (
     ModelArgument,
     OutputOption,
     SeedOption,
-    SetOption,
     StepsOption,
     WeightsOption,
     model_request,

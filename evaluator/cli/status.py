@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.printing import print_lines
+from evaluator.cli.printing import leave, print_lines
 
 if TYPE_CHECKING:
     from evaluator.store.rundir import RunDirectory
@@ -46,8 +46,7 @@ def status(
         state = read_status(directory)
         print_lines(state.lines())
         exit_status = state.exit_status
-    if exit_status:
-        raise typer.Exit(exit_status)
+    leave(exit_status)
 
 
 def _of_points(folder: Path, *, verify: bool, interval: float | None) -> int:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from evaluator.cli.configured import (
+    AllowCodeOption,
+    ConfigArgument,
+    LimitOption,
+    SetOption,
+    settings_of,
+)
 from evaluator.cli.printing import plain
 
 
 def validate(
-    config: Annotated[Path, typer.Argument(help="Configuration file (YAML).")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a.b=value; the value is YAML. May be repeated."),
-    ] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import code that the configuration names.")
-    ] = False,
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    limit: LimitOption = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Check a configuration and say what it would do; imports no code that it names."""
-    from evaluator.config.points import load_runs
-    from evaluator.runner.dryrun import describe
+    from evaluator.runner.dryrun import describe_file
 
-    loaded = load_runs(config, overrides or [])
-    for line in describe(loaded, relative_to=config.parent, allow_code=allow_code):
+    settings = settings_of(overrides, limit)
+    for line in describe_file(config, settings, allow_code=allow_code):
         typer.echo(plain(line))

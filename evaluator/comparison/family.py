@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,20 +15,35 @@ if TYPE_CHECKING:
     from evaluator.comparison.differences import Draft
 
 
-def tested_once(drafts: Mapping[str, Draft], extractor: str | None) -> dict[str, Draft]:
-    """The drafts of one metric, by name; of those that speak of one quantity, one alone is tested.
+def tested_once(drafts: Sequence[Draft], *, of_one_metric: bool) -> list[Draft]:
+    """The drafts; of those that speak of one quantity (`ONE_QUANTITY`), one alone is tested.
+
+    `of_one_metric` says which are meant: results of one metric, whose drafts these are, or results
+    of several, such as FID and FID∞, among the drafts of all metrics.
 
     A mean over random subsets is the number of all samples with the noise of drawing them: in
     simulated pairs of runs (150 prompts, 100 subsets of 100 samples) the p of all samples and the
     interval of all samples agreed in 399 of 400, that p and the interval of the subsets in 372, and
     testing by the subsets found a true difference in 41 % instead of 46 %.
     """
-    tested = [name for name, draft in drafts.items() if draft.difference.p is not None]
-    once = {}
-    for name, draft in drafts.items():
-        first = next((n for n in quantity_of(name, extractor).names if n in tested), name)
-        once[name] = draft if first == name else _untested(draft, first)
+    tested = {(d.difference.name, _about(d)) for d in drafts if d.difference.p is not None}
+    once = []
+    for draft in drafts:
+        name, quantity = draft.difference.name, quantity_of(*_named(draft))
+        names = quantity.names if quantity.one_metric == of_one_metric else ()
+        first = next((each for each in names if (each, _about(draft)) in tested), name)
+        once.append(draft if first == name else _untested(draft, first))
     return once
+
+
+def _named(draft: Draft) -> tuple[str, str | None]:
+    return draft.difference.name, draft.difference.extractor
+
+
+def _about(draft: Draft) -> tuple[object, ...]:
+    """What results of one quantity have in common besides it."""
+    found = draft.difference
+    return found.extractor, found.fingerprint, found.reference, found.group
 
 
 def _untested(draft: Draft, first: str) -> Draft:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evaluator.aggregate.asked import Asked, request_digest
-from evaluator.aggregate.summary import FORMAT, MetricRecord, Summary, is_real
+from evaluator.aggregate.stored import stored_summary
+from evaluator.aggregate.summary import MetricRecord, Summary, is_real
 from evaluator.comparison.records import RunFacts
 from evaluator.errors import ConfigError, EvaluatorError, RunDirectoryError
 from evaluator.store.naming import distinct_names
@@ -71,13 +71,7 @@ class OpenedRun:
     @cached_property
     def summary(self) -> Summary | None:
         """What metrics.json says; None where it is not there, cannot be read, or is newer."""
-        try:
-            record = json.loads((self.run.path / "metrics.json").read_bytes())
-            if record.get("format") != FORMAT:
-                return None
-            return Summary.from_record(record)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return stored_summary(self.run.path)
 
     @cached_property
     def tables_are_current(self) -> bool:

@@ -84,6 +84,7 @@ class PairingDraft:
             numbers = self._metric(values, metric, None, everyone, None)
             for value, members in groups:
                 self._metric(values, metric, value, members, numbers)
+        self.drafts = tested_once(self.drafts, of_one_metric=False)
         prompts = self._prompts(pairs) if self.scores and self.request.changed else []
         for scores in self.scores if prompts else ():
             found = movers(scores, pairs, prompts, self.request.changed)
@@ -137,9 +138,9 @@ class PairingDraft:
         count = len(np.unique(prompts[members]))
         for a, b in numbers.results:
             found[a.name] = of_results(a, b, count, frame, settings)
-        found = tested_once(found, plan.extractor)
         order = [name for name in plan.result_names if name in found]
-        self.drafts += [found[name] for name in [*order, *(set(found) - set(order))]]
+        drafts = [found[name] for name in [*order, *(set(found) - set(order))]]
+        self.drafts += tested_once(drafts, of_one_metric=True)
         if group is None:
             known_names = {score.name for score in self.scores}
             self.scores += [

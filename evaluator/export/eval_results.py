@@ -17,7 +17,7 @@ from evaluator.text import file_name
 
 
 def files(runs: Mapping[str, Run], options: ExportOptions) -> tuple[dict[str, bytes], list[str]]:
-    """One file a run, in `.eval_results`, and what was left out of them.
+    """One file a run, in their order, in `.eval_results`, and what was left out of them.
 
     That folder is to be copied into the model's repository. A number's name is its task; the notes
     say settings, interval, n of expected, extractor, reference and warnings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- evaluator: results -->", "<!-- evaluator: end of results -->"
 """The part of a card that is ours: exporting again replaces it."""
 
+_HEADING = "## Evaluation results of "
+"""Its first line, with the model's name."""
+
 
 def write(
     runs: Mapping[str, Run], folder: Path, options: ExportOptions
 ) -> tuple[list[Path], list[str]]:
-    """`README.md`; of one that is there, only our results are replaced."""
+    """`README.md`; of one that is there, only our results are replaced.
+
+    Raises ConfigError where those are of a model of another name.
+    """
     path = folder / "README.md"
     name = plain(options.model or model_of(runs).rstrip("/").rpartition("/")[2], limit=96)
     warnings: list[str] = []
     results: list[EvalResult] = []
-    sections = [f"## Evaluation results of {_markdown(name)}"]
+    sections = [f"{_HEADING}{_markdown(name)}"]
     for run_name, run in runs.items():
         shown = published(run_name, run, options)
         warnings += shown.warnings
@@ -41,6 +48,7 @@ def write(
     if not results:
         raise InputError("--to model-card: expected at least one number with a value, got none.")
     card = _card(path)
+    _require_same_model(path, card.text, sections[0])
     data: Any = card.data
     data.model_name = data.model_name or name
     ours = {_identity(result) for result in results}
@@ -136,13 +144,20 @@ def _markdown(text: str) -> str:
     return text
 
 
+def _shown(markdown: str) -> str:
+    """The text behind what `_markdown` made of it, for a message."""
+    return plain(html.unescape(markdown.replace("\\", "")), limit=96)
+
+
 def _card(path: Path) -> ModelCard:
     """The card that is there, or an empty one."""
     from huggingface_hub import ModelCard
 
     try:
         with explained("read", path):
-            text = path.read_text(encoding="utf-8") if path.exists() else "---\n{}\n---\n"
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if not text.lstrip().startswith("---"):  # else it warns of a text without metadata
+            text = f"---\n{{}}\n---\n{text}"
         return ModelCard(text)
     except Exception as error:  # yaml, unicode or its own errors, by what is wrong with the file
         raise ConfigError(
@@ -151,9 +166,27 @@ def _card(path: Path) -> ModelCard:
         ) from error
 
 
+def _part(text: str) -> tuple[int, int]:
+    """Where our part of a card begins and ends; -1 twice where there is none."""
+    start, end = text.find(BEGIN), text.find(END)
+    return (start, end + len(END)) if start != -1 and end > start else (-1, -1)
+
+
+def _require_same_model(path: Path, text: str, heading: str) -> None:
+    """Raise ConfigError where the card holds results of a model of another name."""
+    start, end = _part(text)
+    for line in text[start:end].splitlines() if start != -1 else ():
+        if line.startswith(_HEADING) and line != heading:
+            there, given = (_shown(each.removeprefix(_HEADING)) for each in (line, heading))
+            raise ConfigError(
+                f"{plain(path)}: expected no results, or those of '{given}', got results of "
+                f"'{there}'. Name another --output, or the model as the card does: --model."
+            )
+
+
 def _with_part(text: str, part: str) -> str:
     """The card's text with our part in it, once."""
-    start, end = text.find(BEGIN), text.find(END)
-    if start != -1 and end > start:
-        return text[:start] + part + text[end + len(END) :]
+    start, end = _part(text)
+    if start != -1:
+        return text[:start] + part + text[end:]
     return (text.rstrip() + "\n\n" + part + "\n").lstrip("\n")

@@ -28,7 +28,7 @@ class ExportOptions:
     images: int | None = None
     """Kept images of each run to hand on; None: 8."""
     overwrite: bool = False
-    """Replace files, and trackio's runs, that no export wrote."""
+    """Replace files, and trackio's runs, that no export wrote, or that are of another run."""
 
     def require_taken_by(self, target: str) -> None:
         """Raise ConfigError where an option was given that the target would ignore."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from evaluator.export.extras import require
+from evaluator.export.own_files import write_files
 from evaluator.export.tracked import Tracked
 from evaluator.text import file_name
 
@@ -19,16 +21,18 @@ EVENTS = "events.out.tfevents.0.evaluator"
 """TensorBoard reads files with `tfevents` in their name."""
 
 
-def files(runs: Sequence[Tracked]) -> dict[str, bytes]:
+def write(runs: Sequence[Tracked], folder: Path, *, overwrite: bool = False) -> list[Path]:
     """One file of events a run, in a folder of its name."""
     require("tensorboard", "tensorboard", "--to tensorboard")
-    made: dict[str, bytes] = {}
+    made: dict[str, Tracked] = {}
     for run in runs:
         name = f"{file_name(run.name)}/{EVENTS}"
         if name in made:
             name = f"{file_name(run.name)}-{run.identity[:8]}/{EVENTS}"
-        made[name] = _events(run)
-    return made
+        made[name] = run
+    files = {name: _events(run) for name, run in made.items()}
+    identities = {name: run.identity for name, run in made.items()}
+    return write_files(folder, files, runs=identities, overwrite=overwrite)
 
 
 def _events(run: Tracked) -> bytes:

@@ -79,7 +79,7 @@ def tracked(name: str, run: Run, options: ExportOptions) -> Tracked:
     wanted = NUM_IMAGES if options.images is None else options.images
     return Tracked(
         name=plain(name, limit=120),
-        identity=_identity(name, run),
+        identity=identity_of(name, run),
         made_at=made_at(run),
         config=_config(run),
         scalars=dict(_scalars(named)),
@@ -113,8 +113,8 @@ def _scalars(named: Mapping[str, MetricRecord]) -> Iterator[tuple[str, float]]:
         yield f"{called}/n", float(metric.n)
 
 
-def _identity(name: str, run: Run) -> str:
-    """By name, configuration and plan."""
+def identity_of(name: str, run: Run) -> str:
+    """By name, configuration and plan: the same wherever, and how often, a run is exported."""
     digest = hashlib.sha256(name.encode())
     for part in ("config.yaml", "plan.parquet"):
         digest.update(run.directory.init_file(part))

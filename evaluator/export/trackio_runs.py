@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
-from collections.abc import Collection, Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from evaluator.errors import ConfigError
 from evaluator.export.extras import require_installed
 from evaluator.export.offline import Received, received, refuse, write_apart
+from evaluator.export.own_files import MEND
 from evaluator.export.tracked import Tracked
-from evaluator.text import file_name
+from evaluator.text import file_name, plain
 
 _MARK = "evaluator_identity"
 """The setting by which a run of ours is known."""
@@ -23,15 +28,31 @@ def write(
     """A database in the folder; a run that is exported again replaces itself.
 
     Raises ConfigError, before anything is written, where a run of its name is there which no
-    export wrote, unless `overwrite`.
+    export wrote, or which is of another run, unless `overwrite`.
     """
     require_installed("trackio", "trackio", "--to trackio")
+    database = folder / f"{project.replace('.', '')}.db"  # trackio leaves dots out
+    _require_trackios(database)
     environment = {"TRACKIO_DIR": str(folder.resolve()), "GRADIO_ANALYTICS_ENABLED": "False"}
     write_apart(
         __name__, runs, folder, project=project, environment=environment, overwrite=overwrite
     )
-    stem = project.replace(".", "")  # trackio leaves dots out
-    return [path for path in sorted(folder.glob("*.db")) if path.stem == stem]
+    return [database]
+
+
+def _require_trackios(database: Path) -> None:
+    """Raise ConfigError where a file of the database's name is no database of trackio's."""
+    if not os.path.lexists(database):
+        return
+    try:
+        with closing(sqlite3.connect(database)) as there:
+            if there.execute("SELECT name FROM sqlite_master").fetchall():
+                there.execute("SELECT run_name FROM metrics LIMIT 1").fetchall()
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"{plain(database)}: expected no file, or a database of trackio's, got another's "
+            f"({plain(error, limit=200)}). Name another --project or --output, or move it away."
+        ) from error
 
 
 def _named(runs: Sequence[Tracked]) -> dict[str, Tracked]:
@@ -43,24 +64,30 @@ def _named(runs: Sequence[Tracked]) -> dict[str, Tracked]:
     return named
 
 
-def _make_room(names: Collection[str], given: Received) -> None:
-    """Remove older runs of these names; refuse where one is another's."""
+def _make_room(named: Mapping[str, Tracked], given: Received) -> None:
+    """Remove older runs of these names; refuse where one is another's, or of another run."""
     import trackio
 
     try:
-        there = [old for old in trackio.Api().runs(given.project) if old.name in names]
+        there = [old for old in trackio.Api().runs(given.project) if old.name in named]
     except ValueError:  # there is no such project yet
         there = []
-    others = [old.name for old in there if _MARK not in (old.config or {})]
-    if others and not given.overwrite:
-        refuse(
-            f"{given.folder}: expected no run '{others[0]}' in project '{given.project}', or one "
-            "that an earlier export wrote, got another's. Name another --project or --output, or "
-            "replace it: --overwrite."
-        )
+    marks = {old.name: (old.config or {}).get(_MARK) for old in there}
+    for name, mark in marks.items() if not given.overwrite else ():
+        expected = f"{given.folder}: expected no run '{name}' in project '{given.project}', or one "
+        if mark is None:
+            refuse(
+                f"{expected}that an earlier export wrote, got another's. Name another --project or "
+                "--output, or replace it: --overwrite."
+            )
+        if mark != named[name].identity:
+            refuse(
+                f"{expected}of the run that is exported, got one of another run of this name. "
+                f"{MEND}"
+            )
     for old in there:
         old.delete()
-    for name in names:
+    for name in named:
         shutil.rmtree(trackio.get_project_media_path(given.project, name), ignore_errors=True)
 
 

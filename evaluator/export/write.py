@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluator.errors import ConfigError, CorruptShardError, EvaluatorError
 from evaluator.export.options import PROJECT, TARGETS, ExportOptions
 from evaluator.export.own_files import write_files
-from evaluator.export.tracked import tracked
+from evaluator.export.tracked import identity_of, tracked
 from evaluator.runs import Run
 from evaluator.text import count_of, file_name, plain
 
@@ -135,7 +135,9 @@ def _publish(
 
     if target == "eval-results":
         made, warnings = eval_results.files(runs, options)
-        return write_files(folder, made, overwrite=options.overwrite), warnings
+        identities = [identity_of(name, run) for name, run in runs.items()]
+        of = dict(zip(made, identities, strict=True))
+        return write_files(folder, made, runs=of, overwrite=options.overwrite), warnings
     return model_card.write(runs, folder, options)
 
 
@@ -162,8 +164,7 @@ def _track(
     if not told:
         raise EvaluatorError(f"--to {target}: expected a run, got none.\n" + "\n".join(left_out))
     if target == "tensorboard":
-        made = tensorboard_runs.files(told)
-        return write_files(folder, made, overwrite=options.overwrite), left_out
+        return tensorboard_runs.write(told, folder, overwrite=options.overwrite), left_out
     if target == "wandb":
         return wandb_runs.write(told, folder, project=project), left_out
     written = trackio_runs.write(told, folder, project=project, overwrite=options.overwrite)

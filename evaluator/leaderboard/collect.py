@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from evaluator.aggregate.asked import request_digest
-from evaluator.aggregate.summary import FORMAT, MetricRecord
-from evaluator.errors import EvaluatorError, RunDirectoryError
-from evaluator.leaderboard.made_with import count, mapping, name_of, provenance_of
+from evaluator.aggregate.stored import NAME, StoredNumbers, read_numbers
+from evaluator.aggregate.summary import MetricRecord
+from evaluator.errors import EvaluatorError, NumbersError, RunDirectoryError
+from evaluator.leaderboard.made_with import mapping, name_of, provenance_of
 from evaluator.leaderboard.records import Provenance
 from evaluator.store.rundir import RunDirectory
 from evaluator.store.sweeps import is_sweep, members
@@ -72,23 +73,21 @@ def collect(paths: Sequence[Path]) -> Collected:
                 continue
             try:
                 runs[each.resolve()] = read_run(each)
-            except _UnreadableError as error:
-                (faults if named else remarks).append(f"{each}: {error}")
+            except NumbersError as error:
+                (faults if named else remarks).append(f"{each}: {error.reason}")
     ordered = sorted(runs.items(), key=lambda item: (item[1].name, str(item[0])))
     return Collected(tuple(run for _, run in ordered), tuple(faults), tuple(remarks))
 
 
-class _UnreadableError(Exception):
-    """Why a run has no numbers, for the reader."""
-
-
 def read_run(path: Path) -> ReadRun:
-    """What `init/`, metrics.json and asked.json of a run say; no shard is read."""
-    record = _metrics_record(path)
-    metrics, warnings = _metric_records(record)
-    samples = mapping(record.get("samples"))
-    planned, committed = count(samples.get("planned")), count(samples.get("committed"))
-    errors = count(samples.get("errors")) or 0
+    """What `init/`, metrics.json and asked.json of a run say; no shard is read.
+
+    Raises NumbersError where it has no number.
+    """
+    stored = read_numbers(path)
+    metrics, warnings = _sound(stored)
+    planned, committed = (stored.samples.get(name) for name in ("planned", "committed"))
+    errors = stored.samples.get("errors", 0)
     if planned is not None and committed is not None and committed < planned:
         warnings.append(f"incomplete: {committed:,} of {planned:,} samples")
     elif lost := _lost(path):
@@ -99,7 +98,7 @@ def read_run(path: Path) -> ReadRun:
     if not config:
         warnings.append("init/config.yaml cannot be read: its settings are not known")
     request = mapping(_json(path / "asked.json").get("request"))
-    answered = record.get("request")
+    answered = stored.record.get("request")
     if request and isinstance(answered, str) and answered != request_digest(request):
         warnings.append("its numbers answer an earlier request; run `evaluator aggregate` again")
         request = {}
@@ -162,44 +161,18 @@ def _no_run(path: Path) -> str:
     )
 
 
-def _metrics_record(path: Path) -> Mapping[str, Any]:
-    try:
-        record = json.loads((path / "metrics.json").read_bytes())
-    except FileNotFoundError:
-        raise _UnreadableError(
-            "no metrics.json: the run is not finished, or was never aggregated; run the same "
-            "`evaluator run` again"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise _UnreadableError(
-            f"metrics.json cannot be read ({error}); run `evaluator aggregate` again"
-        ) from None
-    if not isinstance(record, Mapping) or not isinstance(record.get("metrics"), list):
-        raise _UnreadableError("metrics.json holds no metrics; run `evaluator aggregate` again")
-    version = record.get("format")
-    if not isinstance(version, int) or version > FORMAT:
-        raise _UnreadableError(
-            f"metrics.json: expected format {FORMAT} or older, got {version}; use the evaluator "
-            "that wrote it"
-        )
-    return record
-
-
-def _metric_records(record: Mapping[str, Any]) -> tuple[tuple[MetricRecord, ...], list[str]]:
+def _sound(stored: StoredNumbers) -> tuple[tuple[MetricRecord, ...], list[str]]:
     """The numbers that are what they should be, and a sentence about the others."""
-    found: list[MetricRecord] = []
-    damaged = 0
-    for entry in record["metrics"]:
-        try:
-            found.append(MetricRecord.from_record(entry))
-        except (TypeError, ValueError):
-            damaged += 1
+    found = stored.sound()
     if not found:
-        raise _UnreadableError(
-            "metrics.json holds no number that can be read; run `evaluator aggregate` again"
+        raise NumbersError(
+            stored.folder,
+            f"{NAME}: expected numbers, got none that can be read. `evaluator aggregate RUN` "
+            "computes them again.",
         )
+    damaged = len(stored.entries) - len(found)
     entries = "an entry" if damaged == 1 else f"{damaged} entries"
-    warnings = [f"left out: {entries} of metrics.json that cannot be read"]
+    warnings = [f"left out: {entries} of {NAME} that cannot be read"]
     return tuple(found), warnings * (damaged > 0)
 
 

@@ -18,7 +18,8 @@ from evaluator.metrics.results import Result
 from evaluator.metrics.set_metrics import NO_INTERVAL
 
 CEILING_SHARE = 0.1
-"""A score above this share of the number of samples still rises with that number."""
+"""A score above this share of the number of samples still rises with that number. The warning does
+not say the score: runs that differ in it alone, as those of a sweep, are warned of in one line."""
 
 
 class VendiScore(GatheredMetric):
@@ -63,9 +64,8 @@ class VendiScore(GatheredMetric):
         cautions, n = [], len(values)
         if value > CEILING_SHARE * n:
             cautions.append(
-                f"{value:.3g} of at most {min(n, self.dim)} for {n} samples of {self.dim} "
-                "features: the score rises with the number of samples; compare only at equal "
-                "numbers"
+                f"above a tenth of its {n} samples (of {self.dim} features): the score rises with "
+                "the number of samples; compare only at equal numbers"
             )
         constant = int((values == values[0]).all(dim=0).sum()) if n > 1 else 0
         if constant:

@@ -192,11 +192,13 @@ def _count(row: Row) -> str:
 
 
 def _settings(settings: Mapping[str, object]) -> str:
+    """Those that are set; another run's row says what this one lacks."""
     ends = [name.rpartition(".")[2] for name in settings]
     names = [
         end if ends.count(end) == 1 else name for end, name in zip(ends, settings, strict=True)
     ]
-    pairs = zip(names, settings.values(), strict=True)
+    every = zip(names, settings.values(), strict=True)
+    pairs = [(name, value) for name, value in every if value is not None]
     said = [redacted(f"{plain(name, limit=60)}: {plain(v, limit=40)}") for name, v in pairs]
     more = f", and {len(said) - 6} more" if len(said) > 6 else ""
     return ", ".join(said[:6]) + more

@@ -58,7 +58,6 @@ def compose(
     tokens = draw_token_steps(found.tokens) if found.tokens else None
     full = draw_layer_steps(found.full) if found.full else None
     bars = timing_bars(found.timings) if found.timings.by_stage else None
-    steps = found.heat.grid
     groups = group_tables(metrics.results)
     sampled = f" (every {found.every}th shard)" if found.every > 1 else ""
     schedule = schedule_charts(found.schedule) if found.schedule is not None else []
@@ -81,7 +80,7 @@ def compose(
         num_errors=found.census.errors,
         heat=found.heat.samples,
         no_heat="No heatmaps.parquet in the committed shards: no heat maps were asked for.",
-        grid=_grid_text(found) if steps else None,
+        grid=_grid_text(found) if found.heat.grid else None,
         layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
         full=_written(folder, full, "layer-steps.svg") if full is not None else None,

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evaluator.durable import explained
-from evaluator.errors import RunDirectoryError
+from evaluator.errors import RunDirectoryError, StorageError
 from evaluator.report.frame import GENERATOR
 
 PAGE = "index.html"
@@ -134,17 +134,30 @@ def swap(aside: Path, final: Path) -> None:
 
 
 def _carry(old: Path, final: Path) -> None:
-    """Move what the older report did not write into the newer; what cannot be moved stays there."""
+    """Move what the older report did not write into the newer; StorageError says where it stays."""
     for name in foreign(old):
-        target, number = final / name, 0
-        while os.path.lexists(target):
-            number += 1
-            target = final / f"{name}.kept{number}"
         for attempt in range(_ATTEMPTS):
+            target = _place_for(final, name)
             try:
                 target.parent.mkdir(exist_ok=True, parents=final.exists())
                 os.rename(old / name, target)
                 break
-            except FileNotFoundError:  # another report takes the place of this one just now
-                if attempt + 1 == _ATTEMPTS:
-                    raise
+            except OSError as error:
+                # Not there: another report takes the place of this one just now.
+                if not isinstance(error, FileNotFoundError) or attempt + 1 == _ATTEMPTS:
+                    raise StorageError(
+                        f"{final}: the report is written, but files that stood in the older one "
+                        f"could not be moved into it ({error.strerror or error}): they lie in "
+                        f"{old}. Move them from there."
+                    ) from error
+
+
+def _place_for(final: Path, name: str) -> Path:
+    """Where somebody's file goes; where its name or a folder's is taken, beside what has it."""
+    place, parts = final, Path(name).parts
+    for left, part in zip(reversed(range(len(parts))), parts, strict=True):
+        place, number = place / part, 0
+        while os.path.lexists(place) and (left == 0 or not place.is_dir()):
+            number += 1
+            place = place.with_name(f"{part}.kept{number}")
+    return place

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluator.aggregate.summary import FORMAT, is_count, is_real
+from evaluator.aggregate.stored import read_numbers
+from evaluator.aggregate.summary import is_count, is_real
+from evaluator.errors import NumbersError
 from evaluator.report.text import decimals, formula_safe, number, plain
 
 CSV_HEADER = (
@@ -111,24 +112,14 @@ class Metrics(NamedTuple):
     """Why there are no results; empty when there are."""
 
 
-def read_metrics(path: Path) -> Metrics:
-    """Read metrics.json; what is wrong with it becomes a sentence, never an exception."""
+def read_metrics(run: Path) -> Metrics:
+    """Read metrics.json of a run; what is wrong becomes a sentence, never an exception."""
     try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return Metrics((), {}, "metrics.json is not there: this run has not been aggregated yet.")
-    except (OSError, ValueError) as error:
-        return Metrics((), {}, f"metrics.json cannot be read ({plain(error)}). Aggregate again.")
-    if not isinstance(record, Mapping) or not isinstance(record.get("metrics"), list):
-        return Metrics((), {}, "metrics.json holds no list of metrics. Aggregate again.")
-    if isinstance(record.get("format"), int) and record["format"] > FORMAT:
-        found = f"metrics.json has format {record['format']}, newer than {FORMAT}"
-        return Metrics((), {}, f"{found}. Use the evaluator that wrote it.")
-    results = parse_results(record["metrics"])
-    samples = record.get("samples")
-    counts = samples.items() if isinstance(samples, Mapping) else ()
-    kept = {str(name): count for name, count in counts if isinstance(count, int)}
-    return Metrics(results, kept, "" if results else "metrics.json lists no metric.")
+        stored = read_numbers(run)
+    except NumbersError as error:
+        return Metrics((), {}, error.reason)
+    results = parse_results(stored.entries)
+    return Metrics(results, stored.samples, "" if results else "metrics.json lists no metric.")
 
 
 def parse_results(metrics: Iterable[Any]) -> tuple[Result, ...]:

@@ -154,7 +154,7 @@ def read_sweep(folder: Path) -> SweepResults:
 
 
 def _read_point(path: Path, folder: str, settings: Mapping[str, Any]) -> SweptPoint:
-    metrics = read_metrics(path / "metrics.json")
+    metrics = read_metrics(path)
     several = len({result.reference for result in metrics.results if result.reference}) > 1
     whole: dict[MetricKey, Result] = {}
     again: list[str] = []

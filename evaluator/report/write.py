@@ -57,7 +57,7 @@ def write(
 
 def fill(run: RunDirectory, folder: Path, *, thumbnails: int, single_file: bool) -> list[str]:
     """Write every file of the report into an empty folder; returns what is missing or damaged."""
-    metrics = read_metrics(run.path / "metrics.json")
+    metrics = read_metrics(run.path)
     origin = read_origin(run)
     found = survey(run, folder)
     gallery, details = Gallery(folder), Details(folder)

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from evaluator.aggregate.asked import asked_metrics
-from evaluator.config.asked import ReferenceConfig
-from evaluator.config.points import Sweep, once_for_all
+from evaluator.config.load import apply_overrides, read_record, with_faults
+from evaluator.config.points import Sweep, load_runs, once_for_all
 from evaluator.config.schema import RunConfig
 from evaluator.errors import ConfigError, EvaluatorError
 from evaluator.locations import expand
+from evaluator.runner.inputs import Inputs, check_inputs
 from evaluator.runner.named import check_named
 from evaluator.runner.parts import check_names, with_implied
 from evaluator.runner.plan import plan_of
-from evaluator.runner.references import checked_moments
-from evaluator.runner.surroundings import cache_folder, keys_without_limit, open_pack
+from evaluator.runner.surroundings import cache_folder, keys_without_limit
 from evaluator.runner.trust import Trust
-from evaluator.store.rundir import RunDirectory
 from evaluator.text import count_of
+
+
+def describe_file(path: Path, overrides: Sequence[str], *, allow_code: bool) -> list[str]:
+    """Lines that say what a configuration file would make.
+
+    Raises ConfigError with all that is wrong with it, and all that it names and that is not there.
+    """
+    try:
+        loaded = load_runs(path, overrides)
+    except ConfigError as error:
+        if error.faults and (missing := _missing(path, overrides)):
+            raise with_faults(str(path), (*error.faults, *missing)) from error
+        raise
+    return describe(loaded, relative_to=path.parent, allow_code=allow_code)
+
+
+def _missing(path: Path, overrides: Sequence[str]) -> list[str]:
+    """What a configuration with faults names and is not there; of a sweep, nothing is known."""
+    record = read_record(path)
+    apply_overrides(record, overrides)
+    if record.get("sweep") is not None:
+        return []
+    return check_inputs(Inputs.of_record(record), Trust(relative_to=path.parent))[1]
 
 
 def describe(loaded: RunConfig | Sweep, *, relative_to: Path, allow_code: bool) -> list[str]:
@@ -75,50 +98,19 @@ def describe_job(config: RunConfig, *, relative_to: Path, allow_code: bool) -> l
         lines.append(f"metrics: {', '.join(names) or 'none'}")
     except ConfigError as error:
         faults += error.faults or (str(error),)
-    for where, location in _folders(config):
-        path = expand(location, relative_to=relative_to)
-        if not path.exists() and (location.count("/") != 1 or location.startswith((".", "/"))):
-            faults.append(f"{where}: expected a folder or a hub id, got nothing at {path}")
     for check in (_check_scheduler, _check_heads):
         try:
             check(config, trust)
         except EvaluatorError as error:
             faults.append(str(error))
-    sources = {"prompts": config.prompts}
-    if config.model.kind == "optimal_denoiser":
-        sources["model"] = config.model.images
-    for name, reference in config.references.items():
-        try:
-            lines += _reference_lines(f"references.{name}", reference, trust, cache_folder(config))
-        except EvaluatorError as error:
-            faults.append(f"references.{name}: {error}")
-        if (images := reference.images) is not None:
-            sources[f"references.{name}"] = images
-    for where, source in sources.items():
-        try:
-            pack = open_pack(source, cache_folder(config), trust)
-            lines.append(f"{where}: {pack.num_samples} from {source.source}")
-            if where == "prompts":
-                lines += _plan_lines(config, pack.keys, trust)
-        except ConfigError as error:
-            faults += error.faults or (f"{where}: {error}",)
-        except EvaluatorError as error:
-            faults.append(f"{where}: {error}")
+    found, missing = check_inputs(
+        Inputs.of(config), trust, lambda pack: _plan_lines(config, pack.keys, trust)
+    )
+    lines += found
+    faults += missing
     if faults:
         raise ConfigError("the configuration is well-formed, but cannot run:", tuple(faults))
     return lines
-
-
-def _folders(config: RunConfig) -> list[tuple[str, str]]:
-    named = [(f"features.{f.name}.id", f.id) for f in config.features if f.id is not None]
-    if config.model.kind == "diffusers":
-        model = config.model
-        named.append(("model.id", model.id))
-        named += [(f"model.loras.{i}.id", lora.id) for i, lora in enumerate(model.loras)]
-        for part in ("controlnet", "refiner"):
-            if (added := getattr(model, part)) is not None:
-                named.append((f"model.{part}.id", added.id))
-    return named
 
 
 def _check_scheduler(config: RunConfig, trust: Trust) -> None:
@@ -143,19 +135,6 @@ def _check_heads(config: RunConfig, trust: Trust) -> None:
         from evaluator.probes.layers import check_heads_of
 
         check_heads_of(empty_denoiser(folder), attention.map_heads)
-
-
-def _reference_lines(
-    where: str, reference: ReferenceConfig, trust: Trust, cache: Path
-) -> list[str]:
-    """What a reference takes from another run or from a file of moments."""
-    lines = []
-    if reference.run is not None:
-        run = RunDirectory.open(expand(reference.run, relative_to=trust.relative_to))
-        lines.append(f"{where}: {run.num_samples} from the run {run.path}")
-    if reference.moments is not None:
-        lines.append(f"{where}: moments from {checked_moments(reference.moments, trust, cache)}")
-    return lines
 
 
 def _plan_lines(config: RunConfig, keys: tuple[str, ...], trust: Trust) -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.aggregate.asked import request_digest
+from evaluator.aggregate.stored import stored_summary
 from evaluator.aggregate.summary import Summary
 from evaluator.config.schema import RunConfig
 from evaluator.runner import identity
 from evaluator.runner.references import reference_content
-from evaluator.runner.status import asked_tables, stored_summary
+from evaluator.runner.status import asked_tables
 from evaluator.runner.surroundings import cache_folder, open_pack
 from evaluator.runner.trust import Trust
 from evaluator.store.quarantine import set_apart_incomplete, waiting
@@ -71,7 +72,7 @@ def finished_summary(config: RunConfig, path: Path, trust: Trust) -> Summary | N
         return None
     pack = open_pack(config.prompts, cache_folder(config), trust)
     identity.require_same(run, config, pack.fingerprint)
-    summary = stored_summary(run)
+    summary = stored_summary(path)
     if summary is None:
         return None
     # A number that is missing may be there by now: only a run without gaps is finished.

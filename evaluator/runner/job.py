@@ -205,6 +205,7 @@ class RunJob:
                 batch_size=self.config.runtime.batch_size,
                 images=self.config.runtime.images,
                 encoders=encoders,
+                warm=self.around.loaded.taken_over,
             )
         return self._loaded_maker
 

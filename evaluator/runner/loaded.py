@@ -21,15 +21,19 @@ class LoadedModel:
     _model: Any = None
     _asked: list[str] = field(default_factory=list)
     """What configurations say of it: as they are, and with the revision that was found."""
+    taken_over: bool = False
+    """Whether what a run had last was loaded by an earlier one, and so is warm."""
 
     def model_of(
         self, config: RunConfig, pack: Pack, *, device: str, trust: Trust
     ) -> GenerativeModel:
         """The model of a run. Weights are read anew only where the section `model` differs."""
+        self.taken_over = False
         if config.model.kind == "images":
             return build_model(config, pack, device=device, trust=trust)
         asked = config.model.model_dump_json()
-        if asked not in self._asked:
+        self.taken_over = asked in self._asked
+        if not self.taken_over:
             self._model, self._asked = None, []
             self._model = build_model(config, pack, device=device, trust=trust)
             self._asked = [asked]

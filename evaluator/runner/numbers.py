@@ -9,9 +9,9 @@ from typing import Any
 
 from evaluator.aggregate.asked import Asked, request_digest
 from evaluator.aggregate.compute import aggregate
+from evaluator.aggregate.stored import stored_summary
 from evaluator.aggregate.summary import Summary
 from evaluator.errors import EvaluatorError
-from evaluator.runner.status import stored_summary
 from evaluator.runner.surroundings import Surroundings
 from evaluator.runner.work import OthersAtWork
 from evaluator.store.claims import Claim, Claims, is_set_aside
@@ -87,7 +87,7 @@ class Numbers:
         are: one of them may have been set apart and made again since.
         """
         stamp = self._stamp()
-        summary = stored_summary(self.run)
+        summary = stored_summary(self.run.path)
         if stamp is None or stamp == self._before or summary is None:
             return None
         if summary.request != request_digest(asked.request):

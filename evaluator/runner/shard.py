@@ -65,7 +65,9 @@ class ShardMaker:
         batch_size: int,
         images: str,
         encoders: Executor,
+        warm: bool = False,
     ) -> None:
+        """`warm` says that the model has made batches before, for another run."""
         self._model = model
         self._embedders = embedders
         self._probes = probes
@@ -73,7 +75,7 @@ class ShardMaker:
         self._images = images
         self._encoders = encoders
         self._memory = MicroBatch("generating")
-        self._has_begun = self._has_worked = False
+        self._has_begun, self._has_worked = warm, False
 
     def make(
         self, shard: Shard, prompts: list[Prompt], after_batch: Callable[[int], None]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from evaluator.aggregate.asked import request_digest
+from evaluator.aggregate.stored import stored_summary
 from evaluator.aggregate.summary import Summary
 from evaluator.store.claims import Claim, Claims, Worker, is_last_try, is_set_aside, last_error
 from evaluator.store.quarantine import Missing, waiting
@@ -113,14 +114,6 @@ def is_there(run: RunDirectory) -> Callable[[str], bool]:
     return there
 
 
-def stored_summary(run: RunDirectory) -> Summary | None:
-    """What metrics.json says; None where it is not there or cannot be read."""
-    try:
-        return Summary.from_record(json.loads((run.path / "metrics.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def asked_tables(run: RunDirectory) -> set[str] | None:
     """Names of the features' tables that the last start asked for; None where that is unknown."""
     try:
@@ -132,7 +125,7 @@ def asked_tables(run: RunDirectory) -> set[str] | None:
 
 def _numbers(run: RunDirectory) -> Summary | None:
     """The numbers of all samples, unless others were asked for since."""
-    summary = stored_summary(run)
+    summary = stored_summary(run.path)
     if summary is None or not summary.complete:
         return None
     try:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from evaluator.aggregate.stored import read_numbers
 from evaluator.aggregate.summary import MetricRecord, Summary
 from evaluator.errors import CorruptShardError, InputError
-from evaluator.runs import display, images, results, scores, tables
+from evaluator.runs import display, images, scores, tables
 from evaluator.runs.images import SampleImage
 from evaluator.store import schemas, settings
 from evaluator.store.rundir import RunDirectory
@@ -184,8 +185,8 @@ class Run:
 
     @cached_property
     def summary(self) -> Summary:
-        """All of metrics.json; RunDirectoryError where it is not there or damaged."""
-        return results.read_summary(self.directory)
+        """All of metrics.json; NumbersError where it is not there or damaged."""
+        return read_numbers(self.path).summary()
 
     @property
     def metrics(self) -> tuple[MetricRecord, ...]:

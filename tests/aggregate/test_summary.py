@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evaluator.aggregate.stored import read_numbers, stored_summary
 from evaluator.aggregate.summary import Counts, MetricRecord, Summary
+from evaluator.errors import NumbersError
 
 NUMBER = MetricRecord(
     "fid", 1.5, 10, 12, False,
@@ -46,3 +49,46 @@ def test_counts_that_are_none_are_refused() -> None:
     record["samples"]["planned"] = 10**400
     with pytest.raises(ValueError, match="expected whole numbers"):
         Summary.from_record(record)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            None,
+            r"got no such file: this run has not been aggregated yet\. The same `evaluator run`",
+        ),
+        (b"{", r"got a file that cannot be read \(Expecting property name.*`evaluator aggregate"),
+        (b"\xff\xfe", r"got a file that cannot be read \("),
+        (b"[" * 100_000, r"got a file that cannot be read \("),
+        (b"[]", r"got a file that does not hold them \(expected its format and .*`evaluator agg"),
+        (b'{"format": 1, "metrics": {}}', r"does not hold them \(expected its format and"),
+        (b'{"format": "1", "metrics": []}', r"does not hold them \(expected its format and"),
+        (b'{"format": true, "metrics": []}', r"does not hold them \(expected its format and"),
+        (b'{"format": 2}', r"or older, got 2\. Use the evaluator that wrote it\.$"),
+    ],
+)
+def test_numbers_that_cannot_be_had_are_told_with_what_to_do(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / "metrics.json").write_bytes(content)
+    with pytest.raises(NumbersError, match=rf"/metrics\.json: expected .*{reason}") as caught:
+        read_numbers(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/{caught.value.reason}"
+    assert stored_summary(tmp_path) is None
+
+
+def test_what_is_sound_is_read_beside_what_is_damaged(tmp_path: Path) -> None:
+    record = SUMMARY.record()
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    assert read_numbers(tmp_path).summary() == stored_summary(tmp_path) == SUMMARY
+    record["metrics"] += [7, {**record["metrics"][0], "n": -1}]
+    record["samples"] |= {"errors": "2", "black": True}
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    stored = read_numbers(tmp_path)
+    assert (stored.sound(), len(stored.entries)) == ([NUMBER], 3)
+    assert stored.samples == {"planned": 12, "committed": 12, "truncated": 0, "non_finite": 0}
+    with pytest.raises(NumbersError, match="got a file that does not hold them"):
+        stored.summary()
+    assert stored_summary(tmp_path) is None

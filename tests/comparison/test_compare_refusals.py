@@ -166,7 +166,7 @@ def test_samples_without_an_image_are_left_out_of_both(compared):
     )
 
 
-@pytest.mark.parametrize("damage", ["metrics.json", "newer", "broken"])
+@pytest.mark.parametrize("damage", ["metrics.json", "newer", "broken", "deep"])
 def test_without_numbers_of_its_own_a_run_is_computed_from_its_tables(
     compared, runs, tmp_path, call, damage
 ):
@@ -175,7 +175,9 @@ def test_without_numbers_of_its_own_a_run_is_computed_from_its_tables(
     path = copy / "metrics.json"
     path.unlink()
     if damage != "metrics.json":
-        path.write_text(json.dumps({"format": 9}) if damage == "newer" else "{")
+        newer = json.loads((runs / "b" / "metrics.json").read_bytes()) | {"format": 9}
+        text = {"newer": json.dumps(newer), "broken": "{", "deep": "[" * 100_000}
+        path.write_text(text[damage])
     ended = call("compare", runs / "a", copy, "--output", tmp_path / "out")
     assert ended.status == 0
     first, second = (text.out.split("metric ")[1].split("comparison:")[0]

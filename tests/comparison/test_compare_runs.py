@@ -412,3 +412,18 @@ def test_of_results_of_one_quantity_one_alone_is_tested(make):
     assert (subsets.interval.low + subsets.interval.high) / 2 == pytest.approx(subsets.difference)
     assert full.p is not None
     assert full.family == sum(d.p is not None for d in pairing.overall) == 3
+
+
+def test_of_metrics_of_one_quantity_one_alone_is_tested_where_it_is_there(make):
+    metrics = ("fd_infinity_toy", "fd_toy", "clip_score_toy")
+    a, b = (make(each, prompts=60, metrics=metrics, seed=i) for i, each in enumerate("ab"))
+    comparison, pairing = only(a, b, tag="colour")
+    for group in {d.group for d in pairing.differences}:
+        bare, infinite = (of(comparison, name, group) for name in ("fd_toy", "fd_infinity_toy"))
+        assert bare.p is not None
+        assert (infinite.p, infinite.family, infinite.verdict) == (None, 0, "not tested")
+        assert infinite.why.startswith("not tested apart: fd_toy is of the same quantity")
+        assert infinite.difference == pytest.approx(infinite.other - infinite.baseline)
+    assert of(comparison, "fd_toy").family == sum(d.p is not None for d in pairing.overall) == 2
+    alone = of(only(a, b, metrics=("fd_infinity_toy",))[0], "fd_infinity_toy")
+    assert alone.p is not None

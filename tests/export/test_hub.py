@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 
 import pytest
@@ -85,6 +86,27 @@ def test_a_card_that_is_there_keeps_its_text_and_the_results_of_others(small_run
     assert again.data.model_name == "mine"
     assert {r.metric_type for r in again.data.eval_results} == {"fid", "fd_clip", "clip_score"}
     assert len(again.data.eval_results) == 3
+
+
+def test_results_of_another_model_on_a_card_are_not_replaced(small_run, tmp_path):
+    [path] = export_runs(find_runs([small_run]), "model-card", tmp_path, DATASET).files
+    before = path.read_bytes()
+    other = ExportOptions(dataset="some-org/some-data", model="an_other")
+    message = "README.md: expected no results, or those of 'an_other', got results of 'some-model'"
+    with pytest.raises(ConfigError, match=message + r"\. Name another --output, .*: --model\."):
+        export_runs(find_runs([small_run]), "model-card", tmp_path, other)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["# Mine\n", "\n\nno heading", ""])
+def test_a_readme_without_metadata_becomes_a_card_without_a_warning(
+    small_run, tmp_path, caplog, monkeypatch, text
+):
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    (tmp_path / "README.md").write_text(text)
+    [path] = export_runs(find_runs([small_run]), "model-card", tmp_path, DATASET).files
+    assert caplog.records == []
+    assert text.strip() in ModelCard.load(path).text
 
 
 def test_two_runs_of_one_model_are_told_apart_on_its_card(tmp_path):

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -16,7 +17,7 @@ from evaluator.export.options import ExportOptions
 from evaluator.export.own_files import RECORD, write_files
 from evaluator.export.write import export_runs
 from evaluator.runs import find_runs
-from tests.small_runs import build_run
+from tests.small_runs import CONFIG, build_run
 
 TARGETS = ("csv", "json", "parquet", "eval-results", "tensorboard")
 
@@ -57,6 +58,47 @@ def test_an_older_export_is_replaced_even_where_it_was_moved(small_run, tmp_path
         name = path.relative_to(tmp_path / "moved")
         assert path.read_bytes() == (tmp_path / "fresh" / name).read_bytes()
     assert len(fresh) > 0
+
+
+@pytest.mark.parametrize("target", ["eval-results", "tensorboard", "trackio"])
+def test_another_run_of_the_same_name_is_not_replaced_unasked(tmp_path, monkeypatch, target):
+    if target in ("tensorboard", "trackio"):
+        pytest.importorskip(target, reason=f"NOT TESTED: {target}; pip install -e '.[test]'")
+    first = build_run(tmp_path / "a" / "run", images=False).path
+    monkeypatch.setitem(CONFIG, "generation", {"steps": 8, "guidance_scale": 3.0, "seed": 0})
+    second = build_run(tmp_path / "b" / "run", images=False).path
+    out = tmp_path / "out"
+    paths = exported(first, target, out)
+    before = [path.read_bytes() for path in paths]
+    exported(first, target, out)
+    message = r": expected no (file|run 'small' .*), or one of the run that is exported, got one "
+    message += r"of another run of this name\. Export both at once, .*--output, .*: --overwrite\.$"
+    with pytest.raises(ConfigError, match=message):
+        exported(second, target, out)
+    if target != "trackio":
+        assert [path.read_bytes() for path in paths] == before
+    else:
+        assert '"steps":4' in configs_of(out / "evaluator.db")
+    exported(second, target, out, overwrite=True)
+    exported(second, target, out)
+    with pytest.raises(ConfigError, match=message):
+        exported(first, target, out)
+
+
+def configs_of(database) -> str:
+    """The settings of all runs in a database of trackio's."""
+    with closing(sqlite3.connect(database)) as opened:
+        return str(opened.execute("SELECT config FROM configs").fetchall())
+
+
+def test_a_file_whose_record_does_not_say_of_which_run_it_is_is_replaced(tmp_path):
+    write_files(tmp_path, {"a": b"1", "b": b"1"}, runs={"b": "B"})
+    write_files(tmp_path, {"a": b"2"}, runs={"a": "A"})
+    with pytest.raises(ConfigError, match=r"a: expected .* got one of another run of this name"):
+        write_files(tmp_path, {"a": b"3"}, runs={"a": "other"})
+    with pytest.raises(ConfigError, match=r"b: expected .* got one of another run of this name"):
+        write_files(tmp_path, {"b": b"3"}, runs={"b": "other"})
+    write_files(tmp_path, {"a": b"2"}, runs={"a": "other"})  # the same content is no loss
 
 
 def test_a_file_that_was_changed_since_is_somebodys_work(tmp_path):
@@ -182,6 +224,24 @@ def test_trackios_run_that_no_export_wrote_is_kept_unless_told_otherwise(tmp_pat
     assert logged().count('"fd_clip":') == 1
     assert "mine" not in logged()
     database.close()
+
+
+@pytest.mark.parametrize("form", ["no database", "other tables", "other columns"])
+def test_a_database_that_is_not_trackios_is_named_and_kept(tmp_path, form):
+    pytest.importorskip("trackio", reason="NOT TESTED: trackio; pip install -e '.[test]'")
+    path = tmp_path / "evaluator.db"
+    if form == "no database":
+        path.write_bytes(b"my own notes")
+    else:
+        with closing(sqlite3.connect(path)) as mine:
+            mine.execute(f"CREATE TABLE {'notes' if form == 'other tables' else 'metrics'} (x)")
+            mine.commit()
+    before = path.read_bytes()
+    run = build_run(tmp_path / "run", images=False).path
+    message = r"evaluator\.db: expected no file, or a database of trackio's, got another's \(.*\)\."
+    with pytest.raises(ConfigError, match=message + " Name another --project or --output, or move"):
+        exported(run, "trackio", tmp_path)
+    assert path.read_bytes() == before
 
 
 def test_the_verb_says_what_it_would_replace_and_how_to_go_on(call, small_run, tmp_path):

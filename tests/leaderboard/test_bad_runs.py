@@ -41,7 +41,9 @@ def test_a_run_without_numbers_is_a_remark_in_a_folder_and_a_fault_by_name(runs:
     board = board_of(runs)
     assert names(board) == ["a", "c"]
     (remark,) = board.remarks
-    assert remark.startswith(f"{runs / 'b'}: no metrics.json: the run is not finished")
+    assert remark.startswith(
+        f"{runs / 'b'}: metrics.json: expected numbers, got no such file: this run has not"
+    )
     assert board.faults == ()
     assert board_of(runs / "a", runs / "b").faults == (remark,)
 
@@ -63,13 +65,16 @@ def test_a_run_that_lost_a_shard_since_says_so_beside_its_numbers(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"{", "metrics.json cannot be read"),
-        (b"\xff\xfe", "metrics.json cannot be read"),
-        (b"[" * 100_000, "metrics.json cannot be read"),
-        (b"[]", "metrics.json holds no metrics"),
-        (b'{"format": 1, "metrics": 5}', "metrics.json holds no metrics"),
-        (b'{"format": 2, "metrics": []}', "expected format 1 or older, got 2; use the evaluator"),
-        (b'{"format": 1, "metrics": [7]}', "holds no number that can be read"),
+        (b"{", "metrics.json: expected numbers, got a file that cannot be read (Expecting"),
+        (b"\xff\xfe", "got a file that cannot be read ("),
+        (b"[" * 100_000, "got a file that cannot be read ("),
+        (b"[]", "got a file that does not hold them (expected its format and a list of metrics)"),
+        (
+            b'{"format": 1, "metrics": 5}',
+            "does not hold them (expected its format and a list of metrics)",
+        ),
+        (b'{"format": 2, "metrics": []}', "expected format 1 or older, got 2. Use the evaluator"),
+        (b'{"format": 1, "metrics": [7]}', "expected numbers, got none that can be read"),
     ],
 )
 def test_damaged_numbers_are_said_and_the_rest_is_shown(

@@ -99,6 +99,18 @@ def test_few_samples_constant_features_and_zeros_are_said() -> None:
     assert "generated: expected features other than zero" in result.warnings[0]
 
 
+def test_what_is_said_of_two_runs_that_differ_in_their_score_alone_is_one_sentence() -> None:
+    said = []
+    for seed in range(2):
+        metric = VendiScore(6)
+        values = torch.randn(20, 6, generator=torch.Generator().manual_seed(seed))
+        metric.update(values, torch.arange(20), torch.arange(20))
+        (result,) = metric.compute()
+        said.append((result.warnings, result.value))
+    assert said[0][0] == said[1][0] != []
+    assert said[0][1] != said[1][1]
+
+
 def test_a_configuration_may_spell_infinity() -> None:
     assert resolve("vendi_x", options={"q": "inf"}).build(4).q == "inf"
     values = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))

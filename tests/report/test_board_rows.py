@@ -39,7 +39,8 @@ def test_only_addresses_of_the_web_become_links(given: Board, tmp_path: Path) ->
 
 
 def test_settings_go_by_their_last_name_and_without_secrets(given: Board, tmp_path: Path) -> None:
-    settings = {"generation.steps": 20, "model.hub_token": "hf_abc", "a.kind": 1, "b.kind": 2}
+    settings = {"generation.steps": 20, "model.hub_token": "hf_abc", "a.kind": 1, "b.kind": 2,
+                "model.task": None}  # fmt: skip
     row = replace(given.rows[0], settings=settings)
     texts = row_texts(replace(given, rows=(row,)), Notes(), tmp_path)
     said = "steps: 20, hub_token: (redacted), a.kind: 1, b.kind: 2"

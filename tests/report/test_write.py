@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.errors import RunDirectoryError
+from evaluator.errors import RunDirectoryError, StorageError
 from evaluator.report import replaced, write_report
 from evaluator.store.rundir import RunDirectory
 
@@ -85,9 +86,10 @@ def test_damaged_table_is_named_and_the_rest_is_shown(make_run: Make) -> None:
 def test_damaged_metrics_become_a_sentence(make_run: Make) -> None:
     run = make_run(num_samples=3, probes=False)
     for content, said in (
-        (b"{", "metrics.json cannot be read"),
-        (b"[]", "holds no list of metrics"),
-        (json.dumps({"format": 99, "metrics": []}).encode(), "has format 99"),
+        (b"{", "metrics.json: expected numbers, got a file that cannot be read"),
+        (b"[" * 100_000, "got a file that cannot be read"),
+        (b"[]", "does not hold them (expected its format and a list of metrics)"),
+        (json.dumps({"format": 99, "metrics": []}).encode(), "expected format 1 or older, got 99"),
         (json.dumps({"format": 1, "metrics": [3, {}]}).encode(), "? / ?"),
     ):
         run.write("metrics.json", content)
@@ -130,19 +132,51 @@ def test_files_of_others_in_the_folder_are_kept(make_run: Make, tmp_path: Path) 
     assert set(files(folder)) == {"index.html", "notes/thesis.svg", "thumbs/mine.webp"}
 
 
+def older_report(final: Path) -> None:
+    """A report that lists its page alone."""
+    with replaced.replaced(final) as aside:
+        (aside / "index.html").write_text('<meta name="referrer"> content="evaluator report"')
+
+
+def newer_report(final: Path, name: str) -> None:
+    """One that takes its place, and has a file besides."""
+    with replaced.replaced(final) as aside:
+        (aside / "index.html").write_text('<meta name="referrer">')
+        (aside / name).write_text("drawn")
+
+
 def test_a_file_of_others_under_a_name_of_the_report_is_kept_beside_it(tmp_path: Path) -> None:
     final = tmp_path / "report"
-    for name in ("first", "second"):
-        with replaced.replaced(final) as aside:
-            (aside / "index.html").write_text(f'<meta name="referrer"> {name}')
-            if name == "second":
-                (aside / "latents.svg").write_text("drawn")
-        if name == "first":
-            page = (final / "index.html").read_text()
-            (final / "index.html").write_text(f'{page} content="evaluator report"')
-            (final / "latents.svg").write_text("mine")
+    older_report(final)
+    (final / "latents.svg").write_text("mine")
+    newer_report(final, "latents.svg")
     assert (final / "latents.svg").read_text() == "drawn"
     assert (final / "latents.svg.kept1").read_text() == "mine"
+
+
+def test_a_folder_of_others_under_a_name_of_the_report_is_kept_beside_it(tmp_path: Path) -> None:
+    final = tmp_path / "report"
+    older_report(final)
+    (final / "drawn" / "drawn").mkdir(parents=True)
+    for name in ("a", "drawn/b", "drawn/drawn"):
+        (final / "drawn" / name).with_suffix(".txt").write_text("mine")
+    newer_report(final, "drawn")
+    assert (final / "drawn").read_text() == "drawn"
+    kept = {f"drawn.kept1/{name}" for name in ("a.txt", "drawn/b.txt", "drawn/drawn.txt")}
+    assert set(files(tmp_path)) == {f"report/{n}" for n in ("index.html", "drawn", *kept)}
+
+
+def test_files_of_others_that_cannot_be_moved_are_told_where_they_lie(tmp_path: Path) -> None:
+    final, name = tmp_path / "report", "x" * 252  # no room for `.kept1` in a file's name
+    older_report(final)
+    (final / name).write_text("mine")
+    message = r"report: the report is written, .* \(File name too long\): they lie in (.*)\. Move"
+    with pytest.raises(StorageError, match=message) as caught:
+        newer_report(final, name)
+    told = re.search(message, str(caught.value))
+    assert told is not None
+    assert (Path(told[1]) / name).read_text() == "mine"
+    assert (final / name).read_text() == "drawn"
 
 
 @pytest.mark.parametrize("listed", ["5", "{", "null", "[" * 100_000])

@@ -18,6 +18,7 @@ import yaml
 from evaluator.config.points import Sweep, load_runs
 from evaluator.runner.sweep import run_sweep
 from evaluator.store.claims import Claims, Worker
+from evaluator.store.rundir import RunDirectory
 from tests.runner.conftest import STARTED, bytes_of, command, launch
 from tests.runner.test_worlds import numbers
 from tests.waiting import PATIENCE, beside, until
@@ -81,6 +82,23 @@ def test_each_point_is_a_run_and_the_model_is_loaded_once(
     said = call("status", out)
     assert said.status == 0
     assert said.out.startswith("noise: 3 of 3 points complete\nseed-1: complete: 10/10 samples")
+
+
+def test_only_the_first_batch_of_a_model_that_was_just_loaded_is_a_workers_first(
+    write: Callable[..., Path], out: Path, call: Callable[..., Any]
+) -> None:
+    paths = {"generation.seed": [1, 2], "model.options.variant": ["a", "b"]}
+    assert call("run", write({"grid": paths}), "--output", out, "--allow-code").status == 0
+    assert loads(out) == ["a", "b"]
+    marks = {}
+    for point in sorted(path.parent.name for path in out.glob("*/init")):
+        run = RunDirectory.open(out / point)
+        tables = [run.read(shard, "timings.parquet", kind="timings") for shard in range(2)]
+        rows = [row for table in tables for row in table.to_pylist() if row["stage"] == "generate"]
+        marks[point] = [row["first_of_worker"] for row in rows]
+    cold = {point for point, found in marks.items() if any(found)}
+    assert cold == {f"seed-1_model.options.variant-{variant}" for variant in "ab"}, marks
+    assert all(sum(marks[point]) == 1 for point in cold), marks
 
 
 def test_a_finished_sweep_answers_without_loading_anything(
