@@ -75,14 +75,15 @@ def shifted_prompts(
                 if bound.arguments.get(name) is not None:
                     bound.arguments[name] = [text] * len(shifts)
             ends.append(original(*bound.args, **bound.kwargs))
-        parts = zip(here, *ends, strict=True) if isinstance(here, tuple) else [(here, *ends)]
-        moved = tuple(
-            _shown(*part, shifts, from_start=base == pair[0])
-            if _is_mask(part[0])
-            else _moved(*part, shifts, seed)
-            for part in parts
+        own = base == pair[0]
+        if not isinstance(here, tuple):
+            return _moved(here, ends[0], ends[1], shifts, seed)
+        return tuple(
+            _shown(item, start, end, shifts, from_start=own)
+            if _is_mask(item)
+            else _moved(item, start, end, shifts, seed)
+            for item, start, end in zip(here, *ends, strict=True)
         )
-        return moved if isinstance(here, tuple) else moved[0]
 
     with replaced(pipeline, "encode_prompt", encode_prompt):
         yield
