@@ -105,8 +105,8 @@ def attention_statistics(
                     padding: the same for every token; what is left went to padding and, in joint
                     attention, to the image itself
     text_share      mean of P / Σ_t P over heads and positions: the mass as it were if nothing but
-                    the prompt's tokens could be looked at; a position that gives them nothing
-                    counts as 0
+                    the prompt's tokens could be looked at, however little it is; a position that
+                    gives them nothing, as behind a mask, counts as 0
 
     Tokens without any mass give NaN. `logs` are the logarithms of the probabilities, where known;
     `present` (…, T) tells the prompt's own columns from others, by default all are.
@@ -129,8 +129,10 @@ def attention_statistics(
     y, x, square = (density @ offsets).unbind(dim=-1)
     spread = (square - y * y - x * x).clamp_min(0).sqrt()
     diversity = _head_diversity(probabilities, logs) if num_heads > 1 else torch.zeros_like(mass)
-    statistics = (mass, peak, peak / mass, top, entropy, 1 - entropy)
-    of_text = _of_text(probabilities, present)
+    # Not peak / mass: the mass of a faint token may be too small a number where its sum is none.
+    peak_ratio = peak / total * num_positions
+    statistics = (mass, peak, peak_ratio, top, entropy, 1 - entropy)
+    of_text = _of_text(probabilities, logs, present)
     stacked: Tensor = torch.stack([*statistics, y + 0.5, x + 0.5, spread, diversity, *of_text])
     return stacked
 
@@ -156,17 +158,21 @@ def _head_diversity(probabilities: Tensor, logs: Tensor) -> Tensor:
     return (divergence / math.log(num_heads)).clamp_min(0)
 
 
-def _of_text(probabilities: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+def _of_text(probabilities: Tensor, logs: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean attention on the prompt's tokens, and each token's share of it, both (…, T)."""
     num_heads, num_tokens, num_positions = probabilities.shape[-3:]
     shape = (*probabilities.shape[:-3], num_tokens)
     columns = probabilities.new_ones(shape) if present is None else present.to(probabilities.dtype)
     columns = columns.expand(shape)[..., None, None, :]
     text = columns @ probabilities  # (…, heads, 1, N)
-    smallest = torch.finfo(text.dtype).tiny
-    share = (probabilities @ (1 / text.clamp_min(smallest)).mT).sum(dim=(-3, -1)) / (
-        num_heads * num_positions
-    )
+    limits = torch.finfo(text.dtype)
+    if bool((text < limits.tiny / limits.eps).any()):
+        # A share is a share however small: near the smallest number only logarithms hold it.
+        own = logs.masked_fill(columns.mT == 0, -math.inf)
+        whole = own.logsumexp(dim=-2, keepdim=True)
+        share = torch.where(whole > LOWEST / 2, (own - whole).exp(), 0).mean(dim=(-3, -1))
+    else:
+        share = (probabilities @ (1 / text).mT).sum(dim=(-3, -1)) / (num_heads * num_positions)
     mass = text.mean(dim=(-3, -2, -1)).unsqueeze(-1).expand(shape)
     return mass, share
 

@@ -75,10 +75,13 @@ def shifted_prompts(
                 if bound.arguments.get(name) is not None:
                     bound.arguments[name] = [text] * len(shifts)
             ends.append(original(*bound.args, **bound.kwargs))
+        own = base == pair[0]
         if not isinstance(here, tuple):
             return _moved(here, ends[0], ends[1], shifts, seed)
         return tuple(
-            _moved(item, start, end, shifts, seed)
+            _shown(item, start, end, shifts, from_start=own)
+            if _is_mask(item)
+            else _moved(item, start, end, shifts, seed)
             for item, start, end in zip(here, *ends, strict=True)
         )
 
@@ -96,6 +99,7 @@ def prompt_embeddings(
 ) -> NDArray[np.float64]:
     """The token embeddings of P prompts, flattened: (P, positions · channels).
 
+    Positions behind the encoder's mask are 0: no denoiser sees what it made of padding.
     `generate` calls the pipeline for `texts`; it goes no further than its text encoders.
     """
     original = _encode_prompt_of(pipeline)
@@ -107,16 +111,21 @@ def prompt_embeddings(
         encoded = original(*args, **kwargs)
         if _texts(signature.bind(*args, **kwargs).arguments.get("prompt")) != list(texts):
             return encoded
-        first = encoded[0] if isinstance(encoded, tuple) else encoded
-        found.append(first.detach().double().cpu().flatten(1))
+        first, *others = encoded if isinstance(encoded, tuple) else (encoded,)
+        embeddings = first.detach().double().cpu()
+        for item in others:
+            if _is_mask(item) and item.shape == first.shape[:2]:
+                embeddings = embeddings * (item != 0).cpu().unsqueeze(-1)
+                break
+        found.append(embeddings.flatten(1))
         raise _Encoded
 
     try:
         with replaced(pipeline, "encode_prompt", encode_prompt):
             generate()
     except _Encoded:
-        embeddings: NDArray[np.float64] = found[0].numpy()
-        return embeddings
+        flat: NDArray[np.float64] = found[0].numpy()
+        return flat
     raise ProbeError(
         f"Expected a pipeline that encodes its prompts; {type(pipeline).__name__} did not encode "
         "these. Their embeddings cannot be compared."
@@ -158,14 +167,7 @@ def _moved(base: Any, start: Any, end: Any, shifts: Sequence[Shift], seed: int) 
 
     if not isinstance(base, torch.Tensor):
         return base
-    if not base.shape == start.shape == end.shape:
-        raise ProbeError(
-            "Expected prompts that are encoded to one length; got "
-            f"{tuple(base.shape)}, {tuple(start.shape)} and {tuple(end.shape)}. Choose prompts "
-            "with as many tokens."
-        )
-    if not base.is_floating_point():
-        return torch.maximum(base, torch.maximum(start, end))  # masks: what any of them shows
+    _require_one_length(base, start, end)
     if torch.equal(start, end) or base.shape[0] != len(shifts):
         return base
     difference = (end.double() - start.double())[0]
@@ -178,6 +180,45 @@ def _moved(base: Any, start: Any, end: Any, shifts: Sequence[Shift], seed: int) 
         for row, shift in zip(base, shifts, strict=True)
     ]
     return torch.stack(rows).to(base.dtype)
+
+
+def _is_mask(item: Any) -> bool:
+    import torch
+
+    return isinstance(item, torch.Tensor) and not item.is_floating_point()
+
+
+def _shown(
+    base: Tensor, start: Tensor, end: Tensor, shifts: Sequence[Shift], *, from_start: bool
+) -> Tensor:
+    """Which positions each row shows: a prompt's own where a shift ends at it, else all prompts'.
+
+    Behind a mask lie embeddings too, of padding, that no prompt was ever shown with.
+    """
+    import torch
+
+    _require_one_length(base, start, end)
+    every = torch.maximum(base, torch.maximum(start, end))
+    if base.shape[0] != len(shifts):
+        return every
+    rows = [
+        base[row]
+        if shift.strength == 0
+        else end[row]
+        if shift == Shift(1.0) and from_start
+        else every[row]
+        for row, shift in enumerate(shifts)
+    ]
+    return torch.stack(rows)
+
+
+def _require_one_length(base: Tensor, start: Tensor, end: Tensor) -> None:
+    if not base.shape == start.shape == end.shape:
+        raise ProbeError(
+            "Expected prompts that are encoded to one length; got "
+            f"{tuple(base.shape)}, {tuple(start.shape)} and {tuple(end.shape)}. Choose prompts "
+            "with as many tokens."
+        )
 
 
 def _cosines(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,10 +25,13 @@ from evaluator.probes.noise import (
     noise_family,
 )
 from evaluator.probes.patching import replaced
-from evaluator.probes.steps import place_of_call
+from evaluator.probes.steps import num_steps_of, place_of_call
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LMS_ORDER = 4
+"""Steps that the linear multistep sampler looks back on, its own included."""
 
 
 class Stepped(NamedTuple):
@@ -80,6 +83,7 @@ class _Steering:
         self._follow = follow
         self._timesteps: Any = None
         self._left: list[int] = []
+        self._num_made = 0
         self.started = False
 
     @contextmanager
@@ -102,6 +106,7 @@ class _Steering:
             timesteps = self._timesteps = self.scheduler.timesteps
             self._left = list(self._choose([float(timestep) for timestep in timesteps]))
             self.started = False
+            self._num_made = 0
             chosen = timesteps[self._left]
             self.scheduler.timesteps = torch.cat([chosen[:1], chosen])
             return result
@@ -120,6 +125,10 @@ class _Steering:
                 self._go_to(self._left[0])
                 return _stepped(self._start(self._left[0]), given["sample"])
             if self._follow is None:
+                self._num_made += 1
+                if "order" in signature.parameters:
+                    # LMS takes a run from the middle to have made all the steps before.
+                    kwargs["order"] = min(LMS_ORDER, self._num_made)
                 return original(*args, **kwargs)
             self._follow(self._left.pop(0), given)
             if not self._left:
@@ -159,24 +168,43 @@ def _scheduler_of(pipeline: Any) -> Any:
     return scheduler
 
 
+def _evaluations_from(scheduler: Any, begin: int, count: int) -> list[int]:
+    """Places in the run's `count` timesteps of every model evaluation from step `begin` on."""
+    places = [place_of_call(scheduler, i) for i in range(count)]
+    first = next(i for i, place in enumerate(places) if place.first and place.step == begin)
+    prk_timesteps = getattr(scheduler, "prk_timesteps", None)
+    if begin == 0 or prk_timesteps is None:
+        return list(range(first, count))
+    if len(prk_timesteps):
+        raise ProbeError(
+            f"Expected a sampler that can begin in the middle; got {type(scheduler).__name__} "
+            "with Runge-Kutta steps, which come first in a run. Set skip_prk_steps, or choose "
+            "another scheduler."
+        )
+    # PNDM evaluates its second step twice to begin with, wherever that is.
+    return [first, *range(first + 1, count)[:1], *range(first + 1, count)]
+
+
 @contextmanager
 def starting_from(
     pipeline: Any, latents: Callable[[NoiseLevel | None], Tensor], *, begin: int = 0
 ) -> Iterator[None]:
     """While inside, a run of the pipeline begins at step `begin` with these latents.
 
-    `latents` is called with the noise level there (None where the scheduler's is not known) and
-    gives x_t (N, …) as the scheduler sees it. The rest of the run is the pipeline's own.
+    Steps are the sampler's, as probes count them: second-order ones evaluate the model twice in
+    each. `latents` is called with the noise level there (None where the scheduler's is not known)
+    and gives x_t (N, …) as the scheduler sees it. The rest of the run is the pipeline's own.
     """
     scheduler = _scheduler_of(pipeline)
 
     def choose(timesteps: Sequence[float]) -> Sequence[int]:
-        if not 0 <= begin < len(timesteps):
+        num_steps = num_steps_of(scheduler, len(timesteps))
+        if not 0 <= begin < num_steps:
             raise ProbeError(
-                f"Expected a first step below {len(timesteps)}, the number of steps of this run; "
+                f"Expected a first step below {num_steps}, the number of steps of this run; "
                 f"got {begin}. Ask for more steps."
             )
-        return range(begin, len(timesteps))
+        return _evaluations_from(scheduler, begin, len(timesteps))
 
     def start(step: int) -> Tensor:
         try:

@@ -68,12 +68,12 @@ def image_ends(probed: ProbedModel, images: Sequence[Tensor], *, seed: int) -> E
 
 
 def first_step_of(probed: ProbedModel, strength: float) -> int:
-    """The place in the run's timesteps where a `strength` of it is left; 0 for all of it."""
+    """The step of the run from which on a `strength` of it is left; 0 for all of it."""
     if not 0 < strength <= 1:
         raise ConfigError(f"--strength: expected more than 0 and at most 1, got {strength:g}")
     steps = probed.config.generation.steps
     left = max(1, min(steps, int(steps * strength + 0.5)))
-    return (steps - left) * int(getattr(probed.pipeline.scheduler, "order", 1))
+    return steps - left
 
 
 def walk(

@@ -162,6 +162,29 @@ def test_a_head_that_gives_the_text_nothing_does_not_spoil_the_share():
     assert float(share.sum()) == pytest.approx(47 / 48, rel=1e-5)
 
 
+def test_a_text_that_padding_drowns_out_keeps_its_shares():
+    logits = torch.randn(2, 6, 24, generator=torch.Generator().manual_seed(7)) * 3
+    logits[0, :4] -= 110  # less than float32 holds, beside padding of e⁰
+    logits[1, :4] -= 60
+    query, key = torch.eye(24).expand(2, 24, 24), logits
+    maps = text_maps(query, key, None, logits.logsumexp(dim=1), scale=1.0)
+    present = torch.tensor([True] * 4 + [False] * 2)
+    found = attention_statistics(maps.probabilities, GRID, logs=maps.logs, present=present)
+    share = found[ATTENTION_STATISTICS.index("text_share"), :4]
+    expected = logits.double()[:, :4].softmax(1).mean((0, 2))
+    assert share.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_a_token_with_hardly_any_mass_has_a_finite_peak():
+    maps = torch.full((2, 24), 1e-45)
+    maps[:, 0] = 2e-44
+    found = statistics_of(maps)
+    assert 1 <= found["peak_ratio"] <= 24
+    assert math.isfinite(
+        statistics_of(torch.where(delta(1, 1) > 0, 1e-44, 0.0).expand(2, -1))["peak_ratio"]
+    )
+
+
 @pytest.mark.parametrize(
     ("query_shape", "key_shape"), [((3, 2, 64, 8), (3, 2, 12, 8)), ((2, 4, 80, 16),) * 2]
 )

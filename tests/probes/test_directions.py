@@ -21,7 +21,7 @@ from evaluator.probes.directions import (
 
 EMBEDDINGS = {
     "base": torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]),
-    "from": torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]),
+    "from": torch.tensor([[[0.5, 0.0], [1.0, 1.0]]]),
     "to": torch.tensor([[[4.0, 0.0], [1.0, -1.0]]]),
 }
 
@@ -45,11 +45,25 @@ def test_each_row_is_moved_by_its_own_strength():
     for row, shift in zip(moved, shifts):
         torch.testing.assert_close(row, (EMBEDDINGS["base"] + shift.strength * difference)[0])
     assert (negative == 7).all()
-    assert mask.tolist() == [[1, 1]] * 3
+    assert mask.tolist() == [[1, 1]] * 3, "shown: what any of the prompts shows"
     assert nothing is None
     assert torch.equal(ids, torch.zeros(2, 3))
     assert torch.equal(other, EMBEDDINGS["to"]), "another text is another call's"
     assert "encode_prompt" not in vars(encoder)
+
+
+def test_a_prompts_own_mask_is_shown_where_a_shift_ends_at_it():
+    encoder = Encoder()
+    shifts = [Shift(0.0), Shift(1.0), Shift(0.5), Shift(1.0, shuffled=True)]
+    with shifted_prompts(encoder, "from", ("from", "to"), shifts):
+        mask = encoder.encode_prompt(["from"] * 4)[2]
+    assert mask.tolist() == [[1, 0], [1, 1], [1, 1], [1, 1]]
+    with shifted_prompts(encoder, "to", ("to", "from"), shifts):
+        mask = encoder.encode_prompt(["to"] * 4)[2]
+    assert mask.tolist() == [[1, 1], [1, 0], [1, 1], [1, 1]]
+    with shifted_prompts(encoder, "from", ("base", "to"), shifts):
+        mask = encoder.encode_prompt(["from"] * 4)[2]
+    assert mask.tolist() == [[1, 0], [1, 1], [1, 1], [1, 1]]
 
 
 def test_a_shuffled_direction_is_as_long_and_seeded():
@@ -99,7 +113,9 @@ def test_embeddings_are_those_of_the_encoder_and_their_cosines_numpys():
     encoder = Encoder()
     texts = ["base", "from", "to"]
     found = prompt_embeddings(encoder, lambda: encoder.encode_prompt(texts), texts)
-    assert found.tolist() == [EMBEDDINGS[text].flatten().tolist() for text in texts]
+    shown = [EMBEDDINGS[text].flatten().tolist() for text in texts]
+    shown[1][2:] = [0.0, 0.0]  # behind the mask of "from"
+    assert found.tolist() == shown
     alike = similarity(found)
     expected = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in found] for a in found]
     np.testing.assert_allclose(alike.cosine, expected, atol=1e-12)

@@ -35,6 +35,20 @@ def test_strengths_0_and_1_are_the_two_prompts_themselves(digits: ProbedModel):
     assert (images.int() - torch.stack(made).int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("name", ["pixart-alpha", "sana", "lumina2"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_ends_are_the_prompts_themselves_where_a_mask_hides_padding(
+    name: str, order: int, family: Any
+):
+    probed = family(name, steps=2)
+    pair = ("a red", "a blue fox and a dog")[::order]
+    images = moved_images(probed, pair[0], pair, [Shift(0.0), Shift(1.0)], num_seeds=1)
+    seed = stream_seed(probed.seed, "directions", 0)
+    made = probed.model.generate([Prompt("a", text) for text in pair], [0] * 2, [seed] * 2)
+    assert (images.int() - torch.stack(made).int()).abs().max() <= 1
+    assert not torch.equal(images[0], images[1])
+
+
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "pixart-alpha", "lumina2", "qwen-image"])
 def test_every_family_can_be_moved(name: str, family: Any):
     probed = family(name, steps=2)
