@@ -65,8 +65,9 @@ def shifted_prompts(
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         nonlocal came
         bound = signature.bind(*args, **kwargs)
-        if _texts(bound.arguments.get("prompt")) != texts:
-            return original(*args, **kwargs)  # the negative prompt, in a call of its own
+        if came or _texts(bound.arguments.get("prompt")) != texts:
+            # The negative prompt, in a call of its own; it comes second, and may be the same text.
+            return original(*args, **kwargs)
         came = True
         here = original(*bound.args, **bound.kwargs)
         ends = []

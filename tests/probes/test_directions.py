@@ -52,6 +52,15 @@ def test_each_row_is_moved_by_its_own_strength():
     assert "encode_prompt" not in vars(encoder)
 
 
+def test_a_negative_prompt_of_the_same_text_stays_where_it_is():
+    encoder = Encoder()
+    with shifted_prompts(encoder, "base", ("from", "to"), [Shift(1.0)]):
+        moved = encoder.encode_prompt(["base"])[0]
+        negative = encoder.encode_prompt(["base"])[0]
+    assert not torch.equal(moved, EMBEDDINGS["base"])
+    assert torch.equal(negative, EMBEDDINGS["base"])
+
+
 def test_a_prompts_own_mask_is_shown_where_a_shift_ends_at_it():
     encoder = Encoder()
     shifts = [Shift(0.0), Shift(1.0), Shift(0.5), Shift(1.0, shuffled=True)]
