@@ -70,11 +70,11 @@ def shifted_prompts(
             return original(*args, **kwargs)
         came = True
         here = original(*bound.args, **bound.kwargs)
+        # A text that the settings give to one encoder is the same for every prompt.
+        told = [name for name in PROMPTS if _texts(bound.arguments.get(name)) == texts]
         ends = []
         for text in pair:
-            for name in PROMPTS:
-                if bound.arguments.get(name) is not None:
-                    bound.arguments[name] = [text] * len(shifts)
+            bound.arguments.update({name: [text] * len(shifts) for name in told})
             ends.append(original(*bound.args, **bound.kwargs))
         own = base == pair[0]
         if not isinstance(here, tuple):
