@@ -80,6 +80,11 @@ class DiffusersModel:
         """The pipeline itself, for probes."""
         return self._pipeline
 
+    @property
+    def refiner_pipeline(self) -> Any:
+        """The pipeline that takes the last steps over; None where there is no refiner."""
+        return None if self._refiner is None else self._refiner.pipeline
+
     def generate(
         self, prompts: Sequence[Prompt], image_indices: Sequence[int], seeds: Sequence[int]
     ) -> list[Tensor | SampleError]:

@@ -50,7 +50,7 @@ class Refiner:
             loaded.watermark = None
         loaded.scheduler = _continuing(scheduler, loaded.scheduler)
         loaded.set_progress_bar_config(disable=True)
-        self._pipeline = place(loaded, config, device=device)
+        self.pipeline = place(loaded, config, device=device)
 
     def base_arguments(self) -> dict[str, Any]:
         """What the base is called with so that it stops in time."""
@@ -60,7 +60,7 @@ class Refiner:
         """The pipeline's output for the base's latents, pixels as `np`."""
         known = set(self._parameters) - set(_OF_THE_BASE)
         shared = {name: value for name, value in arguments.items() if name in known}
-        return self._pipeline(
+        return self.pipeline(
             image=latents,
             denoising_start=self._start,
             generator=generators,

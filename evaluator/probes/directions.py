@@ -65,15 +65,16 @@ def shifted_prompts(
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         nonlocal came
         bound = signature.bind(*args, **kwargs)
-        if _texts(bound.arguments.get("prompt")) != texts:
-            return original(*args, **kwargs)  # the negative prompt, in a call of its own
+        if came or _texts(bound.arguments.get("prompt")) != texts:
+            # The negative prompt, in a call of its own; it comes second, and may be the same text.
+            return original(*args, **kwargs)
         came = True
         here = original(*bound.args, **bound.kwargs)
+        # A text that the settings give to one encoder is the same for every prompt.
+        told = [name for name in PROMPTS if _texts(bound.arguments.get(name)) == texts]
         ends = []
         for text in pair:
-            for name in PROMPTS:
-                if bound.arguments.get(name) is not None:
-                    bound.arguments[name] = [text] * len(shifts)
+            bound.arguments.update({name: [text] * len(shifts) for name in told})
             ends.append(original(*bound.args, **bound.kwargs))
         own = base == pair[0]
         if not isinstance(here, tuple):

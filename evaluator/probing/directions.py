@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -230,10 +231,9 @@ def moved_images(
         part = jobs[start : start + probed.batch_size]
         count = len(part)
         moved = [shift for _, shift in part]
-        with (
-            torch.no_grad(),
-            shifted_prompts(probed.pipeline, base, pair, moved, seed=shuffle),
-        ):
+        with torch.no_grad(), ExitStack() as stack:
+            for pipeline in probed.pipelines:
+                stack.enter_context(shifted_prompts(pipeline, base, pair, moved, seed=shuffle))
             images += probed.generate([Prompt("direction", base)] * count, [s for s, _ in part])
         if progress is not None:
             progress.advance(count)

@@ -73,6 +73,12 @@ class ProbedModel:
         return pipeline
 
     @property
+    def pipelines(self) -> tuple[Any, ...]:
+        """The pipeline, and the refiner's where one takes its last steps over."""
+        refiner = getattr(self.model, "refiner_pipeline", None)
+        return (self.pipeline,) if refiner is None else (self.pipeline, refiner)
+
+    @property
     def batch_size(self) -> int:
         """Samples in one call of the model: `runtime.batch_size`."""
         return self.config.runtime.batch_size

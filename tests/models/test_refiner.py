@@ -93,9 +93,9 @@ def test_the_refiner_goes_on_with_the_bases_scheduler(root: Path) -> None:
     ours = model("sdxl", root, {"id": str(folder)})
     seen: list[torch.Tensor] = []
     assert ours._refiner is not None
-    network = ours._refiner._pipeline.unet
+    network = ours.refiner_pipeline.unet
     network.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    went_on = ours._refiner._pipeline.scheduler
+    went_on = ours.refiner_pipeline.scheduler
     assert type(went_on) is type(ours.pipeline.scheduler)
     assert went_on.config.prediction_type == "v_prediction"
     ours.generate(PROMPTS, [0, 0], [7, 8])

@@ -52,6 +52,33 @@ def test_each_row_is_moved_by_its_own_strength():
     assert "encode_prompt" not in vars(encoder)
 
 
+def test_a_text_of_one_encoders_own_stays_as_it_is():
+    class Two(Encoder):
+        def encode_prompt(
+            self, prompt: list[str], prompt_2: list[str] | None = None, device: str = "cpu"
+        ) -> Any:
+            both = (
+                super(Two, self).encode_prompt(texts)[0] for texts in (prompt, prompt_2 or prompt)
+            )
+            return (torch.cat(list(both), dim=2),)
+
+    encoder = Two()
+    for own, second in ((["from"], "from"), (None, "to"), (["base"], "to")):
+        with shifted_prompts(encoder, "base", ("base", "to"), [Shift(1.0)]):
+            moved = encoder.encode_prompt(["base"], own)[0]
+        expected = torch.cat([EMBEDDINGS["to"], EMBEDDINGS[second]], dim=2)
+        assert torch.equal(moved, expected)
+
+
+def test_a_negative_prompt_of_the_same_text_stays_where_it_is():
+    encoder = Encoder()
+    with shifted_prompts(encoder, "base", ("from", "to"), [Shift(1.0)]):
+        moved = encoder.encode_prompt(["base"])[0]
+        negative = encoder.encode_prompt(["base"])[0]
+    assert not torch.equal(moved, EMBEDDINGS["base"])
+    assert torch.equal(negative, EMBEDDINGS["base"])
+
+
 def test_a_prompts_own_mask_is_shown_where_a_shift_ends_at_it():
     encoder = Encoder()
     shifts = [Shift(0.0), Shift(1.0), Shift(0.5), Shift(1.0, shuffled=True)]

@@ -18,10 +18,12 @@ from evaluator.demo.quality import read
 from evaluator.errors import ConfigError, ProbeError
 from evaluator.probes.directions import Shift, similarity
 from evaluator.probing.directions import moved_images, probe_directions
-from evaluator.probing.inputs import ModelRequest, ProbedModel
+from evaluator.probing.inputs import ModelRequest, ProbedModel, load_model
 from evaluator.probing.similarity import embeddings_of, most_alike
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
+from tests.tiny import saved
+from tests.tiny.unets import build_refiner
 
 from .conftest import CLIP, DIGITS
 
@@ -32,6 +34,28 @@ def test_strengths_0_and_1_are_the_two_prompts_themselves(digits: ProbedModel):
     images = moved_images(digits, PAIR[0], PAIR, [Shift(0.0), Shift(1.0)], num_seeds=1)
     seed = stream_seed(digits.seed, "directions", 0)
     made = digits.model.generate([Prompt("a", text) for text in PAIR], [0, 0], [seed] * 2)
+    assert (images.int() - torch.stack(made).int()).abs().max() <= 1
+
+
+def test_a_refiner_is_told_the_moved_prompt_too(tmp_path: Path):
+    pipeline = build_refiner()
+    with torch.no_grad():
+        for name, layer in pipeline.unet.named_modules():
+            if name.endswith("attn2"):  # initial weights hardly hear the text
+                layer.to_v.weight.mul_(20)
+    pipeline.save_pretrained(tmp_path / "refiner")
+    size = (
+        *("generation.height=16", "generation.width=16", "generation.steps=4"),
+        "generation.guidance_scale=7.5",
+    )
+    refiner = f"model.refiner={{id: {tmp_path / 'refiner'}, start: 0.25}}"
+    model = str(saved("sdxl", tmp_path))
+    request = ModelRequest(model, device="cpu", overrides=(*size, refiner))
+    probed = load_model(request, refines=True)
+    pair = ("a red dog", "a blue fox")
+    images = moved_images(probed, pair[0], pair, [Shift(0.0), Shift(1.0)], num_seeds=1)
+    seed = stream_seed(probed.seed, "directions", 0)
+    made = probed.generate([Prompt("a", text) for text in pair], [seed] * 2)
     assert (images.int() - torch.stack(made).int()).abs().max() <= 1
 
 
