@@ -317,6 +317,12 @@ def _register() -> torch.library.Library:
         def is_available(self) -> bool:
             return _Session.watch is not None
 
+        def get_rng_state(self, device: Any = None) -> Tensor:
+            return _Session.generator.get_state()
+
+        def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+            _Session.generator.set_state(state)
+
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
             return [torch.float16, torch.bfloat16]
 
@@ -330,6 +336,7 @@ def _register() -> torch.library.Library:
         "empty.memory_format": _empty,
         "empty_strided": _empty_strided,
         "_copy_from": _copy_from,
+        "_local_scalar_dense": _local_scalar_dense,
         "triu_indices": functools.partial(_indices, torch.triu_indices),
         "tril_indices": functools.partial(_indices, torch.tril_indices),
         "_efficientzerotensor": _zeros,
@@ -355,6 +362,11 @@ def _zeros(size: Any, *, dtype: Any = None, **_: Any) -> Tensor:
 
 def _indices(made: Any, *args: Any, dtype: Any = None, **_: Any) -> Tensor:
     return _on_the_device(made(*args, dtype=dtype or torch.long))  # type: ignore[no-any-return]
+
+
+def _local_scalar_dense(tensor: Tensor) -> Any:
+    """What `torch.tensor([x])` asks of `x`, likewise."""
+    return _run(_aten._local_scalar_dense.default, (tensor,), {})
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
