@@ -26,11 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import evaluator
-
 NAME = "pretend"
-_PRODUCT = str(Path(evaluator.__file__).parent)
-_OURS = frozenset({__file__})
 _aten = torch.ops.aten
 
 
@@ -40,7 +36,7 @@ class Synchronization(NamedTuple):
     operation: str
     """`_to_copy`, `_local_scalar_dense`, …"""
     place: str
-    """`probes/watch.py:_bracketed` of the product, or the file that is next to torch."""
+    """The innermost function outside torch: `probes/watch.py:_step_call`."""
 
 
 class Watch:
@@ -254,17 +250,14 @@ def _note_waiting(func: Any, given: dict[str, Any]) -> None:
 
 
 def _place() -> str:
-    """The innermost function of the product; without one, the innermost file beside torch."""
-    outside, frame = "", sys._getframe(2)
+    """The innermost function outside torch."""
+    frame = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
-        name = frame.f_code.co_name
-        if path.startswith(_PRODUCT):
-            return f"{path[len(_PRODUCT) + 1 :]}:{name}"
-        if not outside and path not in _OURS and "/torch/" not in path:
-            outside = f"{'/'.join(Path(path).parts[-2:])}:{name}"
+        if path != __file__ and "/torch/" not in path:
+            return f"{'/'.join(Path(path).parts[-2:])}:{frame.f_code.co_qualname}"
         frame = frame.f_back  # type: ignore[assignment]
-    return outside
+    return "?"
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
