@@ -187,7 +187,9 @@ EXTRACTORS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def test_features_are_those_of_the_cpu(kind: str, tmp_path: Path, watch: Watch) -> None:
     config = FeatureConfig(**{"name": "mine", "kind": kind, **EXTRACTORS[kind](tmp_path)})
     trust = Trust(allow_code=True, relative_to=tmp_path)
-    on_cpu, there = (build_extractor(config, device=device, trust=trust) for device in ("cpu", NAME))
+    on_cpu, there = (
+        build_extractor(config, device=device, trust=trust) for device in ("cpu", NAME)
+    )
     images = [image[:, :32, :32] for image in tiny_models.IMAGES]
     inputs = torch.stack([there.preprocess(image) for image in images])
     expected = on_cpu.embed(inputs)

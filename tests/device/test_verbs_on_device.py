@@ -20,9 +20,8 @@ from evaluator.probing.roundtrip import probe_roundtrip
 from tests.device.pretend import NAME, Watch
 from tests.device.tables import assert_same_tables
 from tests.probing.conftest import CLIP, DIGITS, IMAGES
-from tests.tiny import saved
+from tests.tiny import ARGUMENTS, generation, saved
 
-OTHERS = "package://evaluator/demo/data/train.parquet"
 PAIRS = (("a red seven on a black background", "a blue seven on a black background"),)
 
 VERBS: dict[str, Callable[[ModelRequest, Path], Any]] = {
@@ -43,10 +42,10 @@ VERBS: dict[str, Callable[[ModelRequest, Path], Any]] = {
         JacobianRequest(model, ("a red seven",), samples=1, steps=[1], values=3, vectors=2), out
     ),
     "ood-latents": lambda model, out: probe_ood(
-        model, reference=IMAGES, images=OTHERS, limit=150, output=out
+        model, reference=IMAGES, images=IMAGES, limit=150, output=out
     ),
     "ood-features": lambda model, out: probe_ood(
-        model, reference=IMAGES, images=OTHERS, limit=150, extractor="digits", output=out
+        model, reference=IMAGES, images=IMAGES, limit=150, extractor="digits", output=out
     ),
     "anatomy": lambda model, out: probe_anatomy(model, prompt="a red seven", output=out),
 }  # fmt: skip
@@ -70,8 +69,6 @@ def test_a_verb_finds_what_it_finds_on_the_cpu(verb: str, tmp_path: Path, watch:
 def test_other_families_are_taken_apart_the_same_way(
     family: str, tmp_path: Path, watch: Watch
 ) -> None:
-    from tests.tiny import ARGUMENTS, generation
-
     arguments = [f"model.arguments.{k}={v}" for k, v in ARGUMENTS.get(family, {}).items()]
     sizes = [f"generation.{k}={v}" for k, v in generation(family).items()]
     found = []
