@@ -178,7 +178,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _note_waiting(func, given)
     target = given.get("device")
     held = {name: _held(value) for name, value in given.items()}
-    if target is not None:
+    elsewhere = target is not None and torch.device(target).type != NAME
+    if target is not None and not elsewhere:
         held["device"] = torch.device("cpu")
     if "generator" in known.names:
         if given.get("generator") is not None and _on_device(given.get("self")):
@@ -194,8 +195,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for tensor in _tensors(given.get(name)):
             if isinstance(tensor, PretendTensor) and tensor.shape != tensor.held.shape:
                 _describe_anew(tensor, tensor)
-    to_host = target is not None and torch.device(target).type == "cpu"
-    wrap: Callable[[Any], Any] = (lambda value: value) if to_host else _on_the_device
+    wrap: Callable[[Any], Any] = (lambda value: value) if elsewhere else _on_the_device
     if not isinstance(found, (tuple, list)) or len(known.returned) == 1:
         name = known.returned[0] if known.returned else None
         return wrap(found) if name is None else given[name]
@@ -315,6 +315,9 @@ def _register() -> torch.library.Library:
 
         def set_rng_state(self, state: Tensor, device: Any = None) -> None:
             _Session.generator.set_state(state)
+
+        def empty_cache(self) -> None:
+            """Nothing is cached."""
 
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
             return [torch.float16, torch.bfloat16]

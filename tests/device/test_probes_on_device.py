@@ -33,6 +33,21 @@ def test_every_family_is_observed_as_on_the_cpu(family: str, watch: Watch) -> No
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("family", ["sd", "flux", "lumina2", "ddpm"])
+def test_parts_that_are_brought_to_the_device_in_turn_are_observed_too(
+    family: str, watch: Watch
+) -> None:
+    probes: list[Any] = [LatentsProbe(steps="all")]
+    if family not in TEXTLESS:
+        probes.append(AttentionProbe(steps="all", maps=2, pairs=True))
+    model = TinyModel(family, device="cpu")
+    expected = observe(model, *probes)
+    model.pipeline.enable_model_cpu_offload(device=NAME)
+    found = observe(model, *probes)
+    assert model.pipeline.device.type == "cpu", "everything went back"
+    assert_same(found, expected)
+
+
 @pytest.mark.parametrize(
     "options",
     [
