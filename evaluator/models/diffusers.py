@@ -24,6 +24,7 @@ from evaluator.models.pixels import to_pixels
 from evaluator.models.refiner import Refiner
 from evaluator.models.schedulers import scheduler_record
 from evaluator.models.truncation import truncated
+from evaluator.models.unseeded import global_generator_states
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,9 +105,9 @@ class DiffusersModel:
             arguments |= images
             faults = [fault or other for fault, other in zip(faults, unread, strict=True)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        before = _global_generator_states()
+        before = global_generator_states(self._device)
         output = self._call(arguments, generators)
-        if not all(map(torch.equal, before, _global_generator_states())):
+        if not all(map(torch.equal, before, global_generator_states(self._device))):
             raise GenerationError(self._unseeded())
         pixels = self._pixels(output.images)
         return [
@@ -258,12 +259,3 @@ class DiffusersModel:
             self._generation.model_dump(mode="json"),
         ]
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _global_generator_states() -> list[torch.Tensor]:
-    import torch
-
-    states = [torch.random.get_rng_state()]
-    if torch.cuda.is_available():
-        states += torch.cuda.get_rng_state_all()
-    return states

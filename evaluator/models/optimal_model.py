@@ -26,6 +26,7 @@ from evaluator.errors import ConfigError, GenerationError, InputError, SampleErr
 from evaluator.models.optimal_denoiser import optimal_denoiser
 from evaluator.models.pixels import to_pixels
 from evaluator.models.schedulers import swap_scheduler
+from evaluator.models.unseeded import global_generator_states
 
 if TYPE_CHECKING:
     from evaluator.config.schema import GenerationConfig, OptimalDenoiserModelConfig
@@ -195,14 +196,14 @@ class OptimalDenoiserModel:
         Raises GenerationError when the scheduler drew noise that the seeds do not control.
         """
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        before = torch.random.get_rng_state()
+        before = global_generator_states(self._device)
         images = self._pipeline(
             batch_size=len(seeds),
             generator=generators,
             num_inference_steps=self._generation.steps,
             output_type="pt",
         ).images
-        if not torch.equal(before, torch.random.get_rng_state()):
+        if not all(map(torch.equal, before, global_generator_states(self._device))):
             raise GenerationError(
                 f"{type(self._pipeline.scheduler).__name__} drew from the global random generator:"
                 " its images depend on what ran before them. Choose another model.scheduler."

@@ -79,7 +79,7 @@ def training_schedule(scheduler: Any) -> pa.Table:
         levels = [level_of_sigma(family, timestep / num_timesteps) for timestep in times]
         return _table(times, levels, [level.log_snr for level in levels])
     if hasattr(scheduler, "alphas_cumprod"):
-        levels = [level_of_cumprod(float(value)) for value in scheduler.alphas_cumprod]
+        levels = [level_of_cumprod(value) for value in scheduler.alphas_cumprod.tolist()]
         times = [float(timestep) for timestep in range(len(levels))]
         betas = scheduler.betas.double().tolist()
         return _table(times, levels, [level.log_snr for level in levels], betas=betas)
@@ -199,7 +199,7 @@ def _training_log_snr(
         return [level_of_sigma(family, t / num_timesteps).log_snr for t in times]
     if not hasattr(scheduler, "alphas_cumprod"):
         return None
-    cumprod = scheduler.alphas_cumprod.double().numpy()
+    cumprod = scheduler.alphas_cumprod.double().cpu().numpy()
     with np.errstate(divide="ignore"):
         grid = np.log(cumprod) - np.log1p(-cumprod)
     whole = np.clip(np.floor(times), 0, len(grid) - 1).astype(int)

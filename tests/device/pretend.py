@@ -26,11 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import evaluator
-
 NAME = "pretend"
-_PRODUCT = str(Path(evaluator.__file__).parent)
-_OURS = frozenset({__file__})
 _aten = torch.ops.aten
 
 
@@ -40,7 +36,7 @@ class Synchronization(NamedTuple):
     operation: str
     """`_to_copy`, `_local_scalar_dense`, …"""
     place: str
-    """`probes/watch.py:_bracketed` of the product, or the file that is next to torch."""
+    """The innermost function outside torch: `probes/watch.py:_step_call`."""
 
 
 class Watch:
@@ -182,7 +178,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _note_waiting(func, given)
     target = given.get("device")
     held = {name: _held(value) for name, value in given.items()}
-    if target is not None:
+    elsewhere = target is not None and torch.device(target).type != NAME
+    if target is not None and not elsewhere:
         held["device"] = torch.device("cpu")
     if "generator" in known.names:
         if given.get("generator") is not None and _on_device(given.get("self")):
@@ -198,8 +195,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for tensor in _tensors(given.get(name)):
             if isinstance(tensor, PretendTensor) and tensor.shape != tensor.held.shape:
                 _describe_anew(tensor, tensor)
-    to_host = target is not None and torch.device(target).type == "cpu"
-    wrap: Callable[[Any], Any] = (lambda value: value) if to_host else _on_the_device
+    wrap: Callable[[Any], Any] = (lambda value: value) if elsewhere else _on_the_device
     if not isinstance(found, (tuple, list)) or len(known.returned) == 1:
         name = known.returned[0] if known.returned else None
         return wrap(found) if name is None else given[name]
@@ -254,17 +250,14 @@ def _note_waiting(func: Any, given: dict[str, Any]) -> None:
 
 
 def _place() -> str:
-    """The innermost function of the product; without one, the innermost file beside torch."""
-    outside, frame = "", sys._getframe(2)
+    """The innermost function outside torch."""
+    frame = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
-        name = frame.f_code.co_name
-        if path.startswith(_PRODUCT):
-            return f"{path[len(_PRODUCT) + 1 :]}:{name}"
-        if not outside and path not in _OURS and "/torch/" not in path:
-            outside = f"{'/'.join(Path(path).parts[-2:])}:{name}"
+        if path != __file__ and "/torch/" not in path:
+            return f"{'/'.join(Path(path).parts[-2:])}:{frame.f_code.co_qualname}"
         frame = frame.f_back  # type: ignore[assignment]
-    return outside
+    return "?"
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -317,6 +310,15 @@ def _register() -> torch.library.Library:
         def is_available(self) -> bool:
             return _Session.watch is not None
 
+        def get_rng_state(self, device: Any = None) -> Tensor:
+            return _Session.generator.get_state()
+
+        def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+            _Session.generator.set_state(state)
+
+        def empty_cache(self) -> None:
+            """Nothing is cached."""
+
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
             return [torch.float16, torch.bfloat16]
 
@@ -330,6 +332,7 @@ def _register() -> torch.library.Library:
         "empty.memory_format": _empty,
         "empty_strided": _empty_strided,
         "_copy_from": _copy_from,
+        "_local_scalar_dense": _local_scalar_dense,
         "triu_indices": functools.partial(_indices, torch.triu_indices),
         "tril_indices": functools.partial(_indices, torch.tril_indices),
         "_efficientzerotensor": _zeros,
@@ -355,6 +358,11 @@ def _zeros(size: Any, *, dtype: Any = None, **_: Any) -> Tensor:
 
 def _indices(made: Any, *args: Any, dtype: Any = None, **_: Any) -> Tensor:
     return _on_the_device(made(*args, dtype=dtype or torch.long))  # type: ignore[no-any-return]
+
+
+def _local_scalar_dense(tensor: Tensor) -> Any:
+    """What `torch.tensor([x])` asks of `x`, likewise."""
+    return _run(_aten._local_scalar_dense.default, (tensor,), {})
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
