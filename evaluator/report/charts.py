@@ -31,7 +31,7 @@ _LATENT_TITLES = {
     "x0_std": ("Standard deviation of the predicted image", "std of x0", None),
     "norm_ratio": ("Norm of latents, relative to expected", "ratio", 1.0),
     "cosine_previous": ("Cosine to the previous step", "cosine", None),
-    "guidance_norm": ("Norm of the guidance direction", "norm of c − u", None),
+    "guidance_norm": ("Strength of guidance", "‖c − u‖ / √d", None),
 }
 _SCHEDULE_TITLES = {
     "log_snr": ("Log-SNR of the schedule", "log-SNR", "signal-to-noise ratio as 2 ln(α / σ)"),
