@@ -21,7 +21,7 @@ from evaluator.report.groups import group_tables
 from evaluator.report.heatmaps import SIDE, TILE, layer_caption
 from evaluator.report.origin import Origin
 from evaluator.report.page import ClaimsText, GridText, Page, ProbeText, SlowSamplesText
-from evaluator.report.probe_charts import components, probe_charts
+from evaluator.report.probe_charts import component_bars, components, probe_charts
 from evaluator.report.probe_folders import ProbeResult, ProbeResults
 from evaluator.report.results import Metrics
 from evaluator.report.scores import OF_BATCH
@@ -138,7 +138,10 @@ def _claims(folder: Path, found: Survey) -> ClaimsText | None:
 
 
 def _probe(folder: Path, number: int, result: ProbeResult) -> ProbeText:
-    charts = _drawn(folder, probe_charts(result, f"probe-{number:02d}"))
+    slug = f"probe-{number:02d}"
+    charts = _drawn(folder, probe_charts(result, slug))
+    if (bars := component_bars(result, slug)) is not None:
+        charts.append(_written(folder, bars, f"{slug}-parameters.svg"))
     return ProbeText(result, charts, components(result))
 
 
