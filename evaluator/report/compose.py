@@ -38,6 +38,8 @@ _SECTIONS = (
 )
 
 
+MAX_REASONS = 5
+"""Reasons for which samples have no attention that the page names."""
 NUM_SLOWEST = 10
 """Shards in the table of the slowest."""
 
@@ -80,7 +82,8 @@ def compose(
         failed=found.census.failed,
         num_errors=found.census.errors,
         heat=found.heat.samples,
-        no_heat="No heatmaps.parquet in the committed shards: no heat maps were asked for.",
+        no_heat=_no_heat(found),
+        attention_unseen=_unseen(found, sampled),
         grid=_grid_text(found) if steps else None,
         layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
@@ -109,6 +112,20 @@ def _sections(*, groups: bool, faults: bool) -> list[tuple[str, str]]:
     """Those that every page has, and those that there is something for."""
     there = {"groups": groups, "faults": faults}
     return [(name, name.capitalize()) for name in _SECTIONS if there.get(name, True)]
+
+
+def _no_heat(found: Survey) -> str:
+    if found.attention.unseen:
+        return "No heat maps: none were asked for, or of samples without attention alone."
+    return "No heatmaps.parquet in the committed shards: no heat maps were asked for."
+
+
+def _unseen(found: Survey, sampled: str) -> list[str]:
+    """How many samples have no attention, and why: their rows hold the reason alone."""
+    return [
+        f"no attention of {count_of(count, 'sample')}{sampled}: {why}"
+        for why, count in found.attention.unseen.most_common(MAX_REASONS)
+    ]
 
 
 def _slow_samples(timings: Timings) -> SlowSamplesText:
