@@ -11,7 +11,9 @@ EvaluatorError                what went wrong, then how to mend it; never shown 
 ├── CorruptShardError (1)     a committed file does not match its checksum
 │   └── NewerTableError       it is sound, and of a newer evaluator: nothing to make again
 ├── GenerationError  (1)      the model failed, or drew noise that no seed controls
-├── ProbeError       (1)      a probe saw nothing, or cannot observe under these settings
+│   └── SettingsError (2)     the pipeline cannot follow the settings it is called with
+├── ProbeError       (2)      a probe cannot observe this model, or not under these settings
+│   └── ObservationError (1)  it watched, and what it saw is not whole or not finite
 ├── MetricError      (1)      a metric cannot be computed from what there is
 ├── IncompleteError  (3)      samples are missing; others may still be working on them
 └── Preempted       (75)      told to stop; nothing committed is lost, run the same command again
@@ -89,8 +91,25 @@ class GenerationError(EvaluatorError, RuntimeError):
     """The model failed, or used randomness that the sample's seed does not control."""
 
 
+class SettingsError(GenerationError):
+    """The pipeline cannot follow the settings it is called with."""
+
+    exit_status = 2
+
+
 class ProbeError(EvaluatorError, RuntimeError):
-    """A probe recorded nothing, or cannot observe this model under these settings."""
+    """A probe cannot observe this model, or not under these settings: as wrong as a wrong option.
+
+    Not a ConfigError, which every process would meet: a probe may refuse in one of them alone.
+    """
+
+    exit_status = 2
+
+
+class ObservationError(ProbeError):
+    """A probe watched, and a layer or step left no record, or the numbers are not finite."""
+
+    exit_status = 1
 
 
 class MetricError(EvaluatorError, ValueError):

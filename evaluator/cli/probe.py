@@ -140,8 +140,11 @@ def interpolate(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of ends.")] = 4,
     frames: Annotated[int, typer.Option(help="Images along each path.")] = 9,
     strength: Annotated[
-        float, typer.Option(help="Between images: the share of the run that is denoised again.")
-    ] = 0.6,
+        float | None,
+        typer.Option(
+            help="Between images: the share of the run that is denoised again; default: 0.6."
+        ),
+    ] = None,
     extractor: OptionalExtractorOption = None,
     weights: WeightsOption = None,
     output: OutputOption = None,

@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluator.errors import ConfigError, EvaluatorError, GenerationError, SampleError
+from evaluator.errors import (
+    ConfigError,
+    EvaluatorError,
+    GenerationError,
+    SampleError,
+    SettingsError,
+)
 from evaluator.models.arguments import (
     argument_faults,
     base_arguments,
@@ -116,14 +122,14 @@ class DiffusersModel:
         ]
 
     def _call(self, arguments: Mapping[str, Any], generators: list[torch.Generator]) -> Any:
-        """The pipeline's output; what it says against its settings becomes a GenerationError."""
+        """The pipeline's output; what it says against its settings becomes a SettingsError."""
         try:
             output = self._run(arguments, generators)
         except EvaluatorError:
             raise
         except (NotImplementedError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise GenerationError(
+            raise SettingsError(
                 f"{self._config.id}: expected settings that {type(self._pipeline).__name__} can "
                 f"follow, got: {reason}. Check generation, model.scheduler and model.arguments."
             ) from error
@@ -131,11 +137,11 @@ class DiffusersModel:
         return output
 
     def _check_size(self, images: np.ndarray[Any, Any]) -> None:
-        """Raise GenerationError where (B, H, W, C) images have another size than was asked for."""
+        """Raise SettingsError where (B, H, W, C) images have another size than was asked for."""
         asked = (self._arguments.get("height"), self._arguments.get("width"))
         made = images.shape[1:3]
         if None not in asked and asked != made:
-            raise GenerationError(
+            raise SettingsError(
                 f"expected images of generation.height x width = {asked[0]}x{asked[1]}, got "
                 f"{made[0]}x{made[1]}: {type(self._pipeline).__name__} rounds to what its patches "
                 "and autoencoder can make. Ask for that size."

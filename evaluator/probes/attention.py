@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from evaluator.errors import ConfigError, ProbeError
+from evaluator.errors import ConfigError, ObservationError, ProbeError
 from evaluator.pipelines import denoiser_of
 from evaluator.probes.attention_recorder import AttentionRecorder, Reading, Tally
 from evaluator.probes.attention_table import (
@@ -81,7 +81,7 @@ class AttentionProbe:
         is.
         """
         self.name = "attention"
-        self.steps = StepChoice.parse(steps)
+        self.steps = StepChoice.parse(steps, name="probes.attention.steps")
         if layers not in LAYERS:
             raise ConfigError(f"layers: expected one of {', '.join(LAYERS)}; got {layers!r}.")
         self.layers = layers
@@ -300,14 +300,14 @@ class AttentionObservation:
 
     def _check(self) -> None:
         if self.recorder.num_layer_runs == 0 or self.watch.num_calls == 0:
-            raise ProbeError(
+            raise ObservationError(
                 "Expected one run of the pipeline while the attention probe was attached; no "
                 "attention layer ran, or scheduler.step was never called. Generate between "
                 "entering and leaving attach(), with the pipeline that the model exposes."
             )
         self.recorder.check()
         if missing := sorted(set(self.watch.observed) - self._recorded):
-            raise ProbeError(
+            raise ObservationError(
                 f"Expected to observe steps {list(self.watch.observed)}; {missing} had no "
                 "conditional pass. Remove attention from the probes for this pipeline."
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from evaluator.errors import ProbeError
+from evaluator.errors import ObservationError
 from evaluator.probes.attention_pairs import pair_statistics
 from evaluator.probes.attention_statistics import (
     attention_statistics,
@@ -216,7 +216,7 @@ class AttentionRecorder:
         """ProbeError if a layer ran and left no record, or none ran at all."""
         if self.unseen:
             names = sorted(self.unseen)
-            raise ProbeError(
+            raise ObservationError(
                 f"Expected to see every attention layer exactly once a pass; {len(names)} "
                 f"ran unseen or attended several times, {names[0]} among them. Use the default "
                 "attention processors (unet.set_default_attn_processor()), or remove attention "
@@ -225,7 +225,7 @@ class AttentionRecorder:
         if self.num_layer_runs and (
             silent := [x for x in self._layers if x.name not in self.facts]
         ):
-            raise ProbeError(
+            raise ObservationError(
                 f"Expected every attention layer to run on an observed step; {silent[0].name} did "
                 "not. Turn off what skips layers, or remove attention from the probes."
             )

@@ -103,8 +103,8 @@ def narrowed(
     }
     if not grids:
         raise ProbeError(
-            f"map_layers: expected names or groups of layers that count in heat maps; got "
-            f"{', '.join(patterns)}, which fit none. The groups are "
+            "probes.attention.map_layers: expected names or groups of layers that count in heat "
+            f"maps; got {', '.join(patterns)}, which fit none. The groups are "
             f"{', '.join(dict.fromkeys(groups.values()))}."
         )
     return MapLayers(chosen.size, grids)

@@ -120,8 +120,8 @@ class HeatmapSums:
         assert self._heads is not None
         if beyond := [head for head in self._heads if head >= num_heads]:
             raise ProbeError(
-                f"map_heads: expected numbers below {num_heads}, the heads of {layer}; got "
-                f"{beyond[0]}. Choose layers with as many heads by map_layers."
+                f"probes.attention.map_heads: expected numbers below {num_heads}, the heads of "
+                f"{layer}; got {beyond[0]}. Choose layers with as many heads by map_layers."
             )
         return self._heads
 

@@ -25,7 +25,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from evaluator.errors import ProbeError
+from evaluator.errors import ObservationError, ProbeError
 
 Function = Callable[[Tensor], Tensor]
 """(B, …) => (B, …): row i of the result depends on row i alone."""
@@ -183,7 +183,7 @@ def _by_chunks(
             found.append(product.detach().flatten(1).cpu().to(torch.float64))
     products = torch.cat(found)
     if not bool(products.isfinite().all()):
-        raise ProbeError(
+        raise ObservationError(
             "Expected finite derivatives of the denoiser, got NaN or infinity. Try --dtype float32."
         )
     return products

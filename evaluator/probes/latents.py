@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import torch
 
-from evaluator.errors import ProbeError
+from evaluator.errors import ObservationError, ProbeError
 from evaluator.pipelines import denoiser_of
 from evaluator.probes.branches import BranchRows, samples_of
 from evaluator.probes.latent_statistics import LatentTables, latent_statistics
@@ -40,7 +40,7 @@ class LatentsProbe:
 
     def __init__(self, *, steps: str | int | Sequence[int] = "all") -> None:
         self.name = "latents"
-        self.steps = StepChoice.parse(steps)
+        self.steps = StepChoice.parse(steps, name="probes.latents.steps")
 
     @contextmanager
     def attach(
@@ -165,7 +165,7 @@ class LatentsObservation:
         missing = sorted(set(self.watch.observed) - set(self._times))
         if not self._parts or missing:
             seen = f"steps {missing} did not come" if missing else "scheduler.step was never called"
-            raise ProbeError(
+            raise ObservationError(
                 "Expected one run of the pipeline while the latents probe was attached; "
                 f"{seen}. Generate between entering and leaving attach(), with the pipeline that "
                 "the model exposes."

@@ -121,9 +121,9 @@ def _build(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) ->
     if (missing := getattr(built, "_backends", None)) is not None:
         raise ConfigError(f"{name} needs {', '.join(missing)}: install it, or choose another.")
     if not is_scheduler:
-        known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
         raise ConfigError(
-            f"expected a scheduler class of diffusers, got '{name}'{_near(name, known)}"
+            f"expected a scheduler class of diffusers, got '{name}'"
+            f"{_near(name, _known_schedulers())}"
         )
     parameters = [key for key in inspect.signature(built.__init__).parameters if key != "self"]
     faults = tuple(
@@ -139,6 +139,12 @@ def _build(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) ->
     except (ImportError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"{name}: expected settings that it takes, got: {reason[0]}") from error
+
+
+def _known_schedulers() -> list[str]:
+    import diffusers
+
+    return [each for each in dir(diffusers) if each.endswith("Scheduler")]
 
 
 def _near(word: str, known: Sequence[str]) -> str:
@@ -160,9 +166,11 @@ def _read(model: str, revision: str | None) -> tuple[dict[str, Any], str | None]
         index = folder / "model_index.json"
         return _parsed(found), _pipeline_class(index) if index.is_file() else None
     if model.startswith(PACKAGE_SCHEME) or not is_hub_id(model):
+        hint = _near(model.partition(":")[0], _known_schedulers())
         raise InputError(
             f"{model}: expected a pipeline's folder, a hub id (owner/name), or a scheduler such "
-            f"as DDIMScheduler:beta_schedule=linear, got nothing at {folder}. Check the path."
+            f"as DDIMScheduler:beta_schedule=linear, got nothing at {folder}"
+            f"{'. Check the path.' if hint == '.' else hint}"
         )
     try:
         found = fetch_file(model, f"scheduler/{_CONFIG}", revision=revision)

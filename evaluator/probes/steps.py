@@ -20,21 +20,24 @@ class StepChoice:
     """This many steps, evenly spaced, the first and the last among them; 1 is the first alone."""
     listed: tuple[int, ...] | None = None
     """These steps, counted from 0. With neither `count` nor `listed`, every step."""
+    name: str = "steps"
+    """What the choice is called where it was made: messages begin with it."""
 
     @classmethod
-    def parse(cls, value: str | int | Sequence[int]) -> StepChoice:
+    def parse(cls, value: str | int | Sequence[int], *, name: str = "steps") -> StepChoice:
         """`"all"`, a positive number, or distinct step indices; ConfigError on anything else."""
         if value == "all":
-            return cls()
+            return cls(name=name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return cls(count=value)
+            return cls(count=value, name=name)
         if isinstance(value, Sequence) and not isinstance(value, str) and value:
             plain = all(isinstance(step, int) and not isinstance(step, bool) for step in value)
             if plain and min(value) >= 0 and len(set(value)) == len(value):
-                return cls(listed=tuple(sorted(value)))
+                return cls(listed=tuple(sorted(value)), name=name)
         raise ConfigError(
-            'steps: expected "all", a positive number of steps, or a list of distinct step indices '
-            f"counted from 0; got {value!r}. Write for example steps: 10 or steps: [0, 5, 19]."
+            f'{name}: expected "all", a positive number of steps, or a list of distinct step '
+            f"indices counted from 0; got {value!r}. Write for example steps: 10 "
+            "or steps: [0, 5, 19]."
         )
 
     def select(self, num_steps: int) -> tuple[int, ...]:
@@ -42,8 +45,8 @@ class StepChoice:
         if self.listed is not None:
             if self.listed[-1] >= num_steps:
                 raise ProbeError(
-                    f"steps: expected indices below {num_steps}, the number of steps of this run; "
-                    f"got {list(self.listed)}. List only steps that run, or use steps: 10."
+                    f"{self.name}: expected indices below {num_steps}, the number of steps of this "
+                    f"run; got {list(self.listed)}. List only steps that run, or use steps: 10."
                 )
             return self.listed
         if self.count is None or self.count >= num_steps:

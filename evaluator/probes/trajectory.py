@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evaluator.errors import ProbeError
+from evaluator.errors import ObservationError, ProbeError
 from evaluator.pipelines import denoiser_of, has_compiled_part
 from evaluator.probes.noise import NoiseFamily, NoiseLevel, noise_family, predict
 from evaluator.probes.steps import StepChoice
@@ -129,7 +129,7 @@ def recorded_trajectory(
         keep.remove()
     missing = sorted(set(recorder.watch.observed) - {point.step for point in recorder.points})
     if missing or not recorder.points:
-        raise ProbeError(
+        raise ObservationError(
             f"Expected one run of the pipeline; steps {missing or 'all'} did not come. Generate "
             "one sample with the pipeline that the model exposes."
         )
@@ -196,7 +196,7 @@ class _Recorder:
                 "Leave conditions that are concatenated to the latents out."
             )
         if not bool(given.isfinite().all()):
-            raise ProbeError(
+            raise ObservationError(
                 f"Expected a finite prediction, got NaN or infinity in step {step}. Try --dtype "
                 "float32; if it stays, the weights are damaged."
             )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from evaluator.errors import ProbeError
+from evaluator.errors import ObservationError, ProbeError
 from evaluator.pipelines import denoiser_of
 from evaluator.probes.branches import BranchRows, PromptEncodings
 from evaluator.probes.noise import NoiseFamily, NoiseLevel, level_of_call
@@ -126,7 +126,7 @@ class PipelineWatch:
             self.observed = self._choice.select(self._num_steps)
         place = place_of_call(scheduler, self.num_calls)
         if place.step >= self._num_steps:
-            raise ProbeError(
+            raise ObservationError(
                 f"Expected one run of {self._num_steps} steps for all prompts of a batch; a probe "
                 "that is attached saw another step. Generate them in one call of the pipeline, or "
                 "attach the probe for each call."

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluator.errors import ConfigError
-from evaluator.models.arguments import guidance_argument
 from evaluator.probes.anatomy import Anatomy, Latents, Scheduler, Tokenizer, take_apart
 from evaluator.probes.first_step import FirstStep, first_step
 from evaluator.probes.guidance import guidance_layout
 from evaluator.probes.latent_space import image_size
+from evaluator.probing.ignored import guided_by, require_asked_for
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedModel,
     first_prompts,
     load_model,
-    require_asked_for,
 )
 from evaluator.probing.named import output_place
 from evaluator.probing.outputs import open_folder, provenance
@@ -71,11 +69,10 @@ def probe_anatomy(
     """
     place = output_place("anatomy", request, output)
     probed = load_model(request)
-    require_asked_for(probed, prompt=prompt is not None, class_label=False)
+    require_asked_for(probed, prompt=prompt is not None, guidance=request.guidance_scale)
     followed = _own_prompt(probed) if prompt is None else prompt
     anatomy = anatomy_of(probed, followed)
-    guided = guidance_argument(inspect.signature(probed.pipeline.__call__).parameters)
-    scale = None if guided is None else probed.config.generation.guidance_scale
+    scale = probed.config.generation.guidance_scale if guided_by(probed) else None
     notes = probed.notes
     if anatomy.truncated:
         notes += ("the prompt is longer than what a text encoder reads: its end is cut off",)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.errors import ConfigError, InputError, ProbeError
-from evaluator.pipelines import denoiser_of
+from evaluator.errors import ConfigError, InputError, ObservationError
 from evaluator.probes.denoising import Denoised, denoise_along
 from evaluator.probes.latent_space import LatentSpace, pack, to_images, unpack
 from evaluator.probes.steering import without_class
 from evaluator.probing.averages import Average, average, spoken
+from evaluator.probing.ignored import guidance_notes, require_asked_for
 from evaluator.probing.images import chosen_images, encode_images, images_size
 from evaluator.probing.inputs import (
     ModelRequest,
@@ -93,6 +93,7 @@ def probe_denoise(
     probed = _load(replace(request, guidance_scale=guidance), timesteps)
     _require_timesteps(probed, timesteps)
     require_start_from_noise(probed)
+    require_asked_for(probed, guidance=request.guidance_scale)
     shown = chosen_images(images, probed, limit=limit)
     prompts = conditions(probed, shown, unconditional=unconditional)
     chosen = None if isinstance(timesteps, int) else tuple(timesteps)
@@ -104,7 +105,8 @@ def probe_denoise(
     folder.table("denoise.parquet", _table(shown, denoised))
     _draw(folder, probed, shown, denoised)
     folder.picture("errors.png", _chart(probed.name, levels))
-    notes = _notes(probed, shown, denoised, given=request.guidance_scale)
+    told = guidance_notes(probed, given=request.guidance_scale, unconditional=unconditional)
+    notes = (*_notes(probed, shown, denoised), *told)
     conditioned = not unconditional and (probed.takes_text or probed.takes_class)
     arguments = {
         "model": request.model, "images": images, "limit": limit, "timesteps": timesteps,
@@ -176,7 +178,7 @@ def _condition(probed: ProbedModel, *, unconditional: bool) -> AbstractContextMa
 def _require_some_finite(denoised: Sequence[Denoised]) -> None:
     """ProbeError where the model says nothing at any level."""
     if not any(bool(at.noise_mse.isfinite().any()) for at in denoised):
-        raise ProbeError(
+        raise ObservationError(
             "Expected predictions that are finite; got NaN or infinity at every timestep. Try "
             "--dtype float32; if it stays, the weights are damaged."
         )
@@ -307,13 +309,9 @@ def _chart(name: str, levels: Sequence[LevelError]) -> Picture:
 
 
 def _notes(
-    probed: ProbedModel, shown: ProbedImages, denoised: Sequence[Denoised], *, given: float | None
+    probed: ProbedModel, shown: ProbedImages, denoised: Sequence[Denoised]
 ) -> tuple[str, ...]:
     notes = [*probed.notes, *([shown.note] if shown.note else [])]
     notes += [f"left out {line}" for line in shown.refused]
     notes += plain_pictures([picture for at in denoised for picture in at.x0], name="x0.png")
-    if given is None and denoiser_of(probed.pipeline).config.get("guidance_embeds"):
-        notes.append(
-            "the guidance scale is an input of this model, and 1 was given; --guidance sets it"
-        )
     return tuple(notes)

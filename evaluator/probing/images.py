@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evaluator.config.asked import SourceConfig
 from evaluator.data import decode_image, parse_member, read_image_tar
-from evaluator.errors import ConfigError, InputError, ProbeError, SampleError
+from evaluator.errors import ConfigError, InputError, ObservationError, SampleError
 from evaluator.probes.latent_space import LatentSpace, image_size, scale_factor, to_pixels
 from evaluator.probing.inputs import ProbedImages, ProbedModel, given_pack, own_pack
 from evaluator.records import Prompt
@@ -189,7 +189,7 @@ def require_finite(values: Tensor, what: str) -> None:
     if bool(finite.all()):
         return
     share = 1 - float(finite.double().mean())
-    raise ProbeError(
+    raise ObservationError(
         f"Expected finite {what}; got NaN or infinity in {100 * share:.3g} % of the numbers. Try "
         "--dtype float32; if it stays, the weights are damaged."
     )

@@ -261,16 +261,6 @@ def first_prompts(probed: ProbedModel, count: int) -> tuple[Prompt, ...]:
     return tuple(own_pack(probed, probed.config.prompts, limit=count).prompts(0, count))
 
 
-def require_asked_for(probed: ProbedModel, *, prompt: bool, class_label: bool) -> None:
-    """ConfigError for a text or a class that the pipeline would ignore."""
-    name = type(probed.pipeline).__name__
-    if prompt and not probed.takes_text:
-        what = "a class, not a text" if probed.takes_class else "no text"
-        raise ConfigError(f"--prompt: {name} takes {what}; leave it out")
-    if class_label and not probed.takes_class:
-        raise ConfigError(f"--class-label: {name} takes no class; leave it out")
-
-
 def require_start_from_noise(probed: ProbedModel) -> None:
     """ProbeError for a pipeline that starts from an image of its own."""
     if "init" in probed.attachments:

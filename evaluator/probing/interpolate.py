@@ -13,20 +13,28 @@ import numpy as np
 from evaluator.errors import ConfigError
 from evaluator.probes.interpolation import JUMP_FACTOR, MIN_STEPS, PathSmoothness, path_smoothness
 from evaluator.probing.averages import Average, average, spoken
+from evaluator.probing.ignored import chosen_extractor, require_asked_for
 from evaluator.probing.images import embed_images, load_images
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedImages,
     ProbedModel,
-    first_prompts,
-    load_extractor,
     load_model,
-    require_asked_for,
     require_start_from_noise,
 )
 from evaluator.probing.named import output_place
 from evaluator.probing.outputs import ProbeFolder, open_folder, provenance
-from evaluator.probing.paths import MODES, Ends, Walk, first_step_of, image_ends, seed_ends, walk
+from evaluator.probing.paths import (
+    MODES,
+    Ends,
+    Walk,
+    chosen_strength,
+    first_step_of,
+    image_ends,
+    path_prompts,
+    seed_ends,
+    walk,
+)
 from evaluator.probing.pictures import image_grid
 from evaluator.probing.progress import Progress
 from evaluator.records import Prompt
@@ -39,6 +47,8 @@ if TYPE_CHECKING:
 
     from evaluator.protocols import FeatureExtractor
 
+NAMED = 4
+"""Prompts that a note names."""
 PIXELS = "pixels"
 """The feature space that needs no extractor: values in [0, 1]."""
 
@@ -110,7 +120,7 @@ def probe_interpolate(
     class_label: int | None = None,
     pairs: int = 4,
     frames: int = 9,
-    strength: float = 0.6,
+    strength: float | None = None,
     extractor: str | None = None,
     weights: str | None = None,
     output: Path | None = None,
@@ -122,26 +132,30 @@ def probe_interpolate(
     place = output_place("interpolate", request, output)
     if frames < 3:
         raise ConfigError(f"--frames: expected at least 3, the ends and one between, got {frames}")
+    strength = chosen_strength(strength, between_images=images is not None)
     probed = load_model(request, refines=True)
     require_start_from_noise(probed)
-    require_asked_for(probed, prompt=prompt is not None, class_label=class_label is not None)
-    judge = None if extractor is None else load_extractor(extractor, probed, weights=weights)
+    require_asked_for(
+        probed, prompt=prompt is not None, class_label=class_label is not None,
+        guidance=request.guidance_scale,
+    )  # fmt: skip
+    judge = chosen_extractor(extractor, probed, weights=weights)
     shown = None if images is None else load_images(images, probed, limit=2 * pairs)
-    begin = 0 if shown is None else first_step_of(probed, strength)
-    told = _prompts(probed, shown, prompt, class_label, pairs)
+    begin = 0 if strength is None else first_step_of(probed, strength)
+    told = path_prompts(probed, shown, prompt, class_label, pairs)
     steps = np.linspace(0.0, 1.0, frames).tolist()
     paths = _walks(probed, shown, told, judge, steps=steps, begin=begin)
     folder = open_folder("interpolate", probed.name, place)
     folder.table("interpolate.parquet", _table(paths, steps))
     _draw(folder, probed, paths, shown, steps)
     summaries, differences = _summaries(paths), _differences(paths)
-    notes = _notes(probed, shown, frames)
+    notes = _notes(probed, shown, frames, [] if prompt is not None else told)
     arguments = {
         "model": request.model, "images": images, "prompts": [p.text for p in told],
-        "pairs": pairs, "frames": frames, "strength": None if shown is None else strength,
+        "pairs": pairs, "frames": frames, "strength": strength,
         "extractor": extractor,
     }  # fmt: skip
-    between = "seeds" if shown is None else f"images at strength {strength:g}"
+    between = "seeds" if strength is None else f"images at strength {strength:g}"
     found = InterpolateFound(
         probed.name, between, len(told), frames, summaries, differences, notes, folder.path
     )
@@ -180,52 +194,18 @@ def _walks(
     return paths
 
 
-def _notes(probed: ProbedModel, shown: ProbedImages | None, frames: int) -> tuple[str, ...]:
+def _notes(
+    probed: ProbedModel, shown: ProbedImages | None, frames: int, told: Sequence[Prompt]
+) -> tuple[str, ...]:
     notes = list(probed.notes)
     if frames <= MIN_STEPS:
         notes.append(f"no jump is looked for among fewer than {MIN_STEPS} steps; raise --frames")
+    texts = [repr(prompt.text) for prompt in told if shown is None and prompt.text is not None]
+    if texts:
+        more = ", …" if len(texts) > NAMED else ""
+        notes.append(f"prompts of the configuration: {', '.join(texts[:NAMED])}{more}")
     notes += [f"left out {line}" for line in (shown.refused if shown is not None else ())]
     return tuple(notes)
-
-
-def _prompts(
-    probed: ProbedModel,
-    shown: ProbedImages | None,
-    prompt: str | None,
-    class_label: int | None,
-    pairs: int,
-) -> list[Prompt]:
-    """One a pair: what was given, else what both images share, else the configuration's."""
-    if shown is not None:
-        pairs = len(shown.images) // 2
-        if pairs == 0:
-            raise ConfigError("--images: expected at least 2 images to walk between, got 1")
-    own = first_prompts(probed, pairs) if shown is None else ()
-    told = []
-    for pair in range(pairs):
-        text, label = prompt, class_label
-        shared: str | None
-        if shown is not None:
-            first, last = shown.prompts[2 * pair : 2 * pair + 2]
-            shared = (first.text or "") if first.text == last.text else ""
-            common = first.class_label if first.class_label == last.class_label else None
-        else:
-            shared = own[pair % len(own)].text if own else None
-            common = own[pair % len(own)].class_label if own else None
-        text = shared if text is None else text
-        label = common if label is None else label
-        told.append(Prompt(f"pair-{pair}", text, class_label=label))
-    if probed.takes_text and any(each.text is None for each in told):
-        raise ConfigError(
-            "--prompt: expected a prompt for a text-to-image model, got none; give one, or '' "
-            "for its unconditional images"
-        )
-    if probed.takes_class and any(each.class_label is None for each in told):
-        raise ConfigError(
-            "--class-label: expected a class for a class-conditional model, got none for both "
-            "ends; give one"
-        )
-    return told
 
 
 def _ends(probed: ProbedModel, shown: ProbedImages | None, prompt: Prompt, pair: int) -> Ends:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import ConfigError, ProbeError
-from evaluator.models.arguments import guidance_argument
 from evaluator.pipelines import denoiser_of
 from evaluator.probes.jacobian import (
     BATCH,
@@ -23,13 +21,13 @@ from evaluator.probes.jacobian import (
 from evaluator.probes.latent_space import LatentSpace, unpack
 from evaluator.probes.steps import StepChoice
 from evaluator.probes.trajectory import TrajectoryPoint, frozen, recorded_trajectory
+from evaluator.probing.ignored import guidance_notes, guided_by, require_asked_for
 from evaluator.probing.images import images_size
 from evaluator.probing.inputs import (
     ModelRequest,
     ProbedModel,
     first_prompts,
     load_model,
-    require_asked_for,
 )
 from evaluator.probing.jacobian_pictures import (
     PointSpectrum,
@@ -117,12 +115,7 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     folder.picture("ranks.png", rank_chart(found, probed.name))
     folder.picture("spectra.png", spectrum_chart(found))
     _draw_vectors(folder, found, probed, request.vectors)
-    embedded = getattr(denoiser_of(probed.pipeline), "config", {}).get("guidance_embeds")
-    notes = [*probed.notes]
-    if embedded and guided is None:
-        notes.append(
-            "the guidance scale is an input of this model, and 1 was given; --guidance sets it"
-        )
+    notes = [*probed.notes, *guidance_notes(probed, given=guided)]
     result = JacobianResult(
         path=folder.path,
         dim=found[0].point.latents.numel(),
@@ -182,6 +175,7 @@ def _spectra(
     progress: Progress | None = None
     for number in range(request.samples):
         points = _trajectory(probed, prompts[number], choice)
+        _require_values(request.values, points)
         progress = progress or Progress("jacobian", request.samples * len(points))
         with frozen(denoiser_of(probed.pipeline)):
             for point in points:
@@ -200,6 +194,16 @@ def _spectra(
     return found
 
 
+def _require_values(values: int | None, points: Sequence[TrajectoryPoint]) -> None:
+    """ConfigError for more singular values than there are dimensions."""
+    size = points[0].latents.numel()
+    if values is not None and values > size:
+        raise ConfigError(
+            f"--values: expected at most {size}, the dimensions of the latents, got {values}; "
+            + ("leave it out for all of them" if size <= WHOLE_UP_TO else "ask for fewer")
+        )
+
+
 def spectrum_at(
     point: TrajectoryPoint,
     *,
@@ -214,7 +218,7 @@ def spectrum_at(
     if values is None and size <= WHOLE_UP_TO:
         raw = exact_spectrum(point.denoise, x, batch=batch)
     else:
-        count = min(values or NUM_VALUES, size)
+        count = values or min(NUM_VALUES, size)
         raw = randomised_spectrum(
             point.denoise, x, num_values=count, generator=generator, batch=batch
         )
@@ -227,15 +231,12 @@ def spectrum_at(
     )
 
 
-def guided_by(probed: ProbedModel) -> bool:
-    """Whether the pipeline takes a guidance scale."""
-    return guidance_argument(inspect.signature(probed.pipeline.__call__).parameters) is not None
-
-
 def _prompts(request: JacobianRequest, probed: ProbedModel) -> list[Prompt]:
     """One for each sample; ConfigError where the model takes a text and none was given."""
     asked = bool(request.prompts), request.class_label is not None
-    require_asked_for(probed, prompt=asked[0], class_label=asked[1])
+    require_asked_for(
+        probed, prompt=asked[0], class_label=asked[1], guidance=request.model.guidance_scale
+    )
     own = () if any(asked) else first_prompts(probed, request.samples)
     told: list[str | None] = [*request.prompts] or [prompt.text for prompt in own]
     texts = told or [None]

@@ -22,6 +22,7 @@ from evaluator.probes.outliers import (
     reference_warnings,
     split_reference,
 )
+from evaluator.probing.ignored import chosen_extractor
 from evaluator.probing.images import (
     chosen_images,
     embed_images,
@@ -36,7 +37,6 @@ from evaluator.probing.inputs import (
     ModelRequest,
     ProbedImages,
     ProbedModel,
-    load_extractor,
     load_model,
 )
 from evaluator.probing.named import output_place
@@ -140,7 +140,7 @@ def probe_ood(
     probed = load_model(request)
     if images is None and outliers is None and probed.run is None:
         raise ConfigError("--images: expected images to score, got none; or give --outliers")
-    judge = None if extractor is None else load_extractor(extractor, probed, weights=weights)
+    judge = chosen_extractor(extractor, probed, weights=weights)
     usual = chosen_images(reference, probed, limit=limit, option="--reference")
     if len(usual.images) < LEAST:
         raise InputError(

@@ -13,7 +13,7 @@ from evaluator.probes.latent_space import LatentSpace, pack
 from evaluator.probes.noise import NoiseLevel, noise_family
 from evaluator.probes.steering import starting_from
 from evaluator.probing.images import encode_images
-from evaluator.probing.inputs import ProbedModel
+from evaluator.probing.inputs import ProbedImages, ProbedModel, first_prompts
 from evaluator.records import Prompt
 from evaluator.seeds import stream_seed
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODES = {"slerp": slerp, "lerp": lerp}
+STRENGTH = 0.6
+"""Share of the run that is denoised again between images, unless told otherwise."""
 
 Ends = Callable[[NoiseLevel | None], "tuple[Tensor, Tensor]"]
 """Noise level → the two ends of a path there, (…) each."""
@@ -65,6 +67,56 @@ def image_ends(probed: ProbedModel, images: Sequence[Tensor], *, seed: int) -> E
         return x[0], x[1]
 
     return ends
+
+
+def chosen_strength(strength: float | None, *, between_images: bool) -> float | None:
+    """The share of the run that is denoised again; None between seeds, where all of it is."""
+    if not between_images and strength is not None:
+        raise ConfigError(
+            f"--strength: expected it with --images, got {strength:g} for walks between seeds, "
+            "which begin at pure noise; name images, or leave it out"
+        )
+    return STRENGTH if between_images and strength is None else strength
+
+
+def path_prompts(
+    probed: ProbedModel,
+    shown: ProbedImages | None,
+    prompt: str | None,
+    class_label: int | None,
+    pairs: int,
+) -> list[Prompt]:
+    """One a pair: what was given, else what both images share, else the configuration's."""
+    if shown is not None:
+        pairs = len(shown.images) // 2
+        if pairs == 0:
+            raise ConfigError("--images: expected at least 2 images to walk between, got 1")
+    own = first_prompts(probed, pairs) if shown is None else ()
+    told = []
+    for pair in range(pairs):
+        text, label = prompt, class_label
+        shared: str | None
+        if shown is not None:
+            first, last = shown.prompts[2 * pair : 2 * pair + 2]
+            shared = (first.text or "") if first.text == last.text else ""
+            common = first.class_label if first.class_label == last.class_label else None
+        else:
+            shared = own[pair % len(own)].text if own else None
+            common = own[pair % len(own)].class_label if own else None
+        text = shared if text is None else text
+        label = common if label is None else label
+        told.append(Prompt(f"pair-{pair}", text, class_label=label))
+    if probed.takes_text and any(each.text is None for each in told):
+        raise ConfigError(
+            "--prompt: expected a prompt for a text-to-image model, got none; give one, or '' "
+            "for its unconditional images"
+        )
+    if probed.takes_class and any(each.class_label is None for each in told):
+        raise ConfigError(
+            "--class-label: expected a class for a class-conditional model, got none for both "
+            "ends; give one"
+        )
+    return told
 
 
 def first_step_of(probed: ProbedModel, strength: float) -> int:

@@ -22,6 +22,8 @@ LINE = 18
 GAP = 4
 LABEL_WIDTH = 220
 """Pixels that a row's label may take."""
+SCALE = 200
+"""Width of a map's scale of colours, its numbers included."""
 INK, PAPER, ABSENT = (20, 20, 20), (255, 255, 255), (235, 235, 235)
 CURVE_COLOURS = ((36, 80, 160), (190, 50, 35), (60, 130, 60), (120, 70, 150))
 _COLD, _WARM = np.array((36, 80, 160.0)), np.array((190, 50, 35.0))
@@ -90,21 +92,35 @@ def number_map(
     low: float = -1.0,
     high: float = 1.0,
 ) -> Picture:
-    """A square map of (N, N) numbers: blue at `low`, white between, red at `high`."""
+    """A square map of (N, N) numbers: blue at `low`, white between, red at `high`; its scale."""
     cell = max(12, min(48, 720 // max(len(labels), 1)))
     left, top = LABEL_WIDTH, GAP + LINE * bool(title)
-    canvas = Image.new("RGB", (left + cell * len(labels) + GAP, top + cell * len(labels) + GAP))
+    bottom = top + cell * len(labels) + GAP
+    canvas = Image.new("RGB", (left + max(cell * len(labels), SCALE) + GAP, bottom + LINE + GAP))
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 0, *canvas.size), fill=PAPER)
     _text(draw, title, (GAP, GAP), canvas.width - 2 * GAP)
+    _scale(draw, (left, bottom), low, high)
     for r, row in enumerate(values):
         _text(draw, labels[r], (GAP, top + r * cell + (cell - LINE) // 2), left - 2 * GAP)
         for c, value in enumerate(row):
             x, y = left + c * cell, top + r * cell
-            draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_heat(float(value), low, high))
+            fill = _heat(float(value), low, high)
+            draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=fill)
             if cell >= 36 and math.isfinite(value):
-                draw.text((x + 4, y + cell // 2 - 7), f"{value:.2f}", INK, font=_font())
+                ink = INK if sum(fill) > 3 * 140 else PAPER
+                draw.text((x + 4, y + cell // 2 - 7), f"{value:.2f}", ink, font=_font())
     return canvas
+
+
+def _scale(draw: ImageDraw.ImageDraw, place: tuple[int, int], low: float, high: float) -> None:
+    """The colours from `low` to `high`, `SCALE` pixels wide with the numbers at their ends."""
+    (x, y), gap = place, 24
+    for i in range(bar := SCALE - 2 * gap):
+        value = low + (high - low) * i / (bar - 1)
+        draw.line((x + gap + i, y, x + gap + i, y + LINE - 4), fill=_heat(value, low, high))
+    draw.text((x, y), f"{low:g}", INK, font=_font())
+    draw.text((x + SCALE - gap + 6, y), f"{high:g}", INK, font=_font())
 
 
 class Curve(NamedTuple):

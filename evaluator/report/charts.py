@@ -9,9 +9,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pyarrow as pa
 
+from evaluator.report.bars import Bar, draw_bars
 from evaluator.report.census import Timings
 from evaluator.report.curves import AttentionCurves, LatentCurves, Point
-from evaluator.report.svg import NUM_COLOURS, Chart, Series, canvas, element, text
+from evaluator.report.svg import NUM_COLOURS, Chart, Series
 from evaluator.report.text import number, plain
 
 _LOG_SNR = "log-SNR (noise on the left, image on the right)"
@@ -31,7 +32,7 @@ _LATENT_TITLES = {
     "x0_std": ("Standard deviation of the predicted image", "std of x0", None),
     "norm_ratio": ("Norm of latents, relative to expected", "ratio", 1.0),
     "cosine_previous": ("Cosine to the previous step", "cosine", None),
-    "guidance_norm": ("Norm of the guidance direction", "norm of c − u", None),
+    "guidance_norm": ("Strength of guidance", "‖c − u‖ / √d", None),
 }
 _SCHEDULE_TITLES = {
     "log_snr": ("Log-SNR of the schedule", "log-SNR", "signal-to-noise ratio as 2 ln(α / σ)"),
@@ -124,17 +125,11 @@ def _floats(table: pa.Table, name: str) -> list[float]:
 def timing_bars(timings: Timings) -> ET.Element:
     """Seconds by stage as horizontal bars, the longest first."""
     stages = sorted(timings.by_stage.items(), key=lambda item: -item[1].seconds)
-    left = 16 + 6.6 * max(len(plain(stage, limit=32)) for stage, _ in stages)
-    height = 34 + 22 * len(stages)
     said = "; ".join(f"{stage} {number(work.seconds)} s" for stage, work in stages)
-    svg = canvas("timing-bars", "Seconds by stage", f"All workers together: {said}.", 460, height)
-    text(svg, 8, 18, "Seconds by stage", kind="title")
-    longest = max(work.seconds for _, work in stages) or 1.0
-    for i, (stage, work) in enumerate(stages):
-        y = 30 + 22 * i
-        length = max(1.0, (380 - left) * work.seconds / longest)
-        text(svg, left - 6, y + 13, plain(stage, limit=32), anchor="end")
-        element(svg, "rect", "bar s0", x=left, y=y, width=length, height=16)
-        share = 100 * work.seconds / (timings.total or 1.0)
-        text(svg, left + length + 6, y + 13, f"{number(work.seconds, places=1)} ({share:.0f} %)")
-    return svg
+
+    def bar(stage: str, seconds: float) -> Bar:
+        share = 100 * seconds / (timings.total or 1.0)
+        return Bar(stage, seconds, f"{number(seconds, places=1)} ({share:.0f} %)")
+
+    bars = [bar(stage, work.seconds) for stage, work in stages]
+    return draw_bars("timing-bars", "Seconds by stage", f"All workers together: {said}.", bars)

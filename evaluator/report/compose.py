@@ -21,7 +21,7 @@ from evaluator.report.groups import group_tables
 from evaluator.report.heatmaps import SIDE, TILE, layer_caption
 from evaluator.report.origin import Origin
 from evaluator.report.page import ClaimsText, GridText, Page, ProbeText, SlowSamplesText
-from evaluator.report.probe_charts import components, probe_charts
+from evaluator.report.probe_charts import component_bars, components, probe_charts
 from evaluator.report.probe_folders import ProbeResult, ProbeResults
 from evaluator.report.results import Metrics
 from evaluator.report.scores import OF_BATCH
@@ -38,6 +38,8 @@ _SECTIONS = (
 )
 
 
+MAX_REASONS = 5
+"""Reasons for which samples have no attention that the page names."""
 NUM_SLOWEST = 10
 """Shards in the table of the slowest."""
 
@@ -79,7 +81,8 @@ def compose(
         failed=found.census.failed,
         num_errors=found.census.errors,
         heat=found.heat.samples,
-        no_heat="No heatmaps.parquet in the committed shards: no heat maps were asked for.",
+        no_heat=_no_heat(found),
+        attention_unseen=_unseen(found, sampled),
         grid=_grid_text(found) if found.heat.grid else None,
         layers=_layers_text(found) if found.heat.layers else None,
         tokens=_written(folder, tokens, "token-steps.svg") if tokens is not None else None,
@@ -110,6 +113,20 @@ def _sections(*, groups: bool, faults: bool) -> list[tuple[str, str]]:
     return [(name, name.capitalize()) for name in _SECTIONS if there.get(name, True)]
 
 
+def _no_heat(found: Survey) -> str:
+    if found.attention.unseen:
+        return "No heat maps: none were asked for, or of samples without attention alone."
+    return "No heatmaps.parquet in the committed shards: no heat maps were asked for."
+
+
+def _unseen(found: Survey, sampled: str) -> list[str]:
+    """How many samples have no attention, and why: their rows hold the reason alone."""
+    return [
+        f"no attention of {count_of(count, 'sample')}{sampled}: {why}"
+        for why, count in found.attention.unseen.most_common(MAX_REASONS)
+    ]
+
+
 def _slow_samples(timings: Timings) -> SlowSamplesText:
     known = timings.batches
     return SlowSamplesText(
@@ -137,7 +154,10 @@ def _claims(folder: Path, found: Survey) -> ClaimsText | None:
 
 
 def _probe(folder: Path, number: int, result: ProbeResult) -> ProbeText:
-    charts = _drawn(folder, probe_charts(result, f"probe-{number:02d}"))
+    slug = f"probe-{number:02d}"
+    charts = _drawn(folder, probe_charts(result, slug))
+    if (bars := component_bars(result, slug)) is not None:
+        charts.append(_written(folder, bars, f"{slug}-parameters.svg"))
     return ProbeText(result, charts, components(result))
 
 

@@ -7,6 +7,7 @@ Latents: median and the band from the 10th to the 90th percentile over samples.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluator.probes.words import FUNCTION_WORDS
+from evaluator.report.text import plain
 
 ATTENTION_MEASURES = ("sharpness", "top10_share", "mass")
 LATENT_MEASURES = (
@@ -83,9 +85,14 @@ class AttentionCurves:
     """(measure, `content words` or `function words`, step) → mean over layers."""
     log_snr: dict[int, float] = field(default_factory=dict)
     prompts: int = 0
+    unseen: Counter[str] = field(default_factory=Counter)
+    """Why samples have no attention → how many of them."""
 
     def add(self, table: pa.Table) -> None:
         """Add one shard's attention table; columns that are not there are passed over."""
+        if "note" in table.column_names:
+            notes = table.column("note").drop_null().to_pylist()
+            self.unseen.update(plain(str(note), limit=120) for note in notes)
         measures = [name for name in ATTENTION_MEASURES if name in table.column_names]
         if not {"key", "step", "token_text"} <= set(table.column_names):
             return

@@ -43,7 +43,7 @@ TILE = 64
 CURVES = {
     "norm": "Norm of latents",
     "std": "Deviation of latents",
-    "guidance_norm": "Norm of guidance",
+    "guidance_norm": "Strength of guidance, ‖c − u‖ / √d",
     "eps_std": "Deviation of predicted noise",
 }
 """Columns of latents.parquet → what they are called."""

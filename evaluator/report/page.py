@@ -85,6 +85,7 @@ class Page:
     full: Drawing | None
     attention_charts: Sequence[Drawing]
     attention_extent: str
+    attention_unseen: Sequence[str]
     pairs: Sequence[Drawing]
     claims: ClaimsText | None
     latent_charts: Sequence[Drawing]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from evaluator.report.bars import Bar, draw_bars
 from evaluator.report.curves import student_t
 from evaluator.report.probe_folders import ProbeResult
 from evaluator.report.svg import NUM_COLOURS, Chart, Series
@@ -246,6 +248,32 @@ def components(found: ProbeResult) -> FactTable | None:
     rows = [_component(part) for part in parts[:64] if isinstance(part, Mapping)]
     caption = plain(found.result.get("pipeline") or "", limit=80)
     return FactTable(caption, ("Component", "Class", "Parameters", "Type"), rows)
+
+
+def component_bars(found: ProbeResult, slug: str) -> ET.Element | None:
+    """Where the parameters of a pipeline lie, from `probe anatomy`; None where none is known."""
+    parts = found.result.get("components")
+    if found.verb != "anatomy" or not isinstance(parts, list):
+        return None
+    counts = {}
+    for part in parts[:64]:
+        count = part.get("num_parameters") if isinstance(part, Mapping) else None
+        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            counts[plain(part.get("name") or "", limit=32)] = count
+    if not counts:
+        return None
+    whole = sum(counts.values())
+    bars = [Bar(name, n, f"{_short(n)} ({100 * n / whole:.0f} %)") for name, n in counts.items()]
+    said = f"Where the {whole:,} parameters lie, component by component."
+    return draw_bars(f"{slug}-parameters", "Parameters by component", said, bars)
+
+
+def _short(count: int) -> str:
+    """`3.47 M`: three digits, so that the largest model's fits beside its bar."""
+    for size, unit in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
 
 
 def _component(part: Mapping[str, Any]) -> list[str]:

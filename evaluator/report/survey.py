@@ -53,8 +53,8 @@ than a gigabyte."""
 
 MAX_FAULTS = 20
 
-_ATTENTION = tuple(dict.fromkeys(("image_index", "token_text", "branch", *ATTENTION_COLUMNS,
-                                  *ATTENTION_MEASURES)))  # fmt: skip
+_ATTENTION = tuple(dict.fromkeys(("image_index", "token_text", "branch", "note",
+                                  *ATTENTION_COLUMNS, *ATTENTION_MEASURES)))  # fmt: skip
 _PAIRS = tuple(dict.fromkeys((*WORD_PAIR_COLUMNS, *PAIR_COLUMNS)))
 _LATENTS = tuple(dict.fromkeys(("nonfinite", *LATENT_MEASURES, *NOISE_COLUMNS)))
 

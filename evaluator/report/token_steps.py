@@ -14,6 +14,8 @@ from evaluator.report.colour import heat_hex
 from evaluator.report.svg import canvas, element, text
 from evaluator.report.text import number, plain
 
+MIN_WIDTH = 460.0
+"""Pixels: as wide as other charts, so that letters are as large as theirs, and titles fit."""
 MAX_TOKENS = 24
 MAX_STEPS = 40
 MAX_LAYERS = 80
@@ -112,7 +114,8 @@ def _draw(grid: TokenSteps, slug: str, title: str, description: str) -> ET.Eleme
     """A matrix of coloured cells, with the values as tooltips."""
     left = 20 + 6.6 * max(len(token) for token in grid.tokens)
     cell_width, cell_height = min(44.0, max(14.0, 560 / len(grid.steps))), 18.0
-    width = max(left + cell_width * len(grid.steps) + 12, 300.0)
+    scale = left + 50
+    width = max(left + cell_width * len(grid.steps) + 12, scale + 192, MIN_WIDTH)
     bottom = 30 + cell_height * len(grid.tokens)
     svg = canvas(slug, title, description, width, bottom + 66)
     text(svg, 8, 18, title, kind="title")
@@ -136,7 +139,7 @@ def _draw(grid: TokenSteps, slug: str, title: str, description: str) -> ET.Eleme
         if column % every == 0:
             text(svg, left + (column + 0.5) * cell_width, bottom + 14, str(step), anchor="middle")
     text(svg, left, bottom + 34, "step")
-    _scale(svg, left + 50, bottom + 25, low, top)
+    _scale(svg, scale, bottom + 25, low, top)
     return svg
 
 

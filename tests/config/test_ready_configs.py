@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import diffusers
 import pytest
 
 from evaluator.config import load_config
 from evaluator.config.points import load_runs
 from evaluator.models.diffusers import DiffusersModel
 from evaluator.runner.dryrun import describe
-from tests.tiny import saved
+from tests.tiny import TEXTLESS, saved
 
 FOLDER = Path(__file__).parents[2] / "configs"
 FAMILIES = {
@@ -67,3 +69,22 @@ def test_a_ready_configurations_settings_are_those_its_family_takes(
 def test_every_ready_configuration_is_checked_against_its_family() -> None:
     names = {path.stem for path in FOLDER.glob("*.yaml")}
     assert {name for name in names if not name.startswith("digits")} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_ready_configuration_offers_in_comments_is_valid_too(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"{name}.yaml"
+    offers = re.compile(r"^( *)# (scheduler|refiner|probes|revision): ", re.MULTILINE)
+    text = (FOLDER / path.name).read_text().replace("revision: <commit>", "revision: 0123abcd")
+    assert {"revision", "probes"} <= {match[2] for match in offers.finditer(text)}
+    path.write_text(offers.sub(r"\1\2: ", text))
+    config = load_config(path)
+    assert config.model.kind == "diffusers"
+    assert config.model.revision == "0123abcd"
+    assert config.model.scheduler is not None, "which scheduler its authors recommend"
+    assert issubclass(getattr(diffusers, config.model.scheduler.name), diffusers.SchedulerMixin)
+    assert config.probes.latents is not None
+    textless = FAMILIES[name] in TEXTLESS
+    assert (config.probes.attention is None) == textless

@@ -54,6 +54,8 @@ def test_settings_are_split_outside_brackets():
     [
         ("DDIMSchedulr", InputError, "expected a pipeline's folder"),
         ("DIMScheduler", ConfigError, "did you mean 'DDIMScheduler'"),
+        ("DDIMSchedule", InputError, "did you mean 'DDIMScheduler'"),
+        ("nothing-like-one", InputError, "got nothing at nothing-like-one. Check the path"),
         ("SchedulerMixinScheduler", ConfigError, "expected a scheduler class"),
         ("DDIMScheduler:beta_strat=1", ConfigError, "did you mean 'beta_start'"),
         ("DDIMScheduler:beta_start", ConfigError, "expected key=value, got 'beta_start'"),

@@ -15,8 +15,9 @@ import yaml
 from PIL import Image
 
 from evaluator.errors import ConfigError, InputError, ProbeError
+from evaluator.probing.ignored import require_asked_for
 from evaluator.probing.images import images_size
-from evaluator.probing.inputs import ModelRequest, load_model, require_asked_for
+from evaluator.probing.inputs import ModelRequest, load_model
 from evaluator.probing.inputs import require_start_from_noise as require_noise
 from evaluator.probing.jacobian import JacobianRequest, probe_jacobian
 from evaluator.records import Prompt

@@ -110,6 +110,11 @@ def test_a_map_is_white_in_the_middle_and_coloured_at_its_ends():
     assert corner(0, 0).tolist() == [255, 255, 255]
     assert corner(0, 1)[0] > corner(0, 1)[2]
     assert corner(1, 0)[2] > corner(1, 0)[0]
+    scale = picture[4 + 2 * cell + 4 + 4]  # a line of pixels through it, under the map
+    coloured = np.flatnonzero((scale.max(-1) - scale.min(-1)) > 20)
+    assert scale[coloured[0]].tolist() == corner(1, 0).tolist(), "the lowest on the left"
+    assert scale[coloured[-1]].tolist() == corner(0, 1).tolist()
+    assert coloured[0] > LABEL_WIDTH, "beside the number that it stands for"
 
 
 def test_a_chart_places_points_by_the_logarithm_of_their_height():

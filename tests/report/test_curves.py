@@ -51,6 +51,20 @@ def test_attention_mean_is_over_prompts_of_content_words() -> None:
     assert point.moments.mean - point.moments.half_width == pytest.approx(low, rel=1e-3)
 
 
+def test_samples_without_attention_are_counted_by_their_reason() -> None:
+    why = "conditional embedding equals the \x1b[31munconditional one"
+    table = attention(2)
+    nothing = dict.fromkeys(table.column_names) | {"key": "e", "image_index": 0}
+    rows = [*table.to_pylist(), nothing | {"note": why}, nothing | {"image_index": 1, "note": why}]
+    schema = table.schema.append(pa.field("note", pa.string()))
+    curves, alone = AttentionCurves(), AttentionCurves()
+    curves.add(pa.Table.from_pylist(rows, schema=schema))
+    alone.add(table)
+    assert curves.unseen == {"conditional embedding equals the unconditional one": 2}
+    assert alone.unseen == {}
+    assert curves.curve("sharpness", "mid") == alone.curve("sharpness", "mid")
+
+
 def test_shards_merge_to_the_same_moments() -> None:
     first, second = attention(7), attention(4, start=7)
     apart, together = AttentionCurves(), AttentionCurves()

@@ -181,7 +181,7 @@ def test_curves_and_maps_of_single_samples(full_report: Path) -> None:
     data = data_of(outline(full_report))
     details = data["details"]
     assert details["steps"] == list(range(10))
-    assert details["measures"] == ["Deviation of latents", "Norm of guidance",
+    assert details["measures"] == ["Deviation of latents", "Strength of guidance, ‖c − u‖ / √d",
                                    "Deviation of predicted noise"]  # fmt: skip
     assert sorted(map(int, details["curves"])) == [i for i in range(20) if not has_error(i)]
     assert sorted(map(int, details["maps"])) == [i for i in range(20) if i % 4 != 3 and i != 5]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from evaluator.report import heatmaps, write_report
 from evaluator.report.heatmaps import layer_caption, overall
+from evaluator.report.token_steps import TokenSteps, draw_token_steps
 from evaluator.store.rundir import RunDirectory
 
 
@@ -78,3 +79,14 @@ def test_steps_are_drawn_over_the_image(make_run: Callable[..., RunDirectory]):
         assert found.grid is not None
         grids.append(np.asarray(found.grid.rows[0][1][0]).astype(float))
     assert np.abs(grids[0] - grids[1]).mean() > 2
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 30])
+def test_title_and_scale_fit_into_a_drawing_of_few_steps(num_steps: int):
+    steps = list(range(num_steps))
+    grid = TokenSteps("a fox", ["a", "fox"], steps, {(t, s): 0.1 for t in (0, 1) for s in steps})
+    svg = draw_token_steps(grid)
+    width = float(svg.get("viewBox", "").split()[2])
+    (title,) = (text for text in svg.iter("text") if text.get("class") == "title")
+    assert 8 + 7.3 * len(title.text or "") < width, "at 7.3 pixels a letter, as browsers draw it"
+    assert all(float(text.get("x", "0")) < width - 24 for text in svg.iter("text"))

@@ -19,7 +19,7 @@ from scipy import stats
 
 from evaluator.probing.outputs import open_folder
 from evaluator.report import probe_folders, write_report
-from evaluator.report.probe_charts import DRAWN, components, probe_charts
+from evaluator.report.probe_charts import DRAWN, component_bars, components, probe_charts
 from evaluator.report.probe_folders import ProbeResult, read_probes
 from evaluator.store.rundir import RunDirectory
 from tests.report.test_page import outline
@@ -308,6 +308,24 @@ def test_tables_of_another_shape_draw_nothing() -> None:
         assert probe_charts(result(verb, pa.table({"x": [1.0]})), "p") == []
         text = {name: ["a"] for name in ("log_snr", "weight", "strength", "set", "psnr", "rank")}
         assert probe_charts(result(verb, pa.table(text)), "p") == []
+
+
+def test_anatomys_bars_are_as_long_as_components_have_parameters() -> None:
+    parts = [
+        {"name": "vae", "num_parameters": 1_000},
+        {"name": "unet", "num_parameters": 3_000},
+        {"name": "tokenizer", "num_parameters": None},
+        "not a part",
+    ]
+    svg = component_bars(result("anatomy", components=parts), "p")
+    assert svg is not None
+    first, second = (float(bar.get("width", "0")) for bar in svg.iter("rect"))
+    assert first == pytest.approx(3 * second, abs=0.2)
+    said = " ".join("".join(text.itertext()) for text in svg.iter("text"))
+    assert said.index("3 k (75 %)") < said.index("1 k (25 %)"), "the longest first"
+    assert "tokenizer" not in said
+    assert component_bars(result("anatomy", components=parts[2:]), "p") is None
+    assert component_bars(result("denoise", components=parts), "p") is None
 
 
 def test_anatomy_is_a_table() -> None:
