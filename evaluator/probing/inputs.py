@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from evaluator.data import Pack
     from evaluator.protocols import FeatureExtractor, GenerativeModel
 
+NAMED = 4
+"""Prompts that a note names."""
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 """What pipelines raise when they are given what they cannot take."""
 
@@ -259,6 +261,13 @@ def first_prompts(probed: ProbedModel, count: int) -> tuple[Prompt, ...]:
     if not probed.has_prompts or not (probed.takes_text or probed.takes_class):
         return ()
     return tuple(own_pack(probed, probed.config.prompts, limit=count).prompts(0, count))
+
+
+def prompts_note(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Which prompts were taken where none was given; nothing of models without text."""
+    texts = [repr(prompt.text) for prompt in prompts if prompt.text is not None]
+    more = ", …" if len(texts) > NAMED else ""
+    return (f"prompts of the configuration: {', '.join(texts[:NAMED])}{more}",) if texts else ()
 
 
 def require_start_from_noise(probed: ProbedModel) -> None:

@@ -20,6 +20,7 @@ from evaluator.probing.inputs import (
     ProbedImages,
     ProbedModel,
     load_model,
+    prompts_note,
     require_start_from_noise,
 )
 from evaluator.probing.named import output_place
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
     from evaluator.protocols import FeatureExtractor
 
-NAMED = 4
-"""Prompts that a note names."""
 PIXELS = "pixels"
 """The feature space that needs no extractor: values in [0, 1]."""
 
@@ -200,10 +199,7 @@ def _notes(
     notes = list(probed.notes)
     if frames <= MIN_STEPS:
         notes.append(f"no jump is looked for among fewer than {MIN_STEPS} steps; raise --frames")
-    texts = [repr(prompt.text) for prompt in told if shown is None and prompt.text is not None]
-    if texts:
-        more = ", …" if len(texts) > NAMED else ""
-        notes.append(f"prompts of the configuration: {', '.join(texts[:NAMED])}{more}")
+    notes += prompts_note(told) if shown is None else ()
     notes += [f"left out {line}" for line in (shown.refused if shown is not None else ())]
     return tuple(notes)
 

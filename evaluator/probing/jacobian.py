@@ -28,6 +28,7 @@ from evaluator.probing.inputs import (
     ProbedModel,
     first_prompts,
     load_model,
+    prompts_note,
 )
 from evaluator.probing.jacobian_pictures import (
     PointSpectrum,
@@ -116,6 +117,7 @@ def probe_jacobian(request: JacobianRequest, output: Path | None = None) -> Jaco
     folder.picture("spectra.png", spectrum_chart(found))
     _draw_vectors(folder, found, probed, request.vectors)
     notes = [*probed.notes, *guidance_notes(probed, given=guided)]
+    notes += () if request.prompts else prompts_note(prompts)
     result = JacobianResult(
         path=folder.path,
         dim=found[0].point.latents.numel(),

@@ -83,9 +83,7 @@ def test_guidance_between_equal_branches_is_said_to_change_nothing(tmp_path: Pat
     assert said not in notes(3, unconditional=True, negative="a blue two")
 
 
-def test_the_prompts_that_a_walk_took_from_its_configuration_are_named(
-    tmp_path: Path, unconditional: Path
-) -> None:
+def test_prompts_that_were_taken_from_the_configuration_are_named(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red seven\na blue two\n")
     config = tmp_path / "own.yaml"
@@ -101,6 +99,10 @@ def test_the_prompts_that_a_walk_took_from_its_configuration_are_named(
 
     assert "prompts of the configuration: 'a red seven', 'a blue two'" in notes()
     assert not any("prompts of the" in note for note in notes(prompt="a red one"))
+    one = JacobianRequest(request, samples=1, steps=[1], values=2, vectors=1)
+    assert (
+        "prompts of the configuration: 'a red seven'" in probe_jacobian(one, tmp_path / "j").notes
+    )
 
 
 def test_what_cannot_be_asked_is_as_wrong_as_a_wrong_option() -> None:
