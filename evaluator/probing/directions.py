@@ -161,7 +161,7 @@ def probe_directions(
     for pair in pairs:
         start = pair[0] if base is None else base
         images = moved_images(probed, start, pair, shifts, num_seeds=seeds, progress=progress)
-        texts = judge.embed_text(list(pair))[0].double().numpy()
+        texts = judge.embed_text(list(pair))[0].cpu().double().numpy()
         scores = _scores(embed_images(judge, images), texts).reshape(seeds, len(shifts))
         moved.append(Moved(_found(start, pair, shifts, scores), images, scores))
     folder = open_folder("directions", probed.name, place)

@@ -203,5 +203,6 @@ def embed_images(extractor: FeatureExtractor, images: Tensor) -> np.ndarray:
     parts = []
     for start in range(0, len(images), BATCH_SIZE):
         inputs = [extractor.preprocess(image) for image in images[start : start + BATCH_SIZE]]
-        parts.append(extractor.embed(torch.stack(inputs))["features"].double().numpy())
+        features = extractor.embed(torch.stack(inputs))["features"]
+        parts.append(features.cpu().double().numpy())
     return np.concatenate(parts)

@@ -115,7 +115,7 @@ class ProbedModel:
         for prompt, image in zip(prompts, self.sample(prompts, seeds), strict=True):
             if isinstance(image, SampleError):
                 raise GenerationError(f"{prompt.text or prompt.key}: {image}")
-            images.append(image)
+            images.append(image.cpu())
         return images
 
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Tensor | SampleError]:

@@ -108,7 +108,10 @@ class EmbeddedRows:
         padded += [padded[-1]] * (batch_size - len(padded))
         inputs = torch.stack([extractor.preprocess(image) for image in padded])
         parts = self.embedder.memory.split(len(inputs), lambda a, b: extractor.embed(inputs[a:b]))
-        embedded = {name: torch.cat([part[name] for part in parts]) for name in extractor.outputs}
+        # Asked for on the CPU, but code that forgot works everywhere else.
+        embedded = {
+            name: torch.cat([part[name] for part in parts]).cpu() for name in extractor.outputs
+        }
         for name, values in embedded.items():
             self.outputs.setdefault(name, []).append(values[: len(images)].numpy())
         self.valid += [image is not None for image in images]
@@ -126,7 +129,7 @@ class EmbeddedRows:
         parts = self.embedder.memory.split(
             len(texts), lambda a, b: extractor.embed_text(texts[a:b])
         )
-        text_features = torch.cat([features for features, _ in parts])
+        text_features = torch.cat([features for features, _ in parts]).cpu()
         cut = [is_cut for _, cuts in parts for is_cut in cuts]
         cosines = torch.nn.functional.cosine_similarity(features.double(), text_features.double())
         for i in range(count):

@@ -191,7 +191,8 @@ class ShardMaker:
                 result.encoded.append(None)
                 images.append(None)
                 continue
-            encoded = None
+            # A model of the user's own may leave its images where it made them.
+            image, encoded = image.cpu(), None
             if self._images != "none":
                 encoded = self._encoders.submit(encode_image, image, self._images)
             if self._images not in LOSSLESS and encoded is not None:

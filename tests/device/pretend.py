@@ -166,6 +166,7 @@ _WAIT = (
     _aten._local_scalar_dense, _aten.nonzero, _aten.masked_select, _aten.equal, _aten._unique,
     _aten._unique2, _aten.unique_dim, _aten.unique_consecutive, _aten.unique_dim_consecutive,
     _aten.bincount, _aten._linalg_check_errors, _aten.is_nonzero, _aten.repeat_interleave,
+    _aten._linalg_svd, _aten._linalg_eigh,
 )  # fmt: skip
 """They read a value, or need one to know the shape of what they give."""
 

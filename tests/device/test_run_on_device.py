@@ -43,7 +43,7 @@ def settings(root: Path) -> dict[str, Any]:
 def outcome(config: dict[str, Any], path: Path, device: str) -> Outcome:
     return run_evaluation(
         parse_config(yaml.safe_dump(config), where="test"), path, world=World(device=device),
-        stop=StopRequest(), trust=Trust(),
+        stop=StopRequest(), trust=Trust(allow_code=True),
     )  # fmt: skip
 
 
@@ -64,6 +64,27 @@ def test_a_run_on_the_device_says_what_a_run_on_the_cpu_says(tmp_path: Path, wat
     assert {"fd_digits", "clip_score", "precision_digits"} <= set(others)
     # One grey level of one pixel moves every feature a little.
     assert ours == pytest.approx(others, rel=2e-2, abs=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_of_a_users_own_may_leave_its_results_on_the_device(
+    tmp_path: Path, watch: Watch
+) -> None:
+    there = "tests.device.forgetful"
+    config = {
+        **settings(tmp_path),
+        "model": {"kind": "custom", "target": f"{there}:ForgetfulModel"},
+        "generation": {},
+        "features": [{"name": "own", "kind": f"{there}:ForgetfulExtractor"}],
+        "metrics": ["fd_own"],
+        "probes": {},
+    }
+    expected = outcome(config, tmp_path / "cpu", "cpu")
+    found = outcome(config, tmp_path / "there", NAME)
+    assert not found.errors
+    compare_shards(found.run.shard_path(0), expected.run.shard_path(0))
+    (ours,), (others,) = (made.summary.metrics for made in (found, expected))
+    assert ours.value == pytest.approx(others.value, rel=1e-6)
 
 
 def compare_shards(found: Path, expected: Path) -> None:
