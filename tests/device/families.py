@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,6 +17,13 @@ from evaluator.records import Prompt
 from tests.tiny import FAMILIES, call_arguments
 
 PROMPTS = [Prompt("0", "a red dog"), Prompt("1", "a fox and a dog")]
+
+
+def some_now(names: Iterable[str], now: str) -> list[Any]:
+    """Parameters of a test: those that the pattern `now` finds at once, the others when slow."""
+    return [
+        pytest.param(name, marks=() if re.search(now, name) else pytest.mark.slow) for name in names
+    ]
 
 
 class TinyModel:
