@@ -105,7 +105,7 @@ def test_a_schedule_is_described_after_its_levels_went_to_the_device(
 
 WAITS_A_STEP = 2
 """How often at most the host waits for one more observed step: for its timestep, for its level."""
-WAITS_A_BATCH = {"sd": 60, "sd3": 55}
+WAITS_A_BATCH = {"sd": 32, "sd3": 30}
 """How often at most it waits for a batch of three observed steps, however many images it has."""
 
 
