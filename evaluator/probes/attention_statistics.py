@@ -166,8 +166,9 @@ def _of_text(probabilities: Tensor, logs: Tensor, present: Tensor | None) -> tup
     columns = columns.expand(shape)[..., None, None, :]
     text = columns @ probabilities  # (…, heads, 1, N)
     limits = torch.finfo(text.dtype)
-    if bool((text < limits.tiny / limits.eps).any()):
-        # A share is a share however small: near the smallest number only logarithms hold it.
+    # A share is a share however small: near the smallest number only logarithms hold it. They take
+    # the CPU longer; a GPU would wait longer to be asked.
+    if text.device.type != "cpu" or bool((text < limits.tiny / limits.eps).any()):
         own = logs.masked_fill(columns.mT == 0, -math.inf)
         whole = own.logsumexp(dim=-2, keepdim=True)
         share = torch.where(whole > LOWEST / 2, (own - whole).exp(), 0).mean(dim=(-3, -1))

@@ -129,3 +129,13 @@ def test_an_observed_step_seldom_waits_for_the_device(
     few, many = waits(family, 3, watch, probe), waits(family, 7, watch, probe)
     assert (many - few).total() <= 4 * WAITS_A_STEP, many - few
     assert 0 < few.total() <= WAITS_A_BATCH[family], few
+
+
+@pytest.mark.parametrize("family", WAITS_A_BATCH)
+def test_a_digest_waits_for_nothing(
+    family: str, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = AttentionProbe(steps="all", maps=2, pairs=True, full=1)
+    at_once = waits(family, 3, watch, probe)
+    monkeypatch.setattr("evaluator.probes.attention_recorder.MAX_PENDING_BYTES_ON_DEVICE", 0)
+    assert not waits(family, 3, watch, probe) - at_once
